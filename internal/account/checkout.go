@@ -1,0 +1,68 @@
+package account
+
+import "regexp"
+
+var (
+	subscriptionID = regexp.MustCompile(`^sub_[A-Za-z0-9_]{1,128}$`)
+	sessionID      = regexp.MustCompile(`^cs_[A-Za-z0-9_]{1,200}$`)
+	priceID        = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
+)
+
+// ValidSubscriptionID tells whether id has the form of a Stripe subscription id.
+func ValidSubscriptionID(id string) bool { return subscriptionID.MatchString(id) }
+
+// ValidSessionID tells whether id has the form of a Stripe checkout session id.
+func ValidSessionID(id string) bool { return sessionID.MatchString(id) }
+
+// ValidPriceID tells whether id has the form of a Stripe price id. Old plans, which are prices too,
+// have ids of their sellers' choice.
+func ValidPriceID(id string) bool { return priceID.MatchString(id) }
+
+// CheckoutStatus is a checkout session's status in Stripe's own words.
+type CheckoutStatus string
+
+// The statuses that Stripe gives a checkout session.
+const (
+	CheckoutOpen     CheckoutStatus = "open"
+	CheckoutComplete CheckoutStatus = "complete"
+	CheckoutExpired  CheckoutStatus = "expired"
+)
+
+// CheckoutSession is one checkout at Stripe.
+type CheckoutSession struct {
+	ID         string
+	Status     CheckoutStatus
+	CustomerID string // "" until a customer is known
+	// SubscriptionID is what was bought, "" until the session is complete, and where it sells none.
+	SubscriptionID    string
+	ClientReferenceID string
+	Metadata          map[string]string
+	// URL is where the person pays; it is only there while the session is open. Whoever has it can
+	// pay, so it is told to nobody but the person.
+	URL string
+}
+
+// MetadataProduct is the metadata key that names the product which a checkout session of ours sells.
+const MetadataProduct = "product_id"
+
+// Buyer answers the Clerk user whom a checkout session names, as a claim does.
+func (c CheckoutSession) Buyer() (clerkUserID string, ok bool) {
+	if ValidUserID(c.ClientReferenceID) {
+		return c.ClientReferenceID, true
+	}
+	return ClaimedUser(c.Metadata)
+}
+
+// NewCheckout is a checkout of one subscription that is to be opened.
+type NewCheckout struct {
+	ClerkUserID string
+	CustomerID  string
+	PriceID     string
+	ProductID   string
+	Quantity    int64
+	// SuccessURL is where the person comes back to after paying, CancelURL where they do without.
+	// Stripe replaces {CHECKOUT_SESSION_ID} in the first.
+	SuccessURL, CancelURL string
+	// IdempotencyKey makes opening again under the same key answer the same session, for about a day.
+	IdempotencyKey string
+}

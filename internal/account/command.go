@@ -1,0 +1,137 @@
+package account
+
+import "time"
+
+// Command is what a person asks to be done to a subscription.
+type Command string
+
+// The commands.
+const (
+	// CommandCancel ends a subscription with its current period.
+	CommandCancel Command = "cancel"
+	// CommandCancelNow ends a subscription at once and for good.
+	CommandCancelNow Command = "cancel_now"
+	// CommandReactivate takes a scheduled end back, however it was set.
+	CommandReactivate Command = "reactivate"
+)
+
+// Ending is how a subscription is set to end: by the flag, by a date, or not at all. With the flag
+// Stripe gives the date too.
+type Ending struct {
+	AtPeriodEnd bool      `json:"atPeriodEnd,omitempty"`
+	At          time.Time `json:"at,omitzero"`
+}
+
+// Set tells whether there is an end.
+func (e Ending) Set() bool { return e.AtPeriodEnd || !e.At.IsZero() }
+
+// Same tells whether two endings are exactly the same.
+func (e Ending) Same(other Ending) bool {
+	return e.AtPeriodEnd == other.AtPeriodEnd && e.At.Equal(other.At)
+}
+
+// Ending is how the subscription is set to end.
+func (s Subscription) Ending() Ending {
+	return Ending{AtPeriodEnd: s.CancelAtPeriodEnd, At: s.CancelAt}
+}
+
+// Refusal is why a command is not allowed, as a stable word.
+type Refusal string
+
+// The refusals.
+const (
+	// RefusedUserDeleted: the user is being deleted, and the deletion policy has the last word.
+	RefusedUserDeleted Refusal = "user_being_deleted"
+	// RefusedEnded: the subscription is over. It can be bought again, not changed.
+	RefusedEnded Refusal = "subscription_ended"
+	// RefusedUnpaid: the first payment has not been made, so that there is no period to end with.
+	// It can be cancelled at once.
+	RefusedUnpaid Refusal = "first_payment_open"
+)
+
+// Decision is what has to be done at Stripe for a command.
+type Decision struct {
+	// Refused is set where the state does not allow the command; nothing is done.
+	Refused Refusal
+	// Satisfied is set where the subscription is as the command wants it; nothing has to be done.
+	Satisfied bool
+	// ReleaseSchedule names the schedule that has to let go of the subscription first: while one
+	// manages it Stripe refuses to set or clear its end.
+	ReleaseSchedule string
+}
+
+// Acts tells whether Stripe has to be asked to change anything.
+func (d Decision) Acts() bool { return d.Refused == "" && !d.Satisfied }
+
+// Reversible tells whether what is done can be taken back: the end of a subscription is final, and
+// so is that of a schedule, whose later phases nobody keeps.
+func (d Decision) Reversible(c Command) bool {
+	return c != CommandCancelNow && d.ReleaseSchedule == ""
+}
+
+// Decide says what a command has to do to a subscription that stands like this. It is asked again in
+// each attempt: a subscription that is as the command wants it satisfies it, whoever made it so.
+//
+// A paused, past_due, unpaid or trialing subscription may be cancelled and reactivated like an active one:
+// both change nothing about what is owed.
+func Decide(c Command, s Subscription, deleting bool) Decision {
+	if deleting {
+		return Decision{Refused: RefusedUserDeleted}
+	}
+	if s.Status.Terminal() {
+		if c == CommandCancelNow {
+			return Decision{Satisfied: true}
+		}
+		return Decision{Refused: RefusedEnded}
+	}
+	switch c {
+	case CommandCancelNow:
+		return Decision{ReleaseSchedule: s.ScheduleID}
+	case CommandCancel:
+		if s.Status == StatusIncomplete {
+			return Decision{Refused: RefusedUnpaid}
+		}
+		if endsWithPeriod(s) {
+			return Decision{Satisfied: true}
+		}
+		return Decision{ReleaseSchedule: s.ScheduleID}
+	case CommandReactivate:
+		if !s.Ending().Set() {
+			return Decision{Satisfied: true}
+		}
+		return Decision{ReleaseSchedule: s.ScheduleID}
+	default:
+		return Decision{Refused: RefusedEnded}
+	}
+}
+
+// Undoing says what an undo has to do.
+type Undoing string
+
+// The ways of an undo.
+const (
+	// UndoRestore: the end is set back to what it was before.
+	UndoRestore Undoing = "restore"
+	// UndoDone: it is what it was before; nothing has to be done.
+	UndoDone Undoing = "done"
+	// UndoSuperseded: somebody has changed it since. It is theirs now, and is left alone.
+	UndoSuperseded Undoing = "superseded"
+)
+
+// DecideUndo says whether a step that changed a subscription's end from before to left may be taken
+// back, now that the subscription stands like this: only if nobody has changed it since, if it still
+// runs, and if its user stays. A date before now cannot be set again.
+func DecideUndo(s Subscription, before, left Ending, deleting bool, now time.Time) Undoing {
+	switch {
+	case deleting, s.Status.Terminal():
+		return UndoSuperseded
+	case s.Ending().Same(before):
+		return UndoDone
+	case !s.Ending().Same(left):
+		return UndoSuperseded
+	case !before.AtPeriodEnd && !before.At.IsZero() && !before.At.After(now):
+		return UndoSuperseded
+	default:
+		return UndoRestore
+	}
+}

@@ -1,0 +1,133 @@
+package account
+
+import "time"
+
+// Status is a subscription's status in Stripe's own words.
+type Status string
+
+// The statuses that Stripe gives a subscription.
+const (
+	StatusIncomplete        Status = "incomplete"
+	StatusIncompleteExpired Status = "incomplete_expired"
+	StatusTrialing          Status = "trialing"
+	StatusActive            Status = "active"
+	StatusPastDue           Status = "past_due"
+	StatusUnpaid            Status = "unpaid"
+	StatusPaused            Status = "paused"
+	StatusCanceled          Status = "canceled"
+)
+
+// Terminal tells whether Stripe will never change a subscription of this status again.
+func (s Status) Terminal() bool {
+	return s == StatusCanceled || s == StatusIncompleteExpired
+}
+
+// Subscription is one Stripe subscription as one read of Stripe showed it. A zero time means
+// that Stripe gives none.
+type Subscription struct {
+	ID         string
+	CustomerID string
+	Status     Status
+	Items      []Item
+
+	CurrentPeriodStart time.Time
+	CurrentPeriodEnd   time.Time
+	TrialStart         time.Time
+	TrialEnd           time.Time
+
+	// CancelAtPeriodEnd and CancelAt are two ways of being scheduled to end: the first is the
+	// flag, the second the date that Stripe's portal sets without touching the flag.
+	CancelAtPeriodEnd bool
+	CancelAt          time.Time
+	// CanceledAt is when somebody asked for the end, EndedAt when it came.
+	CanceledAt time.Time
+	EndedAt    time.Time
+
+	// CollectionPaused is set while Stripe makes invoices but does not collect them
+	// (pause_collection). The status stays "active" meanwhile.
+	CollectionPaused bool
+	// LatestInvoiceCreated is when the latest invoice was made. The grace of a past_due
+	// subscription runs from here.
+	LatestInvoiceCreated time.Time
+	// ScheduleID names the subscription schedule that manages this subscription, if any.
+	// While one does, Stripe refuses some changes of the subscription itself.
+	ScheduleID string
+	Created    time.Time
+	Metadata   map[string]string
+}
+
+// ScheduledToEnd tells whether the subscription will end without anyone doing more, and when.
+// The time is zero where only the flag is set and Stripe gives no period.
+func (s Subscription) ScheduledToEnd() (at time.Time, scheduled bool) {
+	switch {
+	case s.Status.Terminal():
+		return time.Time{}, false
+	case !s.CancelAt.IsZero():
+		return s.CancelAt, true
+	case s.CancelAtPeriodEnd:
+		return s.CurrentPeriodEnd, true
+	default:
+		return time.Time{}, false
+	}
+}
+
+// Item is one line of a subscription: a price, and how many of it.
+type Item struct {
+	PriceID   string
+	ProductID string
+	Quantity  int64
+	// UnitAmount is in the currency's smallest unit; zero for tiered and metered prices.
+	UnitAmount    int64
+	Currency      string
+	Interval      string // day, week, month, year
+	IntervalCount int64
+}
+
+// Type is the subscription type that the product's app knows: "monthly", "yearly", "weekly",
+// "daily", or the count with the interval ("3-month") where it is not one.
+func (i Item) Type() string { return IntervalType(i.Interval, i.IntervalCount) }
+
+// Customer is one Stripe customer.
+type Customer struct {
+	ID       string
+	Email    string
+	Name     string
+	Deleted  bool
+	Created  time.Time
+	Metadata map[string]string
+}
+
+// Product is a Stripe product with its prices; for us a plan.
+type Product struct {
+	ID      string
+	Name    string
+	Active  bool
+	Deleted bool
+	Prices  []Price
+}
+
+// Price is one Stripe price.
+type Price struct {
+	ID            string
+	ProductID     string
+	Active        bool
+	UnitAmount    int64 // in the currency's smallest unit
+	Currency      string
+	Interval      string // empty for one-time prices
+	IntervalCount int64
+	LookupKey     string
+}
+
+// Type is the subscription type of this price; see [Item.Type].
+func (p Price) Type() string { return IntervalType(p.Interval, p.IntervalCount) }
+
+// NewCustomer is a Stripe customer to be created. An empty email or name is not sent.
+type NewCustomer struct {
+	// ClerkUserID is written on the customer, as evidence of whose it is.
+	ClerkUserID string
+	Email       string
+	Name        string
+	// IdempotencyKey makes creating again under the same key answer the same customer, for
+	// about a day.
+	IdempotencyKey string
+}

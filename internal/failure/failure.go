@@ -1,0 +1,147 @@
+// Package failure is the one vocabulary in which everything that talks to the outside says what
+// went wrong: Stripe's client, Clerk's client and the database.
+//
+// A failure says who failed, at what, and above all what to do about it: its class. It never
+// carries a provider's text, since such text holds names, email addresses and secrets, and
+// failures end up in logs and in workflow histories.
+package failure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Class says what is to be done about a failure.
+type Class string
+
+// The classes.
+const (
+	// Transient goes away by itself: try again, with backoff, for as long as it takes.
+	Transient Class = "transient"
+	// Throttled goes away after RetryAfter: we asked too often.
+	Throttled Class = "throttled"
+	// Operator needs a person: a wrong key, a missing permission, a wrong address. It is tried
+	// again, loudly, so that work resumes by itself once it is mended.
+	Operator Class = "operator"
+	// Permanent never gets better by repeating: somebody has to decide what follows from it.
+	Permanent Class = "permanent"
+)
+
+// codeMissing is the code of what the provider says it does not have.
+const codeMissing = "resource_missing"
+
+// Error is a failure that has been classified. All of its text is safe to log.
+type Error struct {
+	Class Class
+	// Provider is who failed: "stripe", "clerk", "postgres".
+	Provider string
+	// Op is what was attempted, in our words: "read customer".
+	Op string
+	// Code is short and stable: the provider's own code ("resource_missing") where it gave one,
+	// else one of ours ("http_502", "timeout", "bad_body").
+	Code string
+	// Status is the HTTP status, zero where no answer came.
+	Status int
+	// RetryAfter is how long the provider asks us to wait, zero where it does not say.
+	RetryAfter time.Duration
+	// RequestID is the provider's name for the request, for its support and its own logs.
+	RequestID string
+
+	cause error
+}
+
+// New makes a failure. cause may be nil; of it only a context's end is kept, so that errors.Is
+// finds context.Canceled and context.DeadlineExceeded. Its text is dropped.
+func New(class Class, provider, op, code string, cause error) *Error {
+	return &Error{Class: class, Provider: provider, Op: op, Code: Code(code), cause: contextEnd(cause)}
+}
+
+// NotFound is the permanent failure of what the provider says it does not have.
+func NotFound(provider, op string) *Error {
+	return New(Permanent, provider, op, codeMissing, nil)
+}
+
+// Error names provider, operation, code, class, status and request, never a provider's text.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s: %s (%s", e.Provider, e.Op, e.Code, e.Class)
+	if e.Status != 0 {
+		fmt.Fprintf(&b, ", HTTP %d", e.Status)
+	}
+	if e.RequestID != "" {
+		fmt.Fprintf(&b, ", request %s", e.RequestID)
+	}
+	b.WriteString(")")
+	return b.String()
+}
+
+// Unwrap answers context.Canceled or context.DeadlineExceeded if the caller's own context ended
+// the work, else nil.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Of answers the class of an error. What nobody classified is Transient: trying again is the
+// answer that does least harm to what we do not understand. Of(nil) is "".
+func Of(err error) Class {
+	if err == nil {
+		return ""
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Class
+	}
+	return Transient
+}
+
+// IsNotFound tells whether the provider itself said that it does not have what was asked for. A
+// bare 404, as a proxy or a wrong address gives, is not that.
+func IsNotFound(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Class == Permanent && (e.Status == 404 || e.Code == codeMissing)
+}
+
+// CodeOf answers the code of an error, "" where there is none.
+func CodeOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+// ProviderOf answers who failed, "" where that is not known.
+func ProviderOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Provider
+	}
+	return ""
+}
+
+// RetryAfterOf answers how long the provider asked us to wait, zero where it did not say.
+func RetryAfterOf(err error) time.Duration {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.RetryAfter
+	}
+	return 0
+}
+
+var codeForm = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
+// Code answers s if it has the form of a code, else "unknown". It keeps a text that a provider
+// puts where a code belongs out of our logs.
+func Code(s string) string {
+	if codeForm.MatchString(s) {
+		return s
+	}
+	return "unknown"
+}
+
+func contextEnd(err error) error {
+	for _, end := range []error{context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, end) {
+			return end
+		}
+	}
+	return nil
+}
