@@ -1,0 +1,400 @@
+package store
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// Difference is one way in which the systems differ.
+type Difference struct {
+	Entity account.Entity
+	Class  account.Drift
+	// Subject is the id of what differs.
+	Subject string
+	// Detail says in what, by names of fields, ids and statuses; no personal value stands in it.
+	Detail map[string]any
+	// Claims are the evidence that was shown with it. It is stored with the difference, so that a user
+	// who is onboarded meanwhile is given no second customer.
+	Claims []account.Claim
+}
+
+// Same tells whether two differences are about the same.
+func (d Difference) Same(e Difference) bool {
+	return d.Entity == e.Entity && d.Class == e.Class && d.Subject == e.Subject
+}
+
+// Comparison holds what a provider shows against what is stored. The answers of its methods are true of
+// the moment in which they were made: what is on its way shows as a difference, too.
+type Comparison struct {
+	store *Store
+	// run is the comparison's run, whose record of what the lists showed is looked at.
+	run      string
+	deletion account.DeletionPolicy
+}
+
+// Compare answers comparisons for a run. The policy says which subscriptions of a deleted user may go on.
+func (s *Store) Compare(run string, deletion account.DeletionPolicy) Comparison {
+	return Comparison{store: s, run: run, deletion: deletion}
+}
+
+// Users compares users as Clerk shows them.
+func (c Comparison) Users(ctx context.Context, shown []account.ListedUser) ([]Difference, error) {
+	ids := make([]string, len(shown))
+	for i, u := range shown {
+		ids[i] = u.ID
+	}
+	known, err := c.store.UsersByClerkIDs(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	var found []Difference
+	for _, u := range shown {
+		entity := account.UserEntity(u.ID)
+		row, ok := known[u.ID]
+		switch {
+		case !ok:
+			found = append(found, Difference{Entity: entity, Class: account.DriftMissingUser, Subject: u.ID})
+			continue
+		case row.Deleting():
+			continue // a tombstone, which nothing undoes
+		}
+		if fields := profileDifference(row.Profile(), fitted(u.User)); len(fields) > 0 {
+			found = append(found, Difference{Entity: entity, Class: account.DriftStaleUser, Subject: u.ID, Detail: map[string]any{"fields": fields}})
+		}
+		if row.ProjectionVersion == 0 {
+			continue // nobody has been told anything yet
+		}
+		projection, err := row.Projection()
+		if err != nil {
+			return nil, err
+		}
+		if !projection.Equals(u.Held) {
+			found = append(found, Difference{Entity: entity, Class: account.DriftStaleMetadata, Subject: u.ID,
+				Detail: map[string]any{"version": row.ProjectionVersion, "published": row.PublishedVersion}})
+		}
+	}
+	return found, nil
+}
+
+// profileDifference names the fields in which two profiles differ.
+func profileDifference(a, b account.User) (fields []string) {
+	for name, differs := range map[string]bool{
+		"first_name": a.FirstName != b.FirstName, "last_name": a.LastName != b.LastName, "user_name": a.Username != b.Username,
+		"email": a.Email != b.Email, "email_verified": a.EmailVerified != b.EmailVerified,
+	} {
+		if differs {
+			fields = append(fields, name)
+		}
+	}
+	slices.Sort(fields)
+	return fields
+}
+
+// owned is a customer's row with what is to be known of its owner.
+type owned struct {
+	Customer
+	ClerkUserID    *string `db:"clerk_user_id"`
+	FirstName      *string `db:"first_name"`
+	LastName       *string `db:"last_name"`
+	UserEmail      *string `db:"user_email"`
+	UserIsDeleting bool    `db:"user_is_deleting"`
+}
+
+const ownedColumns = `c.stripe_customer_id, c.user_id, c.link_source, c.read_seq, c.email, c.name, c.profile_version, c.stripe_created_at, c.deleted_in_stripe,
+	u.clerk_user_id, u.first_name, u.last_name, u.email AS user_email, u.deletion_requested_at IS NOT NULL AS user_is_deleting`
+
+func (s *Store) ownedCustomers(ctx context.Context, ids []string) (map[string]owned, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT `+ownedColumns+` FROM stripe_customers c LEFT JOIN person_user u ON u.id = c.user_id
+		WHERE c.stripe_customer_id = ANY($1)`, ids)
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[owned])
+	if err != nil {
+		return nil, classify("read customers", err)
+	}
+	customers := make(map[string]owned, len(list))
+	for _, c := range list {
+		customers[c.ID] = c
+	}
+	return customers, nil
+}
+
+// Customers compares customers as Stripe shows them, without their subscriptions.
+func (c Comparison) Customers(ctx context.Context, shown []account.Customer) ([]Difference, error) {
+	ids := make([]string, len(shown))
+	for i, each := range shown {
+		ids[i] = each.ID
+	}
+	known, err := c.store.ownedCustomers(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	var found []Difference
+	claims := map[string][]account.Claim{}
+	for _, each := range shown {
+		row, ok := known[each.ID]
+		if ok && row.UserID != nil {
+			found = append(found, linkedDifferences(row, each)...)
+		} else if !each.Deleted {
+			claims[each.ID] = account.ReadClaims(each, nil)
+		}
+	}
+	unlinked, err := c.unlinked(ctx, known, claims)
+	return append(found, unlinked...), err
+}
+
+// linkedDifferences compares a customer that a user owns.
+func linkedDifferences(row owned, shown account.Customer) []Difference {
+	var found []Difference
+	entity := account.CustomerEntity(shown.ID)
+	stale := func(fields ...string) {
+		found = append(found, Difference{Entity: entity, Class: account.DriftStaleCustomer, Subject: shown.ID, Detail: map[string]any{"fields": fields}})
+	}
+	claims := account.ReadClaims(shown, nil)
+	if slices.ContainsFunc(claims, func(cl account.Claim) bool { return cl.ClerkUserID != deref(row.ClerkUserID) }) {
+		found = append(found, Difference{Entity: entity, Class: account.DriftConflictingClaims, Subject: shown.ID})
+	}
+	switch {
+	case row.DeletedInStripe != shown.Deleted:
+		stale("deleted")
+	case shown.Deleted || row.UserIsDeleting:
+		// Nothing is written on either any more.
+	default:
+		user := account.User{FirstName: deref(row.FirstName), LastName: deref(row.LastName)}
+		var fields []string
+		if has := deref(row.UserEmail); has != "" && !strings.EqualFold(has, fit(strings.TrimSpace(shown.Email))) {
+			fields = append(fields, "email")
+		}
+		if has := user.FullName(); has != "" && fit(has) != fit(strings.TrimSpace(shown.Name)) {
+			fields = append(fields, "name")
+		}
+		if len(fields) > 0 {
+			stale(fields...)
+		}
+	}
+	return found
+}
+
+// unlinked says what is wrong with customers that no user owns, by the evidence about them: what is
+// shown, and what is stored.
+func (c Comparison) unlinked(ctx context.Context, known map[string]owned, shown map[string][]account.Claim) ([]Difference, error) {
+	if len(shown) == 0 {
+		return nil, nil
+	}
+	rows, _ := c.store.pool.Query(ctx, `SELECT stripe_customer_id, clerk_user_id, source FROM customer_claims WHERE stripe_customer_id = ANY($1)`,
+		slices.Collect(maps.Keys(shown)))
+	stored, err := pgx.CollectRows(rows, pgx.RowToStructByPos[account.Claim])
+	if err != nil {
+		return nil, classify("read claims", err)
+	}
+	evidence := map[string][]account.Claim{}
+	for id, claims := range shown {
+		evidence[id] = slices.Clone(claims)
+	}
+	for _, claim := range stored {
+		evidence[claim.CustomerID] = append(evidence[claim.CustomerID], claim)
+	}
+	var claimants []string
+	for _, claims := range evidence {
+		claimants = append(claimants, account.DistinctUsers(claims)...)
+	}
+	here, err := c.somewhere(ctx, claimants)
+	if err != nil {
+		return nil, err
+	}
+	var found []Difference
+	for id, claims := range evidence {
+		d := Difference{Entity: account.CustomerEntity(id), Subject: id, Claims: shown[id]}
+		claimant, conflict := account.Claimant(claims)
+		_, isKnown := known[id]
+		switch {
+		case conflict:
+			d.Class = account.DriftConflictingClaims
+		case claimant == "":
+			continue // somebody else's customer, or one without anything on it
+		case !here[claimant]:
+			d.Class, d.Detail = account.DriftClaimedUserMissing, map[string]any{"claimed": claimant}
+		case isKnown:
+			d.Class, d.Detail = account.DriftUnlinkedCustomer, map[string]any{"claimed": claimant}
+		default:
+			d.Class, d.Detail = account.DriftMissingCustomer, map[string]any{"claimed": claimant}
+		}
+		found = append(found, d)
+	}
+	return found, nil
+}
+
+// somewhere tells which users we know or Clerk has shown in this run.
+func (c Comparison) somewhere(ctx context.Context, clerkUserIDs []string) (map[string]bool, error) {
+	rows, _ := c.store.pool.Query(ctx, `SELECT clerk_user_id FROM person_user WHERE clerk_user_id = ANY($2)
+		UNION SELECT id FROM reconciliation_seen WHERE run_id = $1 AND kind = 'user' AND id = ANY($2)`, c.run, clerkUserIDs)
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, classify("look for users", err)
+	}
+	return setOf(list), nil
+}
+
+func setOf(list []string) map[string]bool {
+	set := make(map[string]bool, len(list))
+	for _, id := range list {
+		set[id] = true
+	}
+	return set
+}
+
+// Subscriptions compares subscriptions of any status as Stripe shows them.
+func (c Comparison) Subscriptions(ctx context.Context, shown []account.Subscription) ([]Difference, error) {
+	var ids, customers, prices []string
+	for _, s := range shown {
+		ids, customers = append(ids, s.ID), append(customers, s.CustomerID)
+		for _, item := range s.Items {
+			prices = append(prices, item.PriceID)
+		}
+	}
+	rows, _ := c.store.pool.Query(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE stripe_subscription_id = ANY($1)`, ids)
+	stored, err := pgx.CollectRows(rows, pgx.RowToStructByName[Subscription])
+	if err != nil {
+		return nil, classify("read subscriptions", err)
+	}
+	plans, err := plansOf(ctx, c.store.pool, prices)
+	if err != nil {
+		return nil, err
+	}
+	known, err := c.store.ownedCustomers(ctx, customers)
+	if err != nil {
+		return nil, err
+	}
+	var found []Difference
+	claims := map[string][]account.Claim{}
+	for _, s := range shown {
+		entity := account.CustomerEntity(s.CustomerID)
+		owner, isKnown := known[s.CustomerID]
+		before, has := find(stored, s.ID)
+		linked := isKnown && owner.UserID != nil
+		switch {
+		case has:
+			if fields, err := staleFields(before, s, plans, owner.UserIsDeleting); err != nil {
+				return nil, err
+			} else if len(fields) > 0 {
+				found = append(found, Difference{Entity: entity, Class: account.DriftStaleSubscription, Subject: s.ID,
+					Detail: map[string]any{"fields": fields, "stripe": string(s.Status), "postgres": before.Status}})
+			}
+		case linked:
+			found = append(found, Difference{Entity: entity, Class: account.DriftMissingSubscription, Subject: s.ID, Detail: map[string]any{"stripe": string(s.Status)}})
+		case len(account.ReadClaims(account.Customer{ID: s.CustomerID}, []account.Subscription{s})) > 0:
+			claims[s.CustomerID] = append(claims[s.CustomerID], account.ReadClaims(account.Customer{ID: s.CustomerID}, []account.Subscription{s})...)
+		case !s.Status.Terminal():
+			found = append(found, Difference{Entity: entity, Class: account.DriftOrphanCustomer, Subject: s.CustomerID, Detail: map[string]any{"subscription": s.ID}})
+		}
+		priced := slices.ContainsFunc(s.Items, func(i account.Item) bool { _, ok := plans[i.PriceID]; return ok })
+		if linked && !priced && len(s.Items) > 0 && !s.Status.Terminal() {
+			found = append(found, Difference{Entity: entity, Class: account.DriftUnknownPrice, Subject: s.ID, Detail: map[string]any{"price": s.Items[0].PriceID}})
+		}
+	}
+	unlinked, err := c.unlinked(ctx, known, claims)
+	if err != nil {
+		return nil, err
+	}
+	return withoutOrphansOf(unlinked, append(found, unlinked...)), nil
+}
+
+// withoutOrphansOf drops what says that nobody owns a customer for whom more is known.
+func withoutOrphansOf(known, found []Difference) []Difference {
+	return slices.DeleteFunc(found, func(d Difference) bool {
+		return d.Class == account.DriftOrphanCustomer && slices.ContainsFunc(known, func(k Difference) bool { return k.Entity == d.Entity })
+	})
+}
+
+// staleFields names the columns that a sync would change.
+func staleFields(before Subscription, shown account.Subscription, plans map[string]Plan, deleting bool) ([]string, error) {
+	after, err := rowOf(shown, before, plans, deleting)
+	if err != nil {
+		return nil, err
+	}
+	old, changed := difference(before, after, true)
+	fields := slices.Collect(maps.Keys(changed))
+	for name := range old {
+		if _, both := changed[name]; !both {
+			fields = append(fields, name)
+		}
+	}
+	slices.Sort(fields)
+	return fields, nil
+}
+
+// Products compares products as Stripe shows them, without their prices.
+func (c Comparison) Products(ctx context.Context, shown []account.Product) ([]Difference, error) {
+	ids := make([]string, len(shown))
+	for i, p := range shown {
+		ids[i] = p.ID
+	}
+	type plan struct {
+		ProductID string `db:"stripe_product_id"`
+		Name      string `db:"plan_name"`
+		Active    bool   `db:"active"`
+	}
+	rows, _ := c.store.pool.Query(ctx, `SELECT stripe_product_id, plan_name, active FROM plans WHERE stripe_product_id = ANY($1)`, ids)
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[plan])
+	if err != nil {
+		return nil, classify("read plans", err)
+	}
+	known := make(map[string]plan, len(list))
+	for _, p := range list {
+		known[p.ProductID] = p
+	}
+	var found []Difference
+	for _, p := range shown {
+		d := Difference{Entity: account.ProductEntity(p.ID), Subject: p.ID}
+		has, ok := known[p.ID]
+		switch {
+		case !ok:
+			d.Class = account.DriftMissingPlan
+		case has.Active != (p.Active && !p.Deleted) || p.Name != "" && has.Name != fit(p.Name):
+			d.Class = account.DriftStalePlan
+		default:
+			continue
+		}
+		found = append(found, d)
+	}
+	return found, nil
+}
+
+// Prices compares prices as Stripe shows them.
+func (c Comparison) Prices(ctx context.Context, shown []account.Price) ([]Difference, error) {
+	ids := make([]string, len(shown))
+	for i, p := range shown {
+		ids[i] = p.ID
+	}
+	rows, _ := c.store.pool.Query(ctx, `SELECT stripe_price_id AS id, coalesce(stripe_product_id, '') AS product_id, p.active, unit_amount, currency,
+			coalesce(billing_interval, '') AS interval, interval_count, coalesce(lookup_key, '') AS lookup_key
+		FROM plan_prices p JOIN plans ON plans.id = plan_id WHERE stripe_price_id = ANY($1)`, ids)
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[account.Price])
+	if err != nil {
+		return nil, classify("read prices", err)
+	}
+	known := make(map[string]account.Price, len(list))
+	for _, p := range list {
+		known[p.ID] = p
+	}
+	var found []Difference
+	for _, p := range shown {
+		d := Difference{Entity: account.ProductEntity(p.ProductID), Subject: p.ID}
+		has, ok := known[p.ID]
+		p.IntervalCount = max(p.IntervalCount, 1)
+		switch {
+		case !ok:
+			d.Class = account.DriftMissingPlan
+		case has != p:
+			d.Class = account.DriftStalePlan
+		default:
+			continue
+		}
+		found = append(found, d)
+	}
+	return found, nil
+}

@@ -1,0 +1,159 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// Customer is a row of stripe_customers.
+type Customer struct {
+	ID              string     `db:"stripe_customer_id"`
+	UserID          *string    `db:"user_id"`
+	LinkSource      *string    `db:"link_source"`
+	ReadSeq         int64      `db:"read_seq"`
+	Email           *string    `db:"email"`
+	Name            *string    `db:"name"`
+	ProfileVersion  int64      `db:"profile_version"`
+	CreatedAt       *time.Time `db:"stripe_created_at"`
+	DeletedInStripe bool       `db:"deleted_in_stripe"`
+}
+
+const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe`
+
+// errLinkMoved says that a customer got another user between reading the link and locking the
+// rows. The transaction starts again.
+var errLinkMoved = errors.New("the customer's link moved")
+
+// LockCustomer locks a customer's user, where it has one, and then the customer itself, making
+// its row if there is none. user is nil for a customer that nobody owns yet.
+func (t *Tx) LockCustomer(ctx context.Context, customerID string) (user *User, customer *Customer, err error) {
+	linked, err := t.link(ctx, customerID)
+	if err != nil {
+		return nil, nil, err
+	}
+	if linked != "" {
+		if user, err = t.LockUserByID(ctx, linked); err != nil {
+			return nil, nil, err
+		}
+	}
+	customer, err = t.lockCustomerRow(ctx, customerID)
+	if err != nil {
+		return nil, nil, err
+	}
+	if deref(customer.UserID) != linked {
+		return nil, nil, errLinkMoved
+	}
+	return user, customer, nil
+}
+
+// LockCustomerFor locks a user's row and then a customer that may become theirs. The link may
+// be anything; the caller looks at it.
+func (t *Tx) LockCustomerFor(ctx context.Context, clerkUserID, customerID string) (user *User, customer *Customer, err error) {
+	if user, err = t.LockUser(ctx, clerkUserID); err != nil || user == nil {
+		return nil, nil, err
+	}
+	customer, err = t.lockCustomerRow(ctx, customerID)
+	return user, customer, err
+}
+
+func (t *Tx) link(ctx context.Context, customerID string) (userID string, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT coalesce(user_id::text, '') FROM stripe_customers WHERE stripe_customer_id = $1`, customerID).Scan(&userID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return userID, classify("read a customer's link", err)
+}
+
+func (t *Tx) lockCustomerRow(ctx context.Context, customerID string) (*Customer, error) {
+	if _, err := t.tx.Exec(ctx, `INSERT INTO stripe_customers (stripe_customer_id) VALUES ($1) ON CONFLICT DO NOTHING`, customerID); err != nil {
+		return nil, classify("create a customer's row", err)
+	}
+	rows, _ := t.tx.Query(ctx, `SELECT `+customerColumns+` FROM stripe_customers WHERE stripe_customer_id = $1 FOR UPDATE`, customerID)
+	c, err := pgx.CollectOneRow(rows, pgx.RowToAddrOfStructByName[Customer])
+	return c, classify("lock a customer", err)
+}
+
+// SetCustomer stores what a read of Stripe showed of a customer and the number of that read.
+// personal is false where no personal data may be stored, because the owner is being deleted.
+func (t *Tx) SetCustomer(ctx context.Context, c *Customer, seen account.Customer, read int64, personal bool) error {
+	if !personal {
+		seen.Email, seen.Name = "", ""
+	}
+	_, err := t.tx.Exec(ctx, `UPDATE stripe_customers SET read_seq = $2,
+		email = CASE WHEN $6 THEN email ELSE nullif($3, '') END, name = CASE WHEN $6 THEN name ELSE nullif($4, '') END,
+		stripe_created_at = coalesce($5, stripe_created_at), deleted_in_stripe = $6
+		WHERE stripe_customer_id = $1`, c.ID, read, fit(seen.Email), fit(seen.Name), nullTime(seen.Created), seen.Deleted)
+	c.ReadSeq, c.DeletedInStripe = read, seen.Deleted
+	return classify("store a customer", err)
+}
+
+// Link makes a customer a user's. Both rows are locked by the caller, and the customer has no
+// user. The profile that the customer was last given is forgotten, so that it is given the
+// user's.
+func (t *Tx) Link(ctx context.Context, u *User, c *Customer, source string, profileVersion int64, eventIDs []string) error {
+	_, err := t.tx.Exec(ctx, `UPDATE stripe_customers SET user_id = $2, link_source = $3, linked_at = now(), profile_version = $4,
+		stripe_created_at = coalesce(stripe_created_at, now()) WHERE stripe_customer_id = $1 AND user_id IS NULL`, c.ID, u.ID, source, profileVersion)
+	if err != nil {
+		return classify("link a customer", err)
+	}
+	c.UserID, c.LinkSource = &u.ID, &source
+	if err := t.ResolveDrift(ctx, account.CustomerEntity(c.ID), account.DriftConflictingClaims, ""); err != nil {
+		return err
+	}
+	return t.Audit(ctx, Entry{Action: "customer.linked", User: u, Entity: account.CustomerEntity(c.ID), Subject: c.ID,
+		After: map[string]any{"source": source}, EventIDs: eventIDs})
+}
+
+// SetCustomerProfile notes that a customer was given the user's profile of this version.
+func (t *Tx) SetCustomerProfile(ctx context.Context, c *Customer, email, name string, version int64) error {
+	_, err := t.tx.Exec(ctx, `UPDATE stripe_customers SET profile_version = greatest(profile_version, $2),
+		email = coalesce(nullif($3, ''), email), name = coalesce(nullif($4, ''), name) WHERE stripe_customer_id = $1`, c.ID, version, fit(email), fit(name))
+	return classify("note a customer's profile", err)
+}
+
+// CustomersOf lists a user's customers from the oldest to the newest.
+func (t *Tx) CustomersOf(ctx context.Context, u *User) ([]Customer, error) {
+	return customersOf(ctx, t.tx, u.ID)
+}
+
+// CustomersOf lists a user's customers from the oldest to the newest.
+func (s *Store) CustomersOf(ctx context.Context, u *User) ([]Customer, error) {
+	return customersOf(ctx, s.pool, u.ID)
+}
+
+func customersOf(ctx context.Context, q querier, userID string) ([]Customer, error) {
+	rows, _ := q.Query(ctx, `SELECT `+customerColumns+` FROM stripe_customers WHERE user_id = $1
+		ORDER BY stripe_created_at NULLS LAST, stripe_customer_id`, userID)
+	customers, err := pgx.CollectRows(rows, pgx.RowToStructByName[Customer])
+	return customers, classify("list a user's customers", err)
+}
+
+// querier is what a pool and a transaction have in common.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// nullTime is a time for a column, nil for zero. It is in UTC, because columns without a zone
+// keep what the clock shows.
+func nullTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// OwnerOfCustomer answers the Clerk id of the user who owns a customer, "" where nobody does.
+func (s *Store) OwnerOfCustomer(ctx context.Context, customerID string) (clerkUserID string, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT u.clerk_user_id FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE c.stripe_customer_id = $1`, customerID).
+		Scan(&clerkUserID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return clerkUserID, classify("look for a customer's owner", err)
+}

@@ -1,0 +1,328 @@
+package store
+
+import (
+	"context"
+	cryptorand "crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// EventStatus is how far an event of the inbox has come.
+type EventStatus string
+
+// The statuses. Only completed and ignored end an event.
+const (
+	// EventPending: stored, not yet taken by a sync.
+	EventPending EventStatus = "pending"
+	// EventCompleted: PostgreSQL holds what the event told.
+	EventCompleted EventStatus = "completed"
+	// EventIgnored: nothing follows from it; the reason says why.
+	EventIgnored EventStatus = "ignored"
+	// EventWaiting: its customer belongs to nobody yet, or what it is about is not to be found.
+	EventWaiting EventStatus = "waiting"
+	// EventFailing: taking it failed; the reason says how. It is tried again.
+	EventFailing EventStatus = "failing"
+)
+
+// NewEvent is a verified delivery on its way into the inbox.
+type NewEvent struct {
+	Source  string // "clerk" or "stripe"
+	EventID string
+	Type    string
+	Entity  account.Entity // "" where none
+	Job     account.Job
+	// Ignore is why the event is ignored at the door, "" if it is not. Ignored events are kept
+	// without their payload.
+	Ignore     string
+	Payload    []byte
+	ReceivedAt time.Time
+	Claims     []account.Claim
+	// Recovered is set for an event that was not delivered but found in the provider's own list.
+	Recovered bool
+}
+
+// AddEvents commits deliveries in one transaction: events, the evidence in them, and the poke
+// of each of their entities. It answers for each whether it was new. An event that is already
+// known is not stored again, whatever its state.
+func (s *Store) AddEvents(ctx context.Context, events []NewEvent, spacing time.Duration) (isNew []bool, err error) {
+	err = s.Update(ctx, "store deliveries", Cause{}, func(ctx context.Context, tx *Tx) error {
+		isNew, err = tx.addEvents(ctx, events, spacing)
+		return err
+	})
+	return isNew, err
+}
+
+// errNotMeant undoes what was only tried.
+var errNotMeant = errors.New("not meant")
+
+// TryAddEvents stores a delivery of the usual size and takes it back before anyone can see it: the error is
+// what keeps deliveries from being stored now, such as a full disk.
+func (s *Store) TryAddEvents(ctx context.Context) error {
+	// As random as text can be, since what can be compressed takes no room.
+	filling := make([]byte, 16<<10)
+	_, _ = cryptorand.Read(filling) // it cannot fail
+	word := cryptorand.Text()
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		_, err := (&Tx{tx: tx}).addEvents(ctx, []NewEvent{{Source: "stripe", EventID: "evt_" + word, Type: "none", Entity: account.CustomerEntity("cus_" + word),
+			Payload: fmt.Appendf(nil, `{"filling":"%x"}`, filling), ReceivedAt: time.Now()}}, 0)
+		if err != nil {
+			return err
+		}
+		return errNotMeant
+	})
+	if errors.Is(err, errNotMeant) {
+		return nil
+	}
+	return classify("try to store a delivery", err)
+}
+
+func (t *Tx) addEvents(ctx context.Context, events []NewEvent, spacing time.Duration) ([]bool, error) {
+	n := len(events)
+	sources, ids, types, entities := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	reasons, payloads, times, recovered := make([]string, n), make([]string, n), make([]time.Time, n), make([]bool, n)
+	index := make(map[[2]string]int, n)
+	for i, e := range events {
+		sources[i], ids[i], types[i], entities[i], reasons[i] = e.Source, e.EventID, e.Type, string(e.Entity), e.Ignore
+		times[i], recovered[i] = e.ReceivedAt, e.Recovered
+		if e.Ignore == "" {
+			payloads[i] = string(e.Payload)
+		}
+		if _, twice := index[[2]string{e.Source, e.EventID}]; !twice {
+			index[[2]string{e.Source, e.EventID}] = i
+		}
+	}
+	// Numbered as they came, and written in one order, so that two copies that are given the same
+	// deliveries do not wait for each other.
+	rows, err := t.tx.Query(ctx, `WITH d AS MATERIALIZED (
+			SELECT nextval('sync_seq') AS seq, * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $9::boolean[])
+				AS d (source, event_id, type, entity, reason, received_at, payload, recovered))
+		INSERT INTO webhook_events (source, event_id, type, entity, seq, status, reason, received_at, completed_at, retry_at, payload, recovered)
+		SELECT source, event_id, type, nullif(entity, ''), seq, CASE WHEN reason = '' THEN 'pending' ELSE 'ignored' END, nullif(reason, ''), received_at,
+		       CASE WHEN reason = '' THEN NULL ELSE now() END, CASE WHEN reason = '' THEN now() + $8::interval END, nullif(payload, ''), recovered
+		FROM d ORDER BY source, event_id, seq
+		ON CONFLICT (source, event_id) DO NOTHING RETURNING source, event_id`,
+		sources, ids, types, entities, reasons, times, payloads, sweepAfter, recovered)
+	if err != nil {
+		return nil, classify("store deliveries", err)
+	}
+	stored, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Source, ID string }])
+	if err != nil {
+		return nil, classify("store deliveries", err)
+	}
+	isNew := make([]bool, n)
+	jobs := map[account.Entity]account.Job{}
+	var claims []claimOf
+	for _, key := range stored {
+		i := index[[2]string{key.Source, key.ID}]
+		isNew[i] = true
+		if e := events[i]; e.Ignore == "" {
+			jobs[e.Entity] = max(jobs[e.Entity], e.Job, account.JobSync)
+			for _, c := range e.Claims {
+				claims = append(claims, claimOf{c, e.EventID})
+			}
+		}
+	}
+	if err := t.addClaims(ctx, claims); err != nil {
+		return nil, err
+	}
+	return isNew, t.poke(ctx, jobs, spacing)
+}
+
+// Due is an event that a sync takes.
+type Due struct {
+	Source     string      `db:"source"`
+	EventID    string      `db:"event_id"`
+	Type       string      `db:"type"`
+	Status     EventStatus `db:"status"`
+	Payload    string      `db:"payload"`
+	ReceivedAt time.Time   `db:"received_at"`
+}
+
+// TakeEvents locks and answers every event of an entity that is due and was received before
+// the read with this number began, in the order in which they were received.
+func (t *Tx) TakeEvents(ctx context.Context, entity account.Entity, read int64) ([]Due, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT source, event_id, type, status, coalesce(payload, '') AS payload, received_at FROM webhook_events
+		WHERE entity = $1 AND seq < $2 AND status IN ('pending', 'failing', 'waiting') ORDER BY seq FOR UPDATE`, string(entity), read)
+	due, err := pgx.CollectRows(rows, pgx.RowToStructByName[Due])
+	return due, classify("take events", err)
+}
+
+// CompleteEvents ends events: PostgreSQL now holds what they told. erase drops their payloads,
+// because their user's data is to be forgotten.
+func (t *Tx) CompleteEvents(ctx context.Context, events []Due, erase bool) error {
+	if len(events) == 0 {
+		return nil
+	}
+	sources, ids := keysOf(events)
+	_, err := t.tx.Exec(ctx, `UPDATE webhook_events e SET status = 'completed', reason = NULL, completed_at = now(), retry_at = NULL, held_since = NULL,
+			payload = CASE WHEN $3 THEN NULL ELSE payload END
+		FROM unnest($1::text[], $2::text[]) AS k (source, event_id) WHERE e.source = k.source AND e.event_id = k.event_id`, sources, ids, erase)
+	return classify("complete events", err)
+}
+
+// HoldEvents leaves events due, with the cause. They are retried by the sweep, half their age
+// later: soon at first, ever more slowly then, at least once an hour.
+func (t *Tx) HoldEvents(ctx context.Context, events []Due, status EventStatus, reason string) error {
+	if len(events) == 0 {
+		return nil
+	}
+	sources, ids := keysOf(events)
+	_, err := t.tx.Exec(ctx, `UPDATE webhook_events e SET status = $3, reason = $4, attempts = attempts + 1, retry_at = `+nextRetry+`,
+			held_since = CASE WHEN status = $3 AND reason = $4 THEN coalesce(held_since, now()) ELSE now() END
+		FROM unnest($1::text[], $2::text[]) AS k (source, event_id) WHERE e.source = k.source AND e.event_id = k.event_id`,
+		sources, ids, string(status), reason)
+	return classify("hold events", err)
+}
+
+// IgnoreEvents ends events from which nothing follows. As with those that are ignored at the door
+// their payload is not kept: whose data is in it nobody knows, and so nobody could have it erased.
+func (t *Tx) IgnoreEvents(ctx context.Context, events []Due, reason string) error {
+	sources, ids := keysOf(events)
+	_, err := t.tx.Exec(ctx, `UPDATE webhook_events e SET status = 'ignored', reason = $3, completed_at = now(), retry_at = NULL, held_since = NULL, payload = NULL
+		FROM unnest($1::text[], $2::text[]) AS k (source, event_id) WHERE e.source = k.source AND e.event_id = k.event_id`, sources, ids, reason)
+	return classify("ignore events", err)
+}
+
+const nextRetry = `now() + least(interval '1 hour', greatest(interval '30 seconds', (now() - received_at) / 2))`
+
+// MarkFailing says of an entity's due events why taking them failed. They stay due.
+func (s *Store) MarkFailing(ctx context.Context, entity account.Entity, reason string) error {
+	_, err := s.pool.Exec(ctx, `UPDATE webhook_events SET status = 'failing', reason = $2, attempts = attempts + 1, retry_at = `+nextRetry+`,
+			held_since = CASE WHEN status = 'failing' AND reason = $2 THEN coalesce(held_since, now()) ELSE now() END
+		WHERE entity = $1 AND status IN ('pending', 'failing')`, string(entity), reason)
+	return classify("mark events failing", err)
+}
+
+// HasDue tells whether an event of this type is due for an entity and was received before the
+// read with this number.
+func (s *Store) HasDue(ctx context.Context, entity account.Entity, eventType string, read int64) (bool, error) {
+	var due bool
+	err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM webhook_events WHERE entity = $1 AND seq < $2 AND type = $3
+		AND status IN ('pending', 'failing', 'waiting'))`, string(entity), read, eventType).Scan(&due)
+	return due, classify("look for a due event", err)
+}
+
+// MoveEvents gives an entity's due events to another entity, and pokes that.
+func (t *Tx) MoveEvents(ctx context.Context, from, to account.Entity) error {
+	_, err := t.tx.Exec(ctx, `UPDATE webhook_events SET entity = $2, status = 'pending', reason = NULL, held_since = NULL, retry_at = now() + $3::interval
+		WHERE entity = $1 AND status IN ('pending', 'failing', 'waiting')`, string(from), string(to), sweepAfter)
+	if err != nil {
+		return classify("move events", err)
+	}
+	return t.Poke(ctx, account.JobSync, to)
+}
+
+// The statements that take a bounded number of rows choose them in a WITH or an ARRAY of their
+// own, which runs once: a subquery of IN may run once a row, and then its LIMIT bounds nothing.
+// They look the chosen ones up by arrays of keys, which the planner takes for few: of a LIMIT that
+// it does not know it believes that it takes a tenth of the table.
+const dueKeys = `unnest((SELECT array_agg(source) FROM due), (SELECT array_agg(event_id) FROM due)) AS k (source, event_id)
+	WHERE e.source = k.source AND e.event_id = k.event_id`
+
+// Sweep pokes whatever is still due although its poke was long ago: events, users whose
+// projection Clerk may not hold, and operations that have not ended. It answers how many entities it poked.
+func (s *Store) Sweep(ctx context.Context, limit int) (poked int, err error) {
+	err = s.Update(ctx, "sweep", Cause{}, func(ctx context.Context, tx *Tx) error {
+		jobs := map[account.Entity]account.Job{}
+		rows, _ := tx.tx.Query(ctx, `WITH due AS MATERIALIZED (
+				SELECT source, event_id FROM webhook_events WHERE status IN ('pending', 'failing', 'waiting') AND retry_at <= now()
+				ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+			UPDATE webhook_events e SET retry_at = `+nextRetry+` FROM `+dueKeys+`
+			RETURNING e.entity, e.type`, limit)
+		due, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Entity, Type string }])
+		if err != nil {
+			return classify("sweep events", err)
+		}
+		for _, d := range due {
+			jobs[account.Entity(d.Entity)] = max(jobs[account.Entity(d.Entity)], JobOf(d.Type))
+		}
+		rows, _ = tx.tx.Query(ctx, `UPDATE person_user SET publish_retry_at = now() + least(interval '1 hour', greatest($2::interval, (now() - coalesce(publish_due_since, now())) / 2))
+			WHERE id = ANY(ARRAY(SELECT id FROM person_user WHERE projection_version <> published_version AND publish_retry_at <= now()
+				ORDER BY publish_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+			RETURNING clerk_user_id`, limit, sweepAfter)
+		users, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return classify("sweep publishes", err)
+		}
+		for _, id := range users {
+			jobs[account.UserEntity(id)] = max(jobs[account.UserEntity(id)], account.JobSync)
+		}
+		if err := tx.sweepOperations(ctx, limit, jobs); err != nil {
+			return err
+		}
+		poked = len(jobs)
+		return tx.poke(ctx, jobs, 0)
+	})
+	return poked, err
+}
+
+// JobOf is what an event of this type asks of its entity's workflow.
+func JobOf(eventType string) account.Job {
+	switch eventType {
+	case "user.created":
+		return account.JobOnboard
+	case "user.deleted":
+		return account.JobOffboard
+	default:
+		return account.JobSync
+	}
+}
+
+// WaitingNoUser begins the reasons of events that wait because their customer belongs to nobody.
+const WaitingNoUser = "no user: "
+
+// ExpireWaiting gives up on events that have waited longer than ttl, most of them for a user.
+// Their facts and claims are kept: a later link still syncs the customer.
+func (s *Store) ExpireWaiting(ctx context.Context, ttl time.Duration, limit int) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `WITH due AS MATERIALIZED (
+			SELECT source, event_id FROM webhook_events WHERE status = 'waiting' AND received_at < now() - $1::interval
+			ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+		UPDATE webhook_events e SET status = 'ignored', completed_at = now(), retry_at = NULL, held_since = NULL,
+			reason = CASE WHEN starts_with(reason, $3) THEN 'no user' ELSE 'gave up: ' || reason END
+		FROM `+dueKeys, ttl, limit, WaitingNoUser)
+	return tag.RowsAffected(), classify("expire waiting events", err)
+}
+
+// DropPayloads deletes the payloads of events that ended longer ago than the retention period.
+func (s *Store) DropPayloads(ctx context.Context, retention time.Duration, limit int) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `WITH due AS MATERIALIZED (
+			SELECT source, event_id FROM webhook_events WHERE payload IS NOT NULL AND status IN ('completed', 'ignored')
+			AND completed_at < now() - $1::interval ORDER BY completed_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+		UPDATE webhook_events e SET payload = NULL FROM `+dueKeys, retention, limit)
+	return tag.RowsAffected(), classify("drop old payloads", err)
+}
+
+// InboxDepth is how much is due in the inbox.
+type InboxDepth struct {
+	Status    string  `db:"status"`
+	Count     int64   `db:"count"`
+	OldestAge float64 `db:"oldest"` // seconds
+}
+
+// InboxDepth counts the events that are due, by status, and says how old the oldest of each is.
+func (s *Store) InboxDepth(ctx context.Context) ([]InboxDepth, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT status, count(*) AS count, extract(epoch FROM now() - min(received_at))::float8 AS oldest
+		FROM webhook_events WHERE status IN ('pending', 'failing', 'waiting') GROUP BY status`)
+	depth, err := pgx.CollectRows(rows, pgx.RowToStructByName[InboxDepth])
+	return depth, classify("measure the inbox", err)
+}
+
+// PublishLag counts the users whose projection Clerk may not hold, with the greatest age in
+// seconds.
+func (s *Store) PublishLag(ctx context.Context) (users int64, oldest float64, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT count(*), coalesce(extract(epoch FROM now() - min(publish_due_since)), 0)::float8
+		FROM person_user WHERE projection_version <> published_version`).Scan(&users, &oldest)
+	return users, oldest, classify("measure the publish lag", err)
+}
+
+func keysOf(events []Due) (sources, ids []string) {
+	for _, e := range events {
+		sources, ids = append(sources, e.Source), append(ids, e.EventID)
+	}
+	return sources, ids
+}

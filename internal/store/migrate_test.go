@@ -1,0 +1,295 @@
+package store_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// emptyDSN answers a database without any of our tables.
+func emptyDSN(t *testing.T) string {
+	t.Helper()
+	dsn := databases.DSN(t)
+	m := migrator(t, dsn)
+	for {
+		name, err := m.Down(t.Context())
+		must(t, err)
+		if name == "" {
+			return dsn
+		}
+	}
+}
+
+func migrator(t *testing.T, dsn string) *store.Migrator {
+	t.Helper()
+	m, err := store.NewMigrator(dsn)
+	must(t, err)
+	t.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
+// schema describes every table, column, index, constraint, trigger, sequence and function of ours.
+func schema(t *testing.T, w *world) []string {
+	t.Helper()
+	return all[string](w, `SELECT 'column ' || table_name || '.' || column_name || ' ' || data_type || coalesce('(' || character_maximum_length || ')', '')
+				|| ' ' || is_nullable || ' ' || coalesce(column_default, '') AS line FROM information_schema.columns
+			WHERE table_schema = 'public' AND table_name <> 'clerk_stripe_sync_migrations'
+		UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'clerk_stripe_sync_migrations'
+		UNION ALL SELECT 'constraint ' || conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+			WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'clerk_stripe_sync_migrations'
+		UNION ALL SELECT 'trigger ' || pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
+		UNION ALL SELECT 'sequence ' || sequencename FROM pg_sequences WHERE sequencename NOT LIKE 'clerk_stripe_sync%'
+		UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+		ORDER BY line`)
+}
+
+// What is taken back leaves nothing, and what is applied again is what was there before.
+func TestMigrationsUpDownUp(t *testing.T) {
+	t.Parallel()
+	dsn := databases.DSN(t)
+	w := worldOn(t, dsn, store.Options{})
+	m := migrator(t, dsn)
+	before := schema(t, w)
+	must(t, w.Migrated(t.Context()))
+
+	list, err := m.Status(t.Context())
+	must(t, err)
+	for step := range list {
+		name, err := m.Down(t.Context())
+		must(t, err)
+		if want := list[len(list)-1-step].Name; name != want {
+			t.Fatalf("step %d took back %q, want %q", step, name, want)
+		}
+		if err := w.Migrated(t.Context()); failure.Of(err) != failure.Operator {
+			t.Fatalf("with %s taken back the schema is said to be complete: %v", name, err)
+		}
+	}
+	if name, err := m.Down(t.Context()); name != "" || err != nil {
+		t.Fatalf("taking back nothing answered %q, %v", name, err)
+	}
+	if left := schema(t, w); len(left) != 0 {
+		t.Fatalf("left behind:\n%s", strings.Join(left, "\n"))
+	}
+	list, err = m.Status(t.Context())
+	must(t, err)
+	if slices.ContainsFunc(list, func(s store.MigrationStatus) bool { return s.Applied }) {
+		t.Fatalf("applied after all was taken back: %v", list)
+	}
+
+	applied, err := m.Up(t.Context())
+	must(t, err)
+	if len(applied) != len(list) {
+		t.Fatalf("applied %v, want all of %v", applied, list)
+	}
+	if after := schema(t, w); !slices.Equal(before, after) {
+		t.Fatalf("the schema differs after down and up:\nbefore %s\nafter %s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+	if applied, err = m.Up(t.Context()); err != nil || len(applied) != 0 {
+		t.Fatalf("applying again did %v, %v", applied, err)
+	}
+	must(t, w.Migrated(t.Context()))
+}
+
+// Several programs that start at once migrate once.
+func TestMigratorsAtOnce(t *testing.T) {
+	t.Parallel()
+	dsn := emptyDSN(t)
+	const migrators = 3
+	applied := make([][]string, migrators)
+	var group errgroup.Group
+	for i := range migrators {
+		m := migrator(t, dsn)
+		group.Go(func() (err error) {
+			applied[i], err = m.Up(t.Context())
+			return err
+		})
+	}
+	must(t, group.Wait())
+	list, err := migrator(t, dsn).Status(t.Context())
+	must(t, err)
+	if together := slices.Concat(applied...); len(together) != len(list) {
+		t.Fatalf("three migrators applied %v, want each of %d files once", together, len(list))
+	}
+}
+
+// documented are the product's tables with exactly the columns that its app's documents name.
+func documented() []string {
+	return []string{
+		`CREATE TABLE person_user (id uuid PRIMARY KEY, clerk_user_id varchar(255) UNIQUE NOT NULL, first_name varchar(255) NOT NULL,
+			last_name varchar(255) NOT NULL, user_name varchar(255), email varchar(255) NOT NULL, stripe_customer_id varchar(255),
+			deletion_requested_at timestamptz, deleted_at timestamptz)`,
+		`CREATE TABLE plans (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, plan_name varchar(255))`,
+		`CREATE TABLE subscriptions (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid NOT NULL REFERENCES person_user(id),
+			stripe_subscription_id varchar(255) NOT NULL UNIQUE, stripe_customer_id varchar(255),
+			plan_id integer REFERENCES plans(id), status varchar(50) NOT NULL,
+			subscription_type varchar(50) DEFAULT 'monthly', current_period_start timestamp,
+			current_period_end timestamp, cancel_at_period_end boolean DEFAULT false,
+			canceled_at timestamp, trial_start timestamp, trial_end timestamp, metadata text,
+			created_at timestamp DEFAULT now(), updated_at timestamp DEFAULT now())`,
+		`INSERT INTO person_user VALUES ('00000000-0000-0000-0000-000000000001', 'user_1', 'Ada', 'Lovelace', 'ada', 'ada@example.com', 'cus_1')`,
+		`INSERT INTO person_user VALUES ('00000000-0000-0000-0000-000000000002', 'user_2', 'Bo', 'Nil', NULL, 'bo@example.com', NULL)`,
+		`INSERT INTO plans (plan_name) VALUES ('Pro'), ('Basic')`,
+		`INSERT INTO subscriptions (user_id, stripe_subscription_id, stripe_customer_id, plan_id, status, current_period_end, metadata)
+			VALUES ('00000000-0000-0000-0000-000000000001', 'sub_1', 'cus_1', 1, 'active', '2026-02-01 12:00:00', '{"a":"b"}')`,
+	}
+}
+
+// Tables that the product's app made before are taken over: their rows stay as they are, and all
+// that is written later can be written to them.
+func TestAdoptExistingTables(t *testing.T) {
+	t.Parallel()
+	dsn := emptyDSN(t)
+	w := worldOn(t, dsn, store.Options{})
+	for _, statement := range documented() {
+		w.exec(statement)
+	}
+	contents := func() []string {
+		return slices.Concat(
+			all[string](w, `SELECT concat_ws('|', id, clerk_user_id, first_name, last_name, user_name, email, stripe_customer_id) FROM person_user ORDER BY 1`),
+			all[string](w, `SELECT concat_ws('|', id, plan_name) FROM plans ORDER BY 1`),
+			all[string](w, `SELECT concat_ws('|', id, user_id, stripe_subscription_id, stripe_customer_id, plan_id, status, subscription_type,
+				current_period_start, current_period_end, cancel_at_period_end, canceled_at, trial_start, trial_end, metadata, created_at) FROM subscriptions`))
+	}
+	before := contents()
+	must(t, migrate(t.Context(), dsn))
+	if after := contents(); !slices.Equal(before, after) {
+		t.Fatalf("rows changed:\nbefore %v\nafter  %v", before, after)
+	}
+	must(t, w.Migrated(t.Context()))
+	// Everything that the application writes to these tables.
+	exerciseUsers(t, w)
+}
+
+// Every column that the documents name has the name and the type that they say.
+func TestDocumentedColumns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const documents = `
+person_user id uuid NO
+person_user clerk_user_id character varying(255) NO
+person_user first_name character varying(255) YES
+person_user last_name character varying(255) YES
+person_user user_name character varying(255) YES
+person_user email character varying(255) YES
+person_user stripe_customer_id character varying(255) YES
+person_user deletion_requested_at timestamp with time zone YES
+person_user deleted_at timestamp with time zone YES
+plans id integer NO
+plans plan_name character varying(255) NO
+subscriptions id uuid NO
+subscriptions user_id uuid NO
+subscriptions stripe_subscription_id character varying(255) NO
+subscriptions stripe_customer_id character varying(255) YES
+subscriptions plan_id integer YES
+subscriptions status character varying(50) NO
+subscriptions subscription_type character varying(50) YES 'monthly'::character varying
+subscriptions current_period_start timestamp without time zone YES
+subscriptions current_period_end timestamp without time zone YES
+subscriptions cancel_at_period_end boolean YES false
+subscriptions canceled_at timestamp without time zone YES
+subscriptions trial_start timestamp without time zone YES
+subscriptions trial_end timestamp without time zone YES
+subscriptions metadata text YES
+subscriptions created_at timestamp without time zone YES
+subscriptions updated_at timestamp without time zone YES
+webhook_events source text NO
+webhook_events event_id text NO
+webhook_events type text NO
+webhook_events entity text YES
+webhook_events seq bigint NO
+webhook_events status text NO
+webhook_events reason text YES
+webhook_events received_at timestamp with time zone NO
+webhook_events completed_at timestamp with time zone YES
+webhook_events payload text YES`
+	found := all[string](w, `SELECT table_name || ' ' || column_name || ' ' || data_type || coalesce('(' || character_maximum_length || ')', '') || ' ' || is_nullable
+		|| CASE WHEN table_name = 'subscriptions' AND column_name IN ('subscription_type', 'cancel_at_period_end') THEN ' ' || column_default ELSE '' END
+		FROM information_schema.columns WHERE table_schema = 'public'`)
+	for line := range strings.SplitSeq(strings.TrimSpace(documents), "\n") {
+		if !slices.Contains(found, line) {
+			t.Errorf("documented and not so in the database: %s", line)
+		}
+	}
+	for _, c := range []struct{ table, definition string }{
+		{"subscriptions", "PRIMARY KEY (id)"},
+		{"subscriptions", "UNIQUE (stripe_subscription_id)"},
+		{"subscriptions", "FOREIGN KEY (user_id) REFERENCES person_user(id)"},
+		{"subscriptions", "FOREIGN KEY (plan_id) REFERENCES plans(id)"},
+		{"person_user", "UNIQUE (clerk_user_id)"},
+		{"webhook_events", "PRIMARY KEY (source, event_id)"},
+	} {
+		if n := one[int](w, `SELECT count(*) FROM pg_constraint WHERE conrelid = $1::text::regclass AND pg_get_constraintdef(oid) = $2`, c.table, c.definition); n != 1 {
+			t.Errorf("%s lacks %s", c.table, c.definition)
+		}
+	}
+	if n := one[int](w, `SELECT count(*) FROM pg_constraint WHERE conrelid = 'person_user'::regclass AND contype = 'u' AND pg_get_constraintdef(oid) LIKE '%email%'`); n != 0 {
+		t.Error("email is unique: two people may have the same")
+	}
+	// Every column of ours that holds a time holds its zone; the documents' own do not.
+	if odd := all[string](w, `SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = 'public' AND data_type = 'timestamp without time zone'
+		AND (table_name, column_name) NOT IN (SELECT 'subscriptions', unnest(ARRAY['current_period_start','current_period_end','canceled_at','trial_start','trial_end','created_at','updated_at']))
+		AND (table_name, column_name) NOT IN (SELECT 'person_user', unnest(ARRAY['created_at','updated_at']))
+		AND table_name <> 'clerk_stripe_sync_migrations'`); len(odd) != 0 {
+		t.Errorf("without a time zone: %v", odd)
+	}
+	// Numbers handed out ahead of use would put an event before a read that came first.
+	if n := one[int64](w, `SELECT cache_size FROM pg_sequences WHERE sequencename = 'sync_seq'`); n != 1 {
+		t.Errorf("sync_seq caches %d numbers, want 1", n)
+	}
+}
+
+// Nobody changes the audit log, not its owner, not a superuser, not in a replica's session.
+func TestAuditLogIsAppendOnly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if !one[bool](w, `SELECT rolsuper FROM pg_roles WHERE rolname = current_user`) {
+		t.Fatal("this test has to be run by a superuser to show anything")
+	}
+	w.exec(`INSERT INTO audit_log (action, entity, subject) VALUES ('a', 'user/user_1', 's')`)
+	for _, role := range []string{"origin", "replica", "local"} {
+		w.exec(`SELECT set_config('session_replication_role', $1, false)`, role)
+		for _, statement := range []string{
+			`UPDATE audit_log SET action = 'b'`, `DELETE FROM audit_log`, `TRUNCATE audit_log`, `TRUNCATE audit_log CASCADE`,
+			`INSERT INTO audit_log (id, action, entity, subject) OVERRIDING SYSTEM VALUE SELECT id, 'b', 'c', 'd' FROM audit_log ON CONFLICT (id) DO UPDATE SET action = 'b'`,
+		} {
+			_, err := w.conn.Exec(t.Context(), statement)
+			if err == nil || !strings.Contains(err.Error(), "append-only") {
+				t.Errorf("as %s, %q was answered: %v", role, statement, err)
+			}
+		}
+	}
+	if got := all[string](w, `SELECT action FROM audit_log`); !slices.Equal(got, []string{"a"}) {
+		t.Fatalf("the log holds %v", got)
+	}
+	w.exec(`INSERT INTO audit_log (action, entity, subject) VALUES ('c', 'user/user_1', 's')`)
+}
+
+// Addresses that are none are refused without being repeated: they hold passwords.
+func TestBadAddress(t *testing.T) {
+	t.Parallel()
+	const dsn = "postgres://ada:hunter2@[::1:5432/db?sslmode=maybe"
+	_, open := store.Open(t.Context(), store.Options{DSN: dsn})
+	_, migrate := store.NewMigrator(dsn)
+	for _, err := range []error{open, migrate} {
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "DATABASE_URL") {
+			t.Errorf("a bad address was answered: %v", err)
+		}
+	}
+}
+
+// describe is a row as text, for comparisons.
+func describe(w *world, table, where string, args ...any) string {
+	w.t.Helper()
+	rows, _ := w.conn.Query(w.t.Context(), `SELECT * FROM `+table+` WHERE `+where, args...)
+	maps, err := pgx.CollectRows(rows, pgx.RowToMap)
+	must(w.t, err)
+	return fmt.Sprint(maps)
+}

@@ -1,0 +1,405 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+)
+
+// Action is what an operation does.
+type Action string
+
+// The actions. Cancel, cancel now and reactivate are an [account.Command] each.
+const (
+	ActionSync       Action = "sync"
+	ActionCancel     Action = Action(account.CommandCancel)
+	ActionCancelNow  Action = Action(account.CommandCancelNow)
+	ActionReactivate Action = Action(account.CommandReactivate)
+	ActionCheckout   Action = "checkout"
+	ActionReturn     Action = "return"
+)
+
+// Command is the command that an action is.
+func (a Action) Command() account.Command { return account.Command(a) }
+
+// OperationStatus is how far an operation has come.
+type OperationStatus string
+
+// The statuses of an operation.
+const (
+	// OperationAccepted: committed; nothing was done yet.
+	OperationAccepted OperationStatus = "accepted"
+	// OperationActing: Stripe is being asked; the outcome is not known.
+	OperationActing OperationStatus = "acting"
+	// OperationRecorded: done at Stripe and in PostgreSQL; Clerk may not know it yet.
+	OperationRecorded OperationStatus = "recorded"
+	// OperationDone: done in all three.
+	OperationDone OperationStatus = "done"
+	// OperationRefused: the state does not allow it; nothing was done. The reason says why.
+	OperationRefused OperationStatus = "refused"
+	// OperationFailed: a provider refuses it for good; nothing was done.
+	OperationFailed OperationStatus = "failed"
+	// OperationUndone: Clerk refused it for good; Stripe and PostgreSQL are as before.
+	OperationUndone OperationStatus = "undone"
+	// OperationSuperseded: somebody else changed the same thing since; it is as they want it.
+	OperationSuperseded OperationStatus = "superseded"
+	// OperationExpired: its time ran out before anything was done.
+	OperationExpired OperationStatus = "expired"
+)
+
+// Settled tells whether an operation of this status has ended.
+func (s OperationStatus) Settled() bool {
+	return s != OperationAccepted && s != OperationActing && s != OperationRecorded
+}
+
+// Operation is a row of operations.
+type Operation struct {
+	ID              string          `db:"id"`
+	RequestHash     []byte          `db:"request_hash"`
+	Caller          string          `db:"caller"`
+	Action          Action          `db:"action"`
+	ClerkUserID     string          `db:"clerk_user_id"`
+	Entity          account.Entity  `db:"entity"`
+	SubscriptionID  string          `db:"stripe_subscription_id"`
+	SessionID       string          `db:"stripe_session_id"`
+	Seq             int64           `db:"seq"`
+	Status          OperationStatus `db:"status"`
+	Reason          string          `db:"reason"`
+	StatusBefore    account.Status  `db:"status_before"`
+	BeforeJSON      []byte          `db:"ending_before"`
+	LeftJSON        []byte          `db:"ending_left"`
+	ReleaseSchedule string          `db:"release_schedule"`
+	Reversible      bool            `db:"reversible"`
+	ActingSince     *time.Time      `db:"acting_since"`
+	Generation      int             `db:"generation"`
+	CreatedAt       time.Time       `db:"created_at"`
+	ExpiresAt       time.Time       `db:"expires_at"`
+	SettledAt       *time.Time      `db:"settled_at"`
+}
+
+const operationColumns = `id, request_hash, caller, action, clerk_user_id, entity, coalesce(stripe_subscription_id, '') AS stripe_subscription_id,
+	coalesce(stripe_session_id, '') AS stripe_session_id, seq, status, coalesce(reason, '') AS reason,
+	coalesce(status_before, '') AS status_before, ending_before,
+	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, generation, created_at, expires_at, settled_at`
+
+// Before is how the subscription was set to end before the operation's step.
+func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJSON) }
+
+// Left is how the operation's step left it.
+func (o *Operation) Left() (account.Ending, error) { return endingOf(o.LeftJSON) }
+
+func endingOf(raw []byte) (account.Ending, error) {
+	var e account.Ending
+	if len(raw) == 0 {
+		return e, nil
+	}
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return e, fmt.Errorf("decoding how a subscription ends: %w", err)
+	}
+	return e, nil
+}
+
+// NewOperation is a request on its way into the table.
+type NewOperation struct {
+	// KeyHash is nil where the caller gave no key.
+	KeyHash        []byte
+	RequestHash    []byte
+	Caller         string
+	Action         Action
+	ClerkUserID    string
+	Entity         account.Entity
+	SubscriptionID string
+	SessionID      string
+	// Lifetime is how long the same key means the same operation, and how long it may take to begin.
+	Lifetime time.Duration
+}
+
+// operationRetry is how long an operation is left to the request that began it before the sweep
+// pokes its workflow.
+const operationRetry = 5 * time.Second
+
+// operationPrefix is how the ids of operations begin; letters and digits follow.
+const operationPrefix = "op_"
+
+// ValidOperationID tells whether a text has the form of an operation's id.
+func ValidOperationID(id string) bool {
+	rest, ok := strings.CutPrefix(id, operationPrefix)
+	return ok && rest != "" && len(rest) <= 100 && strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
+}
+
+// BeginOperation commits a request, and answers it; or, where the same key has been used within its
+// lifetime, the operation that it began. The caller compares the request hashes.
+//
+// The id is random and not made from the key: a workflow remembers an update's id for as long as a
+// run lasts, which may be longer than a key is kept.
+func (s *Store) BeginOperation(ctx context.Context, n NewOperation) (op *Operation, isNew bool, err error) {
+	id := operationPrefix + strings.ToLower(rand.Text())
+	err = s.Update(ctx, "begin an operation", Cause{}, func(ctx context.Context, tx *Tx) error {
+		if n.KeyHash != nil {
+			if _, err := tx.tx.Exec(ctx, `UPDATE operations SET key_hash = NULL WHERE key_hash = $1 AND expires_at <= now()`, n.KeyHash); err != nil {
+				return classify("free an expired key", err)
+			}
+		}
+		tag, err := tx.tx.Exec(ctx, `INSERT INTO operations (id, key_hash, request_hash, caller, action, clerk_user_id, entity, stripe_subscription_id,
+				stripe_session_id, expires_at, retry_at)
+			VALUES ($1,$2,$3,$4,$5,$6,$7,nullif($8,''),nullif($9,''),now() + $10::interval, now() + $11::interval)
+			ON CONFLICT (key_hash) DO NOTHING`, id, n.KeyHash, n.RequestHash, n.Caller, string(n.Action), n.ClerkUserID, string(n.Entity),
+			n.SubscriptionID, n.SessionID, n.Lifetime, operationRetry)
+		if err != nil {
+			return classify("begin an operation", err)
+		}
+		isNew = tag.RowsAffected() == 1
+		var rows pgx.Rows
+		if isNew {
+			rows, _ = tx.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE id = $1`, id)
+		} else {
+			rows, _ = tx.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE key_hash = $1`, n.KeyHash)
+		}
+		op, err = oneOperation("begin an operation", rows)
+		if err == nil && op == nil {
+			return failure.New(failure.Transient, "postgres", "begin an operation", "expired_meanwhile", nil)
+		}
+		return err
+	})
+	return op, isNew, err
+}
+
+// Operation reads an operation, or nil where there is none. One that only waits for something to be
+// seen is settled if it can be seen by now.
+func (s *Store) Operation(ctx context.Context, id string) (*Operation, error) {
+	// Two conditions on a row that few look at; nothing is written where they do not hold.
+	if _, err := s.pool.Exec(ctx, `UPDATE operations o SET status = 'done', settled_at = now(), retry_at = NULL FROM person_user u
+		WHERE o.id = $1 AND o.status = 'accepted' AND o.action IN ('sync', 'return') AND u.clerk_user_id = o.clerk_user_id
+		AND `+seen, id); err != nil {
+		return nil, classify("look whether an operation is done", err)
+	}
+	rows, _ := s.pool.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE id = $1`, id)
+	return oneOperation("read an operation", rows)
+}
+
+// seen holds of an operation o and its user u once both providers have been read since the request, and
+// Clerk has what came of it: for a sync the user and all of their customers, for a return from a
+// checkout the customer who paid, whose subscription is known by then.
+const seen = `u.projection_version = u.published_version AND u.projection_version > 0 AND CASE o.action
+	WHEN 'sync' THEN u.read_seq > o.seq AND u.stripe_customer_id IS NOT NULL AND NOT EXISTS (SELECT FROM stripe_customers c
+		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe AND (c.read_seq <= o.seq OR c.profile_version < u.profile_version))
+	ELSE EXISTS (SELECT FROM stripe_customers c WHERE 'customer/' || c.stripe_customer_id = o.entity AND c.user_id = u.id AND c.read_seq > o.seq)
+		AND (o.stripe_subscription_id IS NULL OR EXISTS (SELECT FROM subscriptions s WHERE s.stripe_subscription_id = o.stripe_subscription_id AND s.user_id = u.id))
+	END`
+
+// LockOperation locks an operation until the transaction ends, or answers nil where there is none.
+// It is locked after its user and customer.
+func (t *Tx) LockOperation(ctx context.Context, id string) (*Operation, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE id = $1 FOR UPDATE`, id)
+	return oneOperation("lock an operation", rows)
+}
+
+// ActOn notes that Stripe is about to be asked, and what there is to know for taking it back.
+func (t *Tx) ActOn(ctx context.Context, o *Operation, before account.Subscription, d account.Decision) error {
+	raw, err := json.Marshal(before.Ending())
+	if err != nil {
+		return fmt.Errorf("encoding how a subscription ends: %w", err)
+	}
+	o.Status, o.StatusBefore, o.BeforeJSON = OperationActing, before.Status, raw
+	o.ReleaseSchedule, o.Reversible = d.ReleaseSchedule, d.Reversible(o.Action.Command())
+	_, err = t.tx.Exec(ctx, `UPDATE operations SET status = 'acting', status_before = $2, ending_before = $3, release_schedule = nullif($4, ''),
+		reversible = $5, acting_since = now() WHERE id = $1`, o.ID, string(before.Status), raw, d.ReleaseSchedule, o.Reversible)
+	return classify("note that an operation acts", err)
+}
+
+// RecordOperation notes that Stripe has confirmed an operation's step and that our rows show it. It is
+// done where Clerk has nothing to be told; else it is done when Clerk has the user's projection of now.
+func (t *Tx) RecordOperation(ctx context.Context, o *Operation, left account.Ending, u *User) error {
+	raw, err := json.Marshal(left)
+	if err != nil {
+		return fmt.Errorf("encoding how a subscription ends: %w", err)
+	}
+	o.Status, o.LeftJSON = OperationRecorded, raw
+	if !u.PublishDue() {
+		o.Status = OperationDone
+	}
+	_, err = t.tx.Exec(ctx, `UPDATE operations SET status = $2, ending_left = $3, projection_version = $4,
+		settled_at = CASE WHEN $2 = 'done' THEN now() END, retry_at = CASE WHEN $2 = 'done' THEN NULL ELSE now() + $5::interval END
+		WHERE id = $1`, o.ID, string(o.Status), raw, u.ProjectionVersion, sweepAfter)
+	return classify("record an operation", err)
+}
+
+// SettleOperation ends an operation.
+func (t *Tx) SettleOperation(ctx context.Context, o *Operation, status OperationStatus, reason string) error {
+	o.Status, o.Reason = status, reason
+	_, err := t.tx.Exec(ctx, `UPDATE operations SET status = $2, reason = nullif($3, ''), settled_at = now(), retry_at = NULL WHERE id = $1`,
+		o.ID, string(status), reason)
+	return classify("settle an operation", err)
+}
+
+// SettleOperation is [Tx.SettleOperation] in a transaction of its own, with a line of audit. It does
+// nothing where the operation has ended.
+func (s *Store) SettleOperation(ctx context.Context, id string, status OperationStatus, reason string) error {
+	return s.Update(ctx, "settle an operation", Cause{}, func(ctx context.Context, tx *Tx) error {
+		o, err := tx.LockOperation(ctx, id)
+		if err != nil || o == nil || o.Status.Settled() {
+			return err
+		}
+		if err := tx.SettleOperation(ctx, o, status, reason); err != nil {
+			return err
+		}
+		tx.Because(o)
+		return tx.AuditOperation(ctx, o, nil, nil)
+	})
+}
+
+// NextGeneration raises the part of the operation's idempotency key that makes it another.
+func (s *Store) NextGeneration(ctx context.Context, o *Operation) error {
+	err := s.pool.QueryRow(ctx, `UPDATE operations SET generation = generation + 1 WHERE id = $1 AND generation = $2 RETURNING generation`,
+		o.ID, o.Generation).Scan(&o.Generation)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // another attempt has raised it
+	}
+	return classify("raise an operation's generation", err)
+}
+
+// Because makes an operation the cause of what this transaction changes from here on.
+func (t *Tx) Because(o *Operation) { t.why.Caller, t.why.OperationID = o.Caller, o.ID }
+
+// AuditOperation writes what became of a command into the audit log: what the subscription was, what
+// it is, and how the operation stands. The caller has called [Tx.Because].
+func (t *Tx) AuditOperation(ctx context.Context, o *Operation, before, after *account.Subscription) error {
+	entry := Entry{Action: "operation." + string(o.Action), Entity: o.Entity, Subject: o.SubscriptionID, Before: endOf(before), After: endOf(after)}
+	if entry.Subject == "" {
+		entry.Subject = o.ClerkUserID
+	}
+	if entry.After == nil {
+		entry.After = map[string]any{}
+	}
+	entry.After["outcome"] = string(o.Status)
+	if o.Reason != "" {
+		entry.After["reason"] = o.Reason
+	}
+	if o.ReleaseSchedule != "" && after != nil {
+		entry.After["schedule_released"] = o.ReleaseSchedule
+	}
+	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE clerk_user_id = $1`, o.ClerkUserID)
+	user, err := oneUser("read a user", rows)
+	if err != nil {
+		return err
+	}
+	entry.User = user
+	return t.Audit(ctx, entry)
+}
+
+func endOf(s *account.Subscription) map[string]any {
+	if s == nil {
+		return nil
+	}
+	m := map[string]any{"status": string(s.Status), "cancel_at_period_end": s.CancelAtPeriodEnd}
+	if !s.CancelAt.IsZero() {
+		m["cancel_at"] = s.CancelAt.UTC().Format(time.RFC3339)
+	}
+	return m
+}
+
+// UnsettledOperations lists the commands of a customer that have not ended.
+func (t *Tx) UnsettledOperations(ctx context.Context, entity account.Entity) ([]string, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT id FROM operations WHERE entity = $1 AND status IN ('accepted', 'acting', 'recorded')
+		AND action IN ('cancel', 'cancel_now', 'reactivate') ORDER BY seq`, string(entity))
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, classify("list unsettled operations", err)
+}
+
+// settlePublished ends the commands that only waited for Clerk to have this version.
+func (t *Tx) settlePublished(ctx context.Context, clerkUserID string, version int64) error {
+	_, err := t.tx.Exec(ctx, `UPDATE operations SET status = 'done', settled_at = now(), retry_at = NULL
+		WHERE clerk_user_id = $1 AND status = 'recorded' AND projection_version <= $2`, clerkUserID, version)
+	return classify("settle published operations", err)
+}
+
+// SettleUnpublishable ends the commands of a user whom Clerk does not know, so that there is no
+// third system to bring anything to.
+func (s *Store) SettleUnpublishable(ctx context.Context, clerkUserID string) error {
+	return s.Update(ctx, "settle unpublishable operations", Cause{}, func(ctx context.Context, tx *Tx) error {
+		return tx.settlePublished(ctx, clerkUserID, math.MaxInt64)
+	})
+}
+
+// sweepOperations pokes the workflows of operations that have not ended long after they were asked
+// for, and gives up on those that nobody began in time.
+func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
+	rows, _ := t.tx.Query(ctx, `UPDATE operations SET retry_at = now() + least(interval '1 hour', greatest(interval '30 seconds', (now() - created_at) / 2))
+		WHERE id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()
+			ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+		RETURNING entity, action, status, expires_at <= now() AS expired, id, clerk_user_id`, limit)
+	due, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+		Entity      account.Entity
+		Action      Action
+		Status      OperationStatus
+		Expired     bool
+		ID          string
+		ClerkUserID string
+	}])
+	if err != nil {
+		return classify("sweep operations", err)
+	}
+	for _, d := range due {
+		if d.Expired && d.Status == OperationAccepted {
+			if err := t.SettleOperation(ctx, &Operation{ID: d.ID}, OperationExpired, "not begun in time"); err != nil {
+				return err
+			}
+			continue
+		}
+		if d.Action != ActionCheckout {
+			jobs[d.Entity] = max(jobs[d.Entity], account.JobSync)
+		}
+	}
+	return nil
+}
+
+// ForgetOperations removes operations that have ended and whose key means nothing any more.
+func (s *Store) ForgetOperations(ctx context.Context, limit int) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `DELETE FROM operations WHERE id = ANY(ARRAY(SELECT id FROM operations
+		WHERE status NOT IN ('accepted', 'acting', 'recorded') AND expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, limit)
+	return tag.RowsAffected(), classify("forget operations", err)
+}
+
+// LeaseCheckout takes a user's lease for opening a checkout, or answers false while somebody else has
+// it. A lease that is taken again by the same operation is extended.
+func (s *Store) LeaseCheckout(ctx context.Context, userID, operation string, lease time.Duration) (bool, error) {
+	tag, err := s.pool.Exec(ctx, `INSERT INTO checkout_leases AS l (user_id, operation, until) VALUES ($1, $2, now() + $3::interval)
+		ON CONFLICT (user_id) DO UPDATE SET operation = excluded.operation, until = excluded.until
+		WHERE l.until < now() OR l.operation = excluded.operation`, userID, operation, lease)
+	return tag.RowsAffected() == 1, classify("lease a checkout", err)
+}
+
+// ReleaseCheckout gives a lease back.
+func (s *Store) ReleaseCheckout(ctx context.Context, userID, operation string) error {
+	_, err := s.pool.Exec(ctx, `DELETE FROM checkout_leases WHERE user_id = $1 AND operation = $2`, userID, operation)
+	return classify("release a checkout", err)
+}
+
+func oneOperation(operation string, rows pgx.Rows) (*Operation, error) {
+	o, err := pgx.CollectOneRow(rows, pgx.RowToAddrOfStructByName[Operation])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return o, classify(operation, err)
+}
+
+// Unsettled lists the operations of these entities that have not ended, the oldest first.
+func (s *Store) Unsettled(ctx context.Context, entities []account.Entity) ([]Operation, error) {
+	names := make([]string, len(entities))
+	for i, e := range entities {
+		names[i] = string(e)
+	}
+	rows, _ := s.pool.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE entity = ANY($1) AND status IN ('accepted', 'acting', 'recorded') ORDER BY seq`, names)
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[Operation])
+	return list, classify("list unsettled operations", err)
+}

@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// LockPlan locks the plan of a Stripe product. Where there is none it adopts the product app's
+// own plan of the same name, if no product has it yet, else makes one.
+func (t *Tx) LockPlan(ctx context.Context, productID, name string) (planID int32, readSeq int64, err error) {
+	name = fit(name)
+	_, err = t.tx.Exec(ctx, `UPDATE plans SET stripe_product_id = $1 WHERE id = (
+			SELECT id FROM plans WHERE plan_name = $2 AND stripe_product_id IS NULL ORDER BY id LIMIT 1 FOR UPDATE)
+		AND NOT EXISTS (SELECT FROM plans WHERE stripe_product_id = $1)`, productID, name)
+	if err != nil {
+		return 0, 0, classify("adopt a plan", err)
+	}
+	_, err = t.tx.Exec(ctx, `INSERT INTO plans (plan_name, stripe_product_id) VALUES ($2, $1) ON CONFLICT (stripe_product_id) DO NOTHING`, productID, name)
+	if err != nil {
+		return 0, 0, classify("create a plan", err)
+	}
+	err = t.tx.QueryRow(ctx, `SELECT id, read_seq FROM plans WHERE stripe_product_id = $1 FOR UPDATE`, productID).Scan(&planID, &readSeq)
+	return planID, readSeq, classify("lock a plan", err)
+}
+
+// SetPlan stores what a read of Stripe showed of a product and its prices. A price stays in the
+// catalogue when it is archived: subscriptions go on at it.
+func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read int64) error {
+	batch := &pgx.Batch{}
+	batch.Queue(`UPDATE plans SET plan_name = coalesce(nullif($2, ''), plan_name), active = $3, read_seq = $4, updated_at = now() WHERE id = $1`,
+		planID, fit(p.Name), p.Active && !p.Deleted, read)
+	for _, price := range p.Prices {
+		batch.Queue(`INSERT INTO plan_prices AS p (stripe_price_id, plan_id, active, unit_amount, currency, billing_interval, interval_count, lookup_key)
+			VALUES ($1,$2,$3,$4,$5,nullif($6,''),$7,nullif($8,''))
+			ON CONFLICT (stripe_price_id) DO UPDATE SET plan_id = excluded.plan_id, active = excluded.active, unit_amount = excluded.unit_amount,
+				currency = excluded.currency, billing_interval = excluded.billing_interval, interval_count = excluded.interval_count,
+				lookup_key = excluded.lookup_key, updated_at = now()
+			WHERE (p.plan_id, p.active, p.unit_amount, p.currency, p.billing_interval, p.interval_count, p.lookup_key) IS DISTINCT FROM
+			      (excluded.plan_id, excluded.active, excluded.unit_amount, excluded.currency, excluded.billing_interval, excluded.interval_count, excluded.lookup_key)`,
+			price.ID, planID, price.Active, price.UnitAmount, price.Currency, price.Interval, max(price.IntervalCount, 1), price.LookupKey)
+	}
+	return classify("store a plan", t.tx.SendBatch(ctx, batch).Close())
+}
+
+// CustomersAffectedByPlan lists the customers whose projection may say something else now: those
+// with a subscription at a price of this product that was unknown, or under another plan name.
+func (t *Tx) CustomersAffectedByPlan(ctx context.Context, productID string, renamed bool) ([]string, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT stripe_customer_id FROM subscriptions
+			WHERE stripe_product_id = $1 AND NOT price_known AND stripe_customer_id IS NOT NULL
+		UNION SELECT s.stripe_customer_id FROM subscriptions s JOIN plans p ON p.id = s.plan_id
+			WHERE $2 AND p.stripe_product_id = $1 AND s.stripe_customer_id IS NOT NULL AND s.status NOT IN ('canceled', 'incomplete_expired')
+		ORDER BY 1`, productID, renamed)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, classify("list a plan's customers", err)
+}
+
+// PlanName is the stored name of a product's plan, or "".
+func (t *Tx) PlanName(ctx context.Context, planID int32) (name string, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT plan_name FROM plans WHERE id = $1`, planID).Scan(&name)
+	return name, classify("read a plan", err)
+}
+
+// CataloguePrice is a price of the catalogue.
+type CataloguePrice struct {
+	ID        string `db:"stripe_price_id"`
+	ProductID string `db:"stripe_product_id"`
+	// Sold tells whether anybody new can get it: an archived price or product is kept by who has it.
+	Sold      bool `db:"sold"`
+	Recurring bool `db:"recurring"`
+}
+
+// CataloguePrice looks a price up in the catalogue, and answers nil where it is not there.
+func (s *Store) CataloguePrice(ctx context.Context, priceID string) (*CataloguePrice, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT stripe_price_id, coalesce(stripe_product_id, '') AS stripe_product_id, p.active AND plans.active AS sold,
+		billing_interval IS NOT NULL AS recurring FROM plan_prices p JOIN plans ON plans.id = plan_id WHERE stripe_price_id = $1`, priceID)
+	price, err := pgx.CollectOneRow(rows, pgx.RowToAddrOfStructByName[CataloguePrice])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return price, classify("look a price up", err)
+}

@@ -1,0 +1,163 @@
+package store
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+)
+
+// pokeChannel is the channel on which transactions of workers tell dispatchers that there is
+// something to poke. Deliveries do without: their dispatcher lives in the same program.
+const pokeChannel = "clerk_stripe_sync_pokes"
+
+// Poke asks for entities to be looked at once this transaction has committed.
+func (t *Tx) Poke(ctx context.Context, job account.Job, entities ...account.Entity) error {
+	if len(entities) == 0 {
+		return nil
+	}
+	jobs := make(map[account.Entity]account.Job, len(entities))
+	for _, e := range entities {
+		jobs[e] = job
+	}
+	if err := t.poke(ctx, jobs, 0); err != nil {
+		return err
+	}
+	return t.announce(ctx)
+}
+
+// announce wakes the dispatchers of all programs once the transaction has committed.
+func (t *Tx) announce(ctx context.Context) error {
+	_, err := t.tx.Exec(ctx, `SELECT pg_notify('`+pokeChannel+`', '')`)
+	return classify("announce pokes", err)
+}
+
+// Poke is [Tx.Poke] in a transaction of its own.
+func (s *Store) Poke(ctx context.Context, job account.Job, entities ...account.Entity) error {
+	return s.Update(ctx, "poke", Cause{}, func(ctx context.Context, tx *Tx) error { return tx.Poke(ctx, job, entities...) })
+}
+
+// poke makes entities due: at once if they were not poked for longer than spacing, else that
+// long after their last poke, so that a burst costs one poke at its start and one at its end.
+// The rows are written in order, so that two transactions do not wait for each other.
+func (t *Tx) poke(ctx context.Context, jobs map[account.Entity]account.Job, spacing time.Duration) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	entities := slices.Sorted(maps.Keys(jobs))
+	names, kinds := make([]string, len(entities)), make([]int16, len(entities))
+	for i, e := range entities {
+		names[i], kinds[i] = string(e), int16(jobs[e])
+	}
+	_, err := t.tx.Exec(ctx, `INSERT INTO pokes AS p (entity, job, due_at)
+		SELECT entity, job, clock_timestamp() FROM unnest($1::text[], $2::smallint[]) AS d (entity, job)
+		ON CONFLICT (entity) DO UPDATE SET job = greatest(CASE WHEN p.due_at IS NULL THEN 0 ELSE p.job END, excluded.job),
+			token = nextval('sync_seq'), due_at = least(p.due_at, greatest(clock_timestamp(), p.poked_at + $3::interval))`, names, kinds, spacing)
+	return classify("poke", err)
+}
+
+// Poke is a claimed row of the outbox.
+type Poke struct {
+	Entity   string `db:"entity"`
+	Job      int16  `db:"job"`
+	Token    int64  `db:"token"`
+	Attempts int    `db:"attempts"`
+}
+
+// ClaimPokes takes what is due for as long as the lease lasts: a dispatcher that dies after
+// this call leaves them to the next one. wait is how long until something else falls due, at
+// most the lease, and zero if there may be more due now.
+func (s *Store) ClaimPokes(ctx context.Context, limit int, lease time.Duration) (claimed []Poke, wait time.Duration, err error) {
+	rows, _ := s.pool.Query(ctx, `UPDATE pokes SET due_at = clock_timestamp() + $2::interval, poked_at = clock_timestamp(),
+			attempts = attempts + 1, token = nextval('sync_seq')
+		WHERE entity = ANY(ARRAY(SELECT entity FROM pokes WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+		RETURNING entity, job, token, attempts`, limit, lease)
+	claimed, err = pgx.CollectRows(rows, pgx.RowToStructByName[Poke])
+	if err != nil {
+		return nil, 0, classify("claim pokes", err)
+	}
+	if len(claimed) == limit {
+		return claimed, 0, nil
+	}
+	var next *float64
+	err = s.pool.QueryRow(ctx, `SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM pokes WHERE due_at IS NOT NULL`).Scan(&next)
+	if err != nil {
+		return claimed, 0, classify("look for the next poke", err)
+	}
+	wait = lease
+	if next != nil {
+		wait = min(wait, max(time.Duration(*next*float64(time.Second)), time.Millisecond))
+	}
+	return claimed, wait, nil
+}
+
+// PokesDone clears what was poked, unless it has been asked for again meanwhile.
+func (s *Store) PokesDone(ctx context.Context, done []Poke) error {
+	if len(done) == 0 {
+		return nil
+	}
+	entities, tokens := make([]string, len(done)), make([]int64, len(done))
+	for i, p := range done {
+		entities[i], tokens[i] = p.Entity, p.Token
+	}
+	_, err := s.pool.Exec(ctx, `UPDATE pokes p SET due_at = NULL, attempts = 0 FROM unnest($1::text[], $2::bigint[]) AS d (entity, token)
+		WHERE p.entity = d.entity AND p.token = d.token`, entities, tokens)
+	return classify("clear pokes", err)
+}
+
+// PokesFailed gives back what could not be poked, to be tried again after a pause.
+func (s *Store) PokesFailed(ctx context.Context, failed []Poke, pause time.Duration) error {
+	entities := make([]string, len(failed))
+	for i, p := range failed {
+		entities[i] = p.Entity
+	}
+	_, err := s.pool.Exec(ctx, `UPDATE pokes SET due_at = clock_timestamp() + $2::interval WHERE entity = ANY($1)`, entities, pause)
+	return classify("give pokes back", err)
+}
+
+// ForgetIdlePokes removes rows of entities that nothing was asked of for a while.
+func (s *Store) ForgetIdlePokes(ctx context.Context, idle time.Duration, limit int) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `DELETE FROM pokes WHERE entity = ANY(ARRAY(SELECT entity FROM pokes WHERE due_at IS NULL
+		AND poked_at < now() - $1::interval ORDER BY poked_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, idle, limit)
+	return tag.RowsAffected(), classify("forget idle pokes", err)
+}
+
+// ListenForPokes calls wake whenever a transaction elsewhere has asked for a poke, and once when
+// it begins to listen, since what was announced before that went unheard. It holds one connection of
+// its own and returns when that is lost or the context ends.
+func (s *Store) ListenForPokes(ctx context.Context, wake func()) error {
+	config := s.pool.Config().ConnConfig.Copy()
+	delete(config.RuntimeParams, "statement_timeout")
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return classify("connect to listen", err)
+	}
+	defer func() {
+		// The context may have ended; closing must still say goodbye, but not for long.
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closing)
+	}()
+	if _, err := conn.Exec(ctx, `LISTEN `+pokeChannel); err != nil {
+		return classify("listen", err)
+	}
+	wake()
+	for {
+		if _, err := conn.WaitForNotification(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if pgconn.Timeout(err) {
+				continue
+			}
+			return failure.New(failure.Transient, "postgres", "listen", "connection_lost", err)
+		}
+		wake()
+	}
+}

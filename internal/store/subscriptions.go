@@ -1,0 +1,308 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// Subscription is a row of subscriptions.
+type Subscription struct {
+	StripeID             string     `db:"stripe_subscription_id"`
+	CustomerID           string     `db:"stripe_customer_id"`
+	PlanID               *int32     `db:"plan_id"`
+	PlanName             *string    `db:"plan_name"`
+	Status               string     `db:"status"`
+	Type                 *string    `db:"subscription_type"`
+	CurrentPeriodStart   *time.Time `db:"current_period_start"`
+	CurrentPeriodEnd     *time.Time `db:"current_period_end"`
+	CancelAtPeriodEnd    bool       `db:"cancel_at_period_end"`
+	CancelAt             *time.Time `db:"cancel_at"`
+	CanceledAt           *time.Time `db:"canceled_at"`
+	EndedAt              *time.Time `db:"ended_at"`
+	TrialStart           *time.Time `db:"trial_start"`
+	TrialEnd             *time.Time `db:"trial_end"`
+	Metadata             *string    `db:"metadata"`
+	PriceID              *string    `db:"stripe_price_id"`
+	ProductID            *string    `db:"stripe_product_id"`
+	PriceKnown           bool       `db:"price_known"`
+	Quantity             int64      `db:"quantity"`
+	UnitAmount           *int64     `db:"unit_amount"`
+	Currency             *string    `db:"currency"`
+	Interval             *string    `db:"billing_interval"`
+	IntervalCount        *int64     `db:"interval_count"`
+	CollectionPaused     bool       `db:"collection_paused"`
+	LatestInvoiceCreated *time.Time `db:"latest_invoice_created"`
+	ScheduleID           *string    `db:"schedule_id"`
+	CreatedAt            *time.Time `db:"stripe_created_at"`
+	// Missing is set while Stripe answers 404 for it.
+	Missing bool `db:"missing"`
+}
+
+const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id, '') AS stripe_customer_id, plan_id,
+	(SELECT plan_name FROM plans WHERE plans.id = plan_id) AS plan_name, status, subscription_type,
+	current_period_start, current_period_end, coalesce(cancel_at_period_end, false) AS cancel_at_period_end, cancel_at, canceled_at, ended_at,
+	trial_start, trial_end, metadata, stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency,
+	billing_interval, interval_count, collection_paused, latest_invoice_created, schedule_id, stripe_created_at, missing_since IS NOT NULL AS missing`
+
+// Held is the row as the pure decisions take it.
+func (s Subscription) Held() account.Held {
+	return account.Held{
+		Subscription: account.Subscription{
+			ID: s.StripeID, CustomerID: s.CustomerID, Status: account.Status(s.Status),
+			CurrentPeriodStart: derefTime(s.CurrentPeriodStart), CurrentPeriodEnd: derefTime(s.CurrentPeriodEnd),
+			TrialStart: derefTime(s.TrialStart), TrialEnd: derefTime(s.TrialEnd),
+			CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: derefTime(s.CancelAt),
+			CanceledAt: derefTime(s.CanceledAt), EndedAt: derefTime(s.EndedAt),
+			CollectionPaused: s.CollectionPaused, LatestInvoiceCreated: derefTime(s.LatestInvoiceCreated),
+			ScheduleID: deref(s.ScheduleID), Created: derefTime(s.CreatedAt),
+		},
+		Plan: deref(s.PlanName), PriceID: deref(s.PriceID), Type: deref(s.Type),
+	}
+}
+
+// Plan is what the catalogue says of a price.
+type Plan struct {
+	PriceID string `db:"stripe_price_id"`
+	PlanID  int32  `db:"plan_id"`
+	Name    string `db:"plan_name"`
+}
+
+// PlansOf looks prices up in the catalogue. Prices that are not in it are absent from the answer.
+func (t *Tx) PlansOf(ctx context.Context, prices []string) (map[string]Plan, error) {
+	return plansOf(ctx, t.tx, prices)
+}
+
+func plansOf(ctx context.Context, q querier, prices []string) (map[string]Plan, error) {
+	rows, _ := q.Query(ctx, `SELECT stripe_price_id, plan_id, plan_name FROM plan_prices JOIN plans ON plans.id = plan_id
+		WHERE stripe_price_id = ANY($1)`, prices)
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[Plan])
+	if err != nil {
+		return nil, classify("look prices up", err)
+	}
+	plans := make(map[string]Plan, len(found))
+	for _, p := range found {
+		plans[p.PriceID] = p
+	}
+	return plans, nil
+}
+
+// SubscriptionsOfCustomer lists a customer's stored subscriptions.
+func (t *Tx) SubscriptionsOfCustomer(ctx context.Context, customerID string) ([]Subscription, error) {
+	return subscriptionsWhere(ctx, t.tx, `stripe_customer_id = $1`, customerID)
+}
+
+// SubscriptionsOfCustomer lists a customer's stored subscriptions.
+func (s *Store) SubscriptionsOfCustomer(ctx context.Context, customerID string) ([]Subscription, error) {
+	return subscriptionsWhere(ctx, s.pool, `stripe_customer_id = $1`, customerID)
+}
+
+// SubscriptionsOfUser lists a user's stored subscriptions over all their customers.
+func (t *Tx) SubscriptionsOfUser(ctx context.Context, u *User) ([]Subscription, error) {
+	return subscriptionsWhere(ctx, t.tx, `user_id = $1`, u.ID)
+}
+
+func subscriptionsWhere(ctx context.Context, q querier, where, value string) ([]Subscription, error) {
+	rows, _ := q.Query(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE `+where+` ORDER BY stripe_subscription_id`, value)
+	subscriptions, err := pgx.CollectRows(rows, pgx.RowToStructByName[Subscription])
+	return subscriptions, classify("list subscriptions", err)
+}
+
+// SetSubscription stores what a read of Stripe showed of a subscription. Where that differs
+// from the stored row it writes the row, a line of history and a line of audit, and answers
+// true. plans is the catalogue's word on the prices of its items; a subscription whose prices
+// are all unknown keeps the plan it had.
+func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription, seen account.Subscription, plans map[string]Plan, read int64, eventIDs []string) (changed bool, err error) {
+	before, known := find(stored, seen.ID)
+	after, err := rowOf(seen, before, plans, u.Deleting())
+	if err != nil {
+		return false, err
+	}
+	if known && sameRow(before, after) {
+		return false, nil
+	}
+	_, err = t.tx.Exec(ctx, `INSERT INTO subscriptions AS s (user_id, stripe_subscription_id, stripe_customer_id, plan_id, status, subscription_type,
+			current_period_start, current_period_end, cancel_at_period_end, canceled_at, trial_start, trial_end, metadata,
+			stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency, billing_interval, interval_count,
+			cancel_at, ended_at, collection_paused, latest_invoice_created, schedule_id, stripe_created_at)
+		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23,$24,$25,$26,$27)
+		ON CONFLICT (stripe_subscription_id) DO UPDATE SET user_id = excluded.user_id, stripe_customer_id = excluded.stripe_customer_id,
+			plan_id = excluded.plan_id, status = excluded.status, subscription_type = excluded.subscription_type,
+			current_period_start = excluded.current_period_start, current_period_end = excluded.current_period_end,
+			cancel_at_period_end = excluded.cancel_at_period_end, canceled_at = excluded.canceled_at,
+			trial_start = excluded.trial_start, trial_end = excluded.trial_end, metadata = excluded.metadata,
+			stripe_price_id = excluded.stripe_price_id, stripe_product_id = excluded.stripe_product_id, price_known = excluded.price_known,
+			quantity = excluded.quantity, unit_amount = excluded.unit_amount, currency = excluded.currency,
+			billing_interval = excluded.billing_interval, interval_count = excluded.interval_count, cancel_at = excluded.cancel_at,
+			ended_at = excluded.ended_at, collection_paused = excluded.collection_paused,
+			latest_invoice_created = excluded.latest_invoice_created, schedule_id = excluded.schedule_id,
+			stripe_created_at = excluded.stripe_created_at, missing_since = NULL, updated_at = now()`,
+		u.ID, after.StripeID, after.CustomerID, after.PlanID, after.Status, after.Type,
+		after.CurrentPeriodStart, after.CurrentPeriodEnd, after.CancelAtPeriodEnd, after.CanceledAt, after.TrialStart, after.TrialEnd, after.Metadata,
+		after.PriceID, after.ProductID, after.PriceKnown, after.Quantity, after.UnitAmount, after.Currency, after.Interval, after.IntervalCount,
+		after.CancelAt, after.EndedAt, after.CollectionPaused, after.LatestInvoiceCreated, after.ScheduleID, after.CreatedAt)
+	if err != nil {
+		return false, classify("store a subscription", err)
+	}
+	var statusBefore *string
+	if known {
+		statusBefore = &before.Status
+	}
+	endsAt, _ := seen.ScheduledToEnd()
+	_, err = t.tx.Exec(ctx, `INSERT INTO subscription_changes (stripe_subscription_id, user_id, status_before, status, plan_id, stripe_price_id,
+			quantity, unit_amount, currency, billing_interval, interval_count, collection_paused, ends_at, read_seq)
+		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)`,
+		after.StripeID, u.ID, statusBefore, after.Status, after.PlanID, after.PriceID, after.Quantity, after.UnitAmount, after.Currency,
+		after.Interval, after.IntervalCount, after.CollectionPaused, nullTime(endsAt), read)
+	if err != nil {
+		return false, classify("store a subscription's history", err)
+	}
+	entry := Entry{Action: "subscription.changed", User: u, Entity: account.CustomerEntity(after.CustomerID), Subject: after.StripeID, EventIDs: eventIDs}
+	entry.Before, entry.After = difference(before, after, known)
+	return true, t.Audit(ctx, entry)
+}
+
+// NoteMissing marks a stored subscription that Stripe answers 404 for. Its row stays as it is:
+// nobody loses access because something could not be found.
+func (t *Tx) NoteMissing(ctx context.Context, stripeSubscriptionID string) error {
+	_, err := t.tx.Exec(ctx, `UPDATE subscriptions SET missing_since = coalesce(missing_since, now()) WHERE stripe_subscription_id = $1`, stripeSubscriptionID)
+	return classify("note a missing subscription", err)
+}
+
+func find(stored []Subscription, id string) (Subscription, bool) {
+	i := slices.IndexFunc(stored, func(s Subscription) bool { return s.StripeID == id })
+	if i < 0 {
+		return Subscription{}, false
+	}
+	return stored[i], true
+}
+
+// rowOf turns a read into a row. The plan comes from the first item whose price is in the
+// catalogue, not from the first item: metered add-ons and one-off fees are items too.
+func rowOf(seen account.Subscription, before Subscription, plans map[string]Plan, deleting bool) (Subscription, error) {
+	row := Subscription{
+		StripeID: seen.ID, CustomerID: seen.CustomerID, Status: string(seen.Status),
+		CurrentPeriodStart: nullTime(seen.CurrentPeriodStart), CurrentPeriodEnd: nullTime(seen.CurrentPeriodEnd),
+		CancelAtPeriodEnd: seen.CancelAtPeriodEnd, CancelAt: nullTime(seen.CancelAt), CanceledAt: nullTime(seen.CanceledAt),
+		EndedAt: nullTime(seen.EndedAt), TrialStart: nullTime(seen.TrialStart), TrialEnd: nullTime(seen.TrialEnd),
+		CollectionPaused: seen.CollectionPaused, LatestInvoiceCreated: nullTime(seen.LatestInvoiceCreated),
+		ScheduleID: nullString(seen.ScheduleID), CreatedAt: nullTime(seen.Created), Quantity: 1,
+		PlanID: before.PlanID, Type: before.Type,
+	}
+	if !deleting && len(seen.Metadata) > 0 {
+		raw, err := json.Marshal(seen.Metadata)
+		if err != nil {
+			return row, fmt.Errorf("encoding a subscription's metadata: %w", err)
+		}
+		row.Metadata = nullString(string(raw))
+	}
+	if len(seen.Items) == 0 {
+		row.PriceID, row.ProductID, row.PriceKnown = before.PriceID, before.ProductID, before.PriceKnown
+		return row, nil
+	}
+	item := seen.Items[0]
+	for _, candidate := range seen.Items {
+		if plan, ok := plans[candidate.PriceID]; ok {
+			item, row.PriceKnown = candidate, true
+			row.PlanID = &plan.PlanID
+			break
+		}
+	}
+	row.PriceID, row.ProductID = nullString(item.PriceID), nullString(item.ProductID)
+	row.Quantity, row.UnitAmount, row.Currency = item.Quantity, &item.UnitAmount, nullString(item.Currency)
+	row.Interval, row.IntervalCount = nullString(item.Interval), &item.IntervalCount
+	if kind := item.Type(); kind != "" && (row.PriceKnown || row.Type == nil) {
+		row.Type = &kind
+	}
+	return row, nil
+}
+
+func sameRow(a, b Subscription) bool {
+	before, after := difference(a, b, true)
+	return len(before) == 0 && len(after) == 0
+}
+
+// difference lists the columns in which two rows differ, with their values before and after.
+// The metadata may hold anything, so only that it changed is told.
+func difference(a, b Subscription, known bool) (before, after map[string]any) {
+	before, after = map[string]any{}, map[string]any{}
+	av, bv := a.columns(), b.columns()
+	for name, value := range bv {
+		if av[name] != value {
+			after[name] = value
+			if known {
+				before[name] = av[name]
+			}
+		}
+	}
+	if deref(a.Metadata) != deref(b.Metadata) {
+		after["metadata"] = "changed"
+	}
+	return before, after
+}
+
+func (s Subscription) columns() map[string]any {
+	at := func(t *time.Time) string {
+		if t == nil {
+			return ""
+		}
+		return t.UTC().Format(time.RFC3339)
+	}
+	number := func(n *int64) int64 {
+		if n == nil {
+			return 0
+		}
+		return *n
+	}
+	var plan int32
+	if s.PlanID != nil {
+		plan = *s.PlanID
+	}
+	return map[string]any{
+		"stripe_customer_id": s.CustomerID, "status": s.Status, "plan_id": plan, "subscription_type": deref(s.Type),
+		"current_period_start": at(s.CurrentPeriodStart), "current_period_end": at(s.CurrentPeriodEnd),
+		"cancel_at_period_end": s.CancelAtPeriodEnd, "cancel_at": at(s.CancelAt), "canceled_at": at(s.CanceledAt), "ended_at": at(s.EndedAt),
+		"trial_start": at(s.TrialStart), "trial_end": at(s.TrialEnd), "stripe_price_id": deref(s.PriceID), "stripe_product_id": deref(s.ProductID),
+		"price_known": s.PriceKnown, "quantity": s.Quantity, "unit_amount": number(s.UnitAmount), "currency": deref(s.Currency),
+		"billing_interval": deref(s.Interval), "interval_count": number(s.IntervalCount), "collection_paused": s.CollectionPaused,
+		"latest_invoice_created": at(s.LatestInvoiceCreated), "schedule_id": deref(s.ScheduleID), "stripe_created_at": at(s.CreatedAt),
+		"missing": s.Missing,
+	}
+}
+
+func derefTime(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+func nullString(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// OwnerOf answers whose a stored subscription is: its customer and its user's Clerk id, or two empty
+// strings where we do not know it.
+func (s *Store) OwnerOf(ctx context.Context, subscriptionID string) (customerID, clerkUserID string, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT coalesce(s.stripe_customer_id, ''), u.clerk_user_id FROM subscriptions s JOIN person_user u ON u.id = s.user_id
+		WHERE s.stripe_subscription_id = $1`, subscriptionID).Scan(&customerID, &clerkUserID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", "", nil
+	}
+	return customerID, clerkUserID, classify("look for a subscription's owner", err)
+}
+
+// SubscriptionsOfUser lists a user's stored subscriptions over all their customers.
+func (s *Store) SubscriptionsOfUser(ctx context.Context, u *User) ([]Subscription, error) {
+	return subscriptionsWhere(ctx, s.pool, `user_id = $1`, u.ID)
+}

@@ -1,0 +1,268 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// User is a row of person_user.
+type User struct {
+	ID                  string     `db:"id"`
+	ClerkUserID         string     `db:"clerk_user_id"`
+	FirstName           *string    `db:"first_name"`
+	LastName            *string    `db:"last_name"`
+	Username            *string    `db:"user_name"`
+	Email               *string    `db:"email"`
+	EmailVerified       bool       `db:"email_verified"`
+	StripeCustomerID    *string    `db:"stripe_customer_id"`
+	DeletionRequestedAt *time.Time `db:"deletion_requested_at"`
+	DeletionSeq         *int64     `db:"deletion_seq"`
+	DeletedAt           *time.Time `db:"deleted_at"`
+	ReadSeq             int64      `db:"read_seq"`
+	ProfileVersion      int64      `db:"profile_version"`
+	CustomerGeneration  int        `db:"customer_generation"`
+	ProjectionJSON      []byte     `db:"projection"`
+	ProjectionVersion   int64      `db:"projection_version"`
+	PublishedVersion    int64      `db:"published_version"`
+	PublishError        *string    `db:"publish_error"`
+}
+
+const userColumns = `id, clerk_user_id, first_name, last_name, user_name, email, email_verified, stripe_customer_id,
+	deletion_requested_at, deletion_seq, deleted_at, read_seq, profile_version, customer_generation,
+	projection, projection_version, published_version, publish_error`
+
+// Deleting tells whether the user's deletion was asked for. From then on no personal data is
+// stored for them, and nothing is sold to them.
+func (u *User) Deleting() bool { return u.DeletionRequestedAt != nil }
+
+// PublishDue tells whether Clerk may not hold the stored projection yet.
+func (u *User) PublishDue() bool { return u.ProjectionVersion != u.PublishedVersion }
+
+// Projection is the stored projection with its version.
+func (u *User) Projection() (account.Projection, error) {
+	var p account.Projection
+	if err := json.Unmarshal(u.ProjectionJSON, &p); err != nil {
+		return p, fmt.Errorf("decoding the stored projection: %w", err)
+	}
+	p.Version = u.ProjectionVersion
+	return p, nil
+}
+
+// Profile is the stored profile as Clerk last showed it.
+func (u *User) Profile() account.User {
+	return account.User{
+		ID: u.ClerkUserID, FirstName: deref(u.FirstName), LastName: deref(u.LastName), Username: deref(u.Username),
+		Email: deref(u.Email), EmailVerified: u.EmailVerified,
+	}
+}
+
+// Differs tells in what Clerk's listing of a user differs from what is stored here: "profile",
+// "metadata", or "" where it does not. The metadata of a user whose projection is on its way are not
+// looked at.
+func (u *User) Differs(listed account.ListedUser) (what string, err error) {
+	if u.Profile() != fitted(listed.User) {
+		return "profile", nil
+	}
+	if u.PublishDue() || u.ProjectionVersion == 0 {
+		return "", nil
+	}
+	projection, err := u.Projection()
+	if err != nil {
+		return "", err
+	}
+	if !projection.Equals(listed.Held) {
+		return "metadata", nil
+	}
+	return "", nil
+}
+
+// fitted is a profile as the columns hold it.
+func fitted(p account.User) account.User {
+	p.FirstName, p.LastName, p.Username, p.Email = fit(p.FirstName), fit(p.LastName), fit(p.Username), fit(p.Email)
+	return p
+}
+
+// UserByClerkID reads a user, or nil where there is none.
+func (s *Store) UserByClerkID(ctx context.Context, clerkUserID string) (*User, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE clerk_user_id = $1`, clerkUserID)
+	return oneUser("read a user", rows)
+}
+
+// LockUser locks a user's row until the transaction ends, or answers nil where there is none.
+func (t *Tx) LockUser(ctx context.Context, clerkUserID string) (*User, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE clerk_user_id = $1 FOR UPDATE`, clerkUserID)
+	return oneUser("lock a user", rows)
+}
+
+// LockUserByID is [Tx.LockUser] by our own id.
+func (t *Tx) LockUserByID(ctx context.Context, id string) (*User, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE id = $1 FOR UPDATE`, id)
+	return oneUser("lock a user", rows)
+}
+
+// EnsureUser makes a user's row if there is none, and locks it.
+func (t *Tx) EnsureUser(ctx context.Context, clerkUserID string) (user *User, created bool, err error) {
+	tag, err := t.tx.Exec(ctx, `INSERT INTO person_user (clerk_user_id) VALUES ($1) ON CONFLICT (clerk_user_id) DO NOTHING`, clerkUserID)
+	if err != nil {
+		return nil, false, classify("create a user", err)
+	}
+	user, err = t.LockUser(ctx, clerkUserID)
+	return user, tag.RowsAffected() == 1, err
+}
+
+// SetProfile stores what a read of Clerk showed and the number of that read. It changes only
+// what differs, audits the names of what changed, and answers whether the name or the email
+// that customers carry changed. The caller has checked the read fence and the deletion mark.
+func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64, eventIDs []string) (changed bool, err error) {
+	p = fitted(p)
+	before := u.Profile()
+	var fields []string
+	note := func(differs bool, field string) {
+		if differs {
+			fields = append(fields, field)
+		}
+	}
+	note(before.FirstName != p.FirstName, "first_name")
+	note(before.LastName != p.LastName, "last_name")
+	note(before.Email != p.Email, "email")
+	changed = len(fields) > 0
+	note(before.Username != p.Username, "user_name")
+	note(before.EmailVerified != p.EmailVerified, "email_verified")
+	if len(fields) == 0 {
+		_, err = t.tx.Exec(ctx, `UPDATE person_user SET read_seq = $2 WHERE id = $1`, u.ID, read)
+		u.ReadSeq = read
+		return false, classify("store a read's number", err)
+	}
+	_, err = t.tx.Exec(ctx, `UPDATE person_user
+		SET first_name = nullif($2, ''), last_name = nullif($3, ''), user_name = nullif($4, ''), email = nullif($5, ''),
+		    email_verified = $6, read_seq = $7, profile_version = profile_version + $8::int, updated_at = now()
+		WHERE id = $1`, u.ID, p.FirstName, p.LastName, p.Username, p.Email, p.EmailVerified, read, btoi(changed))
+	if err != nil {
+		return false, classify("store a profile", err)
+	}
+	u.ReadSeq = read
+	u.ProfileVersion += int64(btoi(changed))
+	after := make(map[string]any, len(fields))
+	for _, field := range fields {
+		after[field] = "changed"
+	}
+	return changed, t.Audit(ctx, Entry{Action: "user.profile", User: u, Entity: account.UserEntity(u.ClerkUserID),
+		Subject: u.ClerkUserID, After: after, EventIDs: eventIDs})
+}
+
+// RequestDeletion sets the mark from which no command, checkout or undo acts for the user any
+// more, and has every customer of theirs looked at. The number orders it among the reads: a customer that
+// was read after it was read with the mark in force. Setting it again changes nothing.
+func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) error {
+	if u.Deleting() {
+		return nil
+	}
+	err := t.tx.QueryRow(ctx, `UPDATE person_user SET deletion_requested_at = now(), deletion_seq = nextval('sync_seq'), updated_at = now()
+		WHERE id = $1 RETURNING deletion_requested_at, deletion_seq`, u.ID).Scan(&u.DeletionRequestedAt, &u.DeletionSeq)
+	if err != nil {
+		return classify("mark a user's deletion", err)
+	}
+	customers, err := t.CustomersOf(ctx, u)
+	if err != nil {
+		return err
+	}
+	entities := make([]account.Entity, len(customers))
+	for i, c := range customers {
+		entities[i] = account.CustomerEntity(c.ID)
+	}
+	if err := t.Poke(ctx, account.JobSync, entities...); err != nil {
+		return err
+	}
+	return t.Audit(ctx, Entry{Action: "user.deletion_requested", User: u, Entity: account.UserEntity(u.ClerkUserID),
+		Subject: u.ClerkUserID, EventIDs: eventIDs})
+}
+
+// Erase removes a user's personal data: from their row, from their customers' rows and from the
+// payloads of their events. The row, its mark and its links stay, as a tombstone that no late
+// event undoes.
+func (t *Tx) Erase(ctx context.Context, u *User) error {
+	customers, err := t.CustomersOf(ctx, u)
+	if err != nil {
+		return err
+	}
+	entities := []string{string(account.UserEntity(u.ClerkUserID))}
+	for _, c := range customers {
+		entities = append(entities, string(account.CustomerEntity(c.ID)))
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(`UPDATE person_user SET first_name = NULL, last_name = NULL, user_name = NULL, email = NULL, email_verified = false,
+		deleted_at = coalesce(deleted_at, now()), published_version = projection_version, publish_due_since = NULL,
+		publish_retry_at = NULL, publish_error = NULL, updated_at = now() WHERE id = $1`, u.ID)
+	batch.Queue(`UPDATE stripe_customers SET email = NULL, name = NULL WHERE user_id = $1`, u.ID)
+	batch.Queue(`UPDATE subscriptions SET metadata = NULL WHERE user_id = $1 AND metadata IS NOT NULL`, u.ID)
+	batch.Queue(`UPDATE webhook_events SET payload = NULL WHERE entity = ANY($1) AND status IN ('completed', 'ignored') AND payload IS NOT NULL`, entities)
+	if err := t.tx.SendBatch(ctx, batch).Close(); err != nil {
+		return classify("erase a user's data", err)
+	}
+	// Clerk has nobody left to be told of what was commanded.
+	if err := t.settlePublished(ctx, u.ClerkUserID, math.MaxInt64); err != nil {
+		return err
+	}
+	return t.Audit(ctx, Entry{Action: "user.erased", User: u, Entity: account.UserEntity(u.ClerkUserID), Subject: u.ClerkUserID})
+}
+
+// NextCustomerGeneration raises the generation in the key under which the user's customer is
+// created, and answers it.
+func (t *Tx) NextCustomerGeneration(ctx context.Context, u *User) error {
+	err := t.tx.QueryRow(ctx, `UPDATE person_user SET customer_generation = customer_generation + 1 WHERE id = $1 RETURNING customer_generation`,
+		u.ID).Scan(&u.CustomerGeneration)
+	return classify("raise a customer generation", err)
+}
+
+func oneUser(operation string, rows pgx.Rows) (*User, error) {
+	u, err := pgx.CollectOneRow(rows, pgx.RowToAddrOfStructByName[User])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return u, classify(operation, err)
+}
+
+// fit makes of a text what a column of the product's tables can hold: no more than 255 characters,
+// and no zero byte, which PostgreSQL has no place for. A name that is too long must not keep its
+// user from being stored.
+func fit(s string) string {
+	const most = 255
+	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "\ufffd")
+	n := 0
+	for i := range s {
+		if n == most {
+			return s[:i]
+		}
+		n++
+	}
+	return s
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// UserExists tells whether we know a user.
+func (t *Tx) UserExists(ctx context.Context, clerkUserID string) (exists bool, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM person_user WHERE clerk_user_id = $1)`, clerkUserID).Scan(&exists)
+	return exists, classify("look for a user", err)
+}
