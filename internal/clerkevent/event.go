@@ -1,0 +1,124 @@
+// Package clerkevent reads what a Clerk webhook says: that something about a user changed. Who
+// the user is now is read from Clerk, so names and addresses in the payload are not looked at.
+package clerkevent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// ErrNotAnEvent is the error of a body that is no event of Clerk's. Its text, and that of all
+// errors of this package, holds nothing of the body.
+var ErrNotAnEvent = errors.New("not a Clerk event")
+
+// The event types that are handled.
+const (
+	UserCreated = "user.created"
+	UserUpdated = "user.updated"
+	UserDeleted = "user.deleted"
+)
+
+// Event is one event as its payload tells it. Clerk's payloads have no id of their own: the id
+// of the delivery (the header svix-id) is the same in each redelivery and stands for it.
+type Event struct {
+	Type string
+	// InstanceID is the Clerk instance that sent it; "" where the payload names none.
+	InstanceID string
+	// UserID is the user that the event is about; "" for events of other things, and for what
+	// does not have the form of a user's id.
+	UserID string
+	// Timestamp is when it happened; zero where the payload does not say.
+	Timestamp time.Time
+}
+
+var (
+	typeForm     = regexp.MustCompile(`^[A-Za-z0-9_.]{1,255}$`)
+	instanceForm = regexp.MustCompile(`^ins_[A-Za-z0-9]{1,128}$`)
+)
+
+// Parse reads a verified payload. It fails only for what is no event at all: not JSON, or
+// without a type. Events of unknown types are fine.
+func Parse(body []byte) (Event, error) {
+	var payload struct {
+		Type       json.RawMessage `json:"type"`
+		InstanceID json.RawMessage `json:"instance_id"`
+		Timestamp  json.RawMessage `json:"timestamp"`
+		Data       json.RawMessage `json:"data"`
+	}
+	if json.Unmarshal(body, &payload) != nil {
+		return Event{}, fmt.Errorf("%w: not a JSON object", ErrNotAnEvent)
+	}
+	e := Event{Type: text(payload.Type), Timestamp: moment(payload.Timestamp)}
+	if !typeForm.MatchString(e.Type) {
+		return Event{}, fmt.Errorf("%w: no usable type", ErrNotAnEvent)
+	}
+	if id := text(payload.InstanceID); instanceForm.MatchString(id) {
+		e.InstanceID = id
+	}
+	if Handled(e.Type) {
+		var user struct {
+			ID json.RawMessage `json:"id"`
+		}
+		_ = json.Unmarshal(payload.Data, &user) // without an object there is no id
+		if id := text(user.ID); account.ValidUserID(id) {
+			e.UserID = id
+		}
+	}
+	return e, nil
+}
+
+// HandledTypes lists the event types that a webhook endpoint has to be subscribed to.
+func HandledTypes() []string { return []string{UserCreated, UserUpdated, UserDeleted} }
+
+// Handled tells whether events of a type are handled.
+func Handled(eventType string) bool { return slices.Contains(HandledTypes(), eventType) }
+
+// Entity answers whom the event concerns, "" if nobody.
+func (e Event) Entity() account.Entity {
+	if e.UserID == "" || !Handled(e.Type) {
+		return ""
+	}
+	return account.UserEntity(e.UserID)
+}
+
+// Job answers what the event asks of the user's workflow, zero for types that are not handled.
+func (e Event) Job() account.Job {
+	switch e.Type {
+	case UserCreated:
+		return account.JobOnboard
+	case UserUpdated:
+		return account.JobSync
+	case UserDeleted:
+		return account.JobOffboard
+	default:
+		return 0
+	}
+}
+
+// text answers a JSON string, "" for anything else.
+func text(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// moment reads a time in milliseconds, as Clerk sends it, or in seconds, as Clerk's own examples
+// have it: what would lie before 1973 in milliseconds is in seconds.
+func moment(raw json.RawMessage) time.Time {
+	var n int64
+	if json.Unmarshal(raw, &n) != nil || n <= 0 {
+		return time.Time{}
+	}
+	if n < 100_000_000_000 {
+		return time.Unix(n, 0).UTC()
+	}
+	return time.UnixMilli(n).UTC()
+}

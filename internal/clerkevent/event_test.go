@@ -1,0 +1,104 @@
+package clerkevent_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/clerkevent"
+)
+
+const ada = "user_2adaLovelace"
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2024, 5, 28, 8, 0, 0, 0, time.UTC)
+	tests := []struct {
+		name, body string
+		want       clerkevent.Event
+		entity     account.Entity
+		job        account.Job
+	}{
+		{
+			"created, with a phone only",
+			`{"type":"user.created","object":"event","instance_id":"ins_2abc","timestamp":1716883200000,"event_attributes":{"http_request":{"client_ip":"192.0.2.1"}},
+			  "data":{"id":"user_2adaLovelace","object":"user","email_addresses":[],"first_name":null,"phone_numbers":[{"id":"idn_1","phone_number":"+15555550100"}]}}`,
+			clerkevent.Event{Type: "user.created", InstanceID: "ins_2abc", UserID: ada, Timestamp: noon}, "user/" + ada, account.JobOnboard,
+		},
+		{
+			"updated, in seconds",
+			`{"type":"user.updated","object":"event","instance_id":"ins_2abc","timestamp":1716883200,"data":{"id":"user_2adaLovelace","object":"user"}}`,
+			clerkevent.Event{Type: "user.updated", InstanceID: "ins_2abc", UserID: ada, Timestamp: noon}, "user/" + ada, account.JobSync,
+		},
+		{
+			"deleted",
+			`{"type":"user.deleted","object":"event","data":{"deleted":true,"external_id":"x","id":"user_2adaLovelace","object":"user"}}`,
+			clerkevent.Event{Type: "user.deleted", UserID: ada}, "user/" + ada, account.JobOffboard,
+		},
+		{
+			"another type, even of a user's id",
+			`{"type":"session.created","instance_id":"ins_2abc","data":{"id":"user_2adaLovelace"}}`,
+			clerkevent.Event{Type: "session.created", InstanceID: "ins_2abc"}, "", 0,
+		},
+		{
+			"a type in two words", `{"type":"organizationMembership.created","data":{}}`,
+			clerkevent.Event{Type: "organizationMembership.created"}, "", 0,
+		},
+		{
+			"an id that would reach another address", `{"type":"user.updated","data":{"id":"user_1/../../x"}}`,
+			clerkevent.Event{Type: "user.updated"}, "", account.JobSync,
+		},
+		{
+			"deleted without an id", `{"type":"user.deleted","data":{"deleted":true}}`,
+			clerkevent.Event{Type: "user.deleted"}, "", account.JobOffboard,
+		},
+		{
+			"fields of other types", `{"type":"user.updated","instance_id":7,"timestamp":"soon","data":"x"}`,
+			clerkevent.Event{Type: "user.updated"}, "", account.JobSync,
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := clerkevent.Parse([]byte(test.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != test.want {
+				t.Errorf("got  %+v\nwant %+v", got, test.want)
+			}
+			if got.Entity() != test.entity || got.Job() != test.job {
+				t.Errorf("entity %q, job %d; want %q, %d", got.Entity(), got.Job(), test.entity, test.job)
+			}
+		})
+	}
+}
+
+func TestParseRefusesWhatIsNoEvent(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{"", "null", "[]", "{", "{}", `{"type":""}`, `{"type":7}`, `{"type":"ada@example.com"}`, `{"type":"user.created"} x`} {
+		_, err := clerkevent.Parse([]byte(body))
+		if !errors.Is(err, clerkevent.ErrNotAnEvent) {
+			t.Errorf("Parse(%s): error is %v", body, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "@") {
+			t.Errorf("the error shows the body: %v", err)
+		}
+	}
+}
+
+func TestHandled(t *testing.T) {
+	t.Parallel()
+	for _, eventType := range clerkevent.HandledTypes() {
+		if !clerkevent.Handled(eventType) {
+			t.Errorf("%s is subscribed to and not handled", eventType)
+		}
+	}
+	for _, eventType := range []string{"", "user", "user.createdx", "session.created", "email.created"} {
+		if clerkevent.Handled(eventType) {
+			t.Errorf("%s is handled", eventType)
+		}
+	}
+}

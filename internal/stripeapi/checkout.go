@@ -1,0 +1,170 @@
+package stripeapi
+
+import (
+	"context"
+
+	"github.com/stripe/stripe-go/v76"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+)
+
+// OpenCheckout opens the checkout of a subscription. The Clerk user id stands on the session and on
+// the subscription that comes of it, as evidence of whose it is.
+func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (account.CheckoutSession, error) {
+	const op = "open checkout session"
+	if !account.ValidCustomerID(n.CustomerID) || !account.ValidUserID(n.ClerkUserID) || !account.ValidPriceID(n.PriceID) {
+		return account.CheckoutSession{}, badID(op)
+	}
+	if !usableKey(n.IdempotencyKey) {
+		return account.CheckoutSession{}, badKey(op)
+	}
+	owner := account.MetadataKeys()[0]
+	return c.oneSession(ctx, op, "", func(ctx context.Context) (*stripe.CheckoutSession, error) {
+		params := &stripe.CheckoutSessionParams{
+			Mode:              stripe.String(string(stripe.CheckoutSessionModeSubscription)),
+			Customer:          stripe.String(n.CustomerID),
+			ClientReferenceID: stripe.String(n.ClerkUserID),
+			LineItems:         []*stripe.CheckoutSessionLineItemParams{{Price: stripe.String(n.PriceID), Quantity: stripe.Int64(n.Quantity)}},
+			SubscriptionData:  &stripe.CheckoutSessionSubscriptionDataParams{Metadata: map[string]string{owner: n.ClerkUserID}},
+			SuccessURL:        stripe.String(n.SuccessURL),
+			CancelURL:         stripe.String(n.CancelURL),
+		}
+		params.Context = ctx
+		params.SetIdempotencyKey(n.IdempotencyKey)
+		params.AddMetadata(owner, n.ClerkUserID)
+		params.AddMetadata(account.MetadataProduct, n.ProductID)
+		return c.sdk.CheckoutSessions.New(params)
+	})
+}
+
+// CheckoutSession reads one checkout session.
+func (c *Client) CheckoutSession(ctx context.Context, sessionID string) (account.CheckoutSession, error) {
+	const op = "read checkout session"
+	if !account.ValidSessionID(sessionID) {
+		return account.CheckoutSession{}, badID(op)
+	}
+	return c.oneSession(ctx, op, sessionID, func(ctx context.Context) (*stripe.CheckoutSession, error) {
+		params := &stripe.CheckoutSessionParams{}
+		params.Context = ctx
+		return c.sdk.CheckoutSessions.Get(sessionID, params)
+	})
+}
+
+// OpenPortal opens a session of Stripe's billing portal for a customer and answers its address. Who
+// has the address can act as the customer for a while, so it is told to nobody but the customer.
+func (c *Client) OpenPortal(ctx context.Context, customerID, returnURL, idempotencyKey string) (url string, err error) {
+	const op = "open billing portal"
+	if !account.ValidCustomerID(customerID) {
+		return "", badID(op)
+	}
+	if !usableKey(idempotencyKey) {
+		return "", badKey(op)
+	}
+	session, err := do(ctx, op, func(ctx context.Context) (*stripe.BillingPortalSession, error) {
+		params := &stripe.BillingPortalSessionParams{Customer: stripe.String(customerID), ReturnURL: stripe.String(returnURL)}
+		params.Context = ctx
+		params.SetIdempotencyKey(idempotencyKey)
+		return c.sdk.BillingPortalSessions.New(params)
+	})
+	if err != nil {
+		return "", err
+	}
+	if session.URL == "" {
+		return "", badBody(op)
+	}
+	return session.URL, nil
+}
+
+// oneSession makes a call that is about one checkout session, the named one where there is a name, and
+// answers it.
+func (c *Client) oneSession(
+	ctx context.Context, op, sessionID string, call func(context.Context) (*stripe.CheckoutSession, error),
+) (account.CheckoutSession, error) {
+	s, err := do(ctx, op, call)
+	if err != nil {
+		return account.CheckoutSession{}, err
+	}
+	if !account.ValidSessionID(s.ID) || sessionID != "" && s.ID != sessionID || s.Status == "" {
+		return account.CheckoutSession{}, badBody(op)
+	}
+	return toSession(s), nil
+}
+
+func toSession(s *stripe.CheckoutSession) account.CheckoutSession {
+	session := account.CheckoutSession{
+		ID: s.ID, Status: account.CheckoutStatus(s.Status), ClientReferenceID: s.ClientReferenceID, Metadata: s.Metadata, URL: s.URL,
+	}
+	if s.Customer != nil {
+		session.CustomerID = s.Customer.ID
+	}
+	if s.Subscription != nil {
+		session.SubscriptionID = s.Subscription.ID
+	}
+	return session
+}
+
+// OpenCheckoutSessions lists a customer's checkout sessions that somebody could still complete.
+func (c *Client) OpenCheckoutSessions(ctx context.Context, customerID string) ([]account.CheckoutSession, error) {
+	const op = "list open checkout sessions"
+	if !account.ValidCustomerID(customerID) {
+		return nil, badID(op)
+	}
+	sessions, err := all(ctx, op, func(s *stripe.CheckoutSession) string { return s.ID },
+		func(ctx context.Context, after *string) (page[*stripe.CheckoutSession], error) {
+			it := c.sdk.CheckoutSessions.List(openSessions(ctx, customerID, pageSize, after))
+			return collect(it, it.CheckoutSession)
+		})
+	if err != nil {
+		return nil, err
+	}
+	open := make([]account.CheckoutSession, 0, len(sessions))
+	for _, s := range sessions {
+		open = append(open, toSession(s))
+	}
+	return open, nil
+}
+
+// ExpireCheckoutSession closes a checkout session, so that nobody can complete it any more. One
+// that was completed or has expired meanwhile is no error: it is not open, which is all that is
+// asked for.
+func (c *Client) ExpireCheckoutSession(ctx context.Context, sessionID, idempotencyKey string) error {
+	const op = "expire checkout session"
+	if !wellFormed("cs_", sessionID) {
+		return badID(op)
+	}
+	if !usableKey(idempotencyKey) {
+		return badKey(op)
+	}
+	session, err := do(ctx, op, func(ctx context.Context) (*stripe.CheckoutSession, error) {
+		params := &stripe.CheckoutSessionExpireParams{}
+		params.Context = ctx
+		params.SetIdempotencyKey(idempotencyKey)
+		return c.sdk.CheckoutSessions.Expire(sessionID, params)
+	})
+	if failure.Of(err) == failure.Permanent && !failure.IsNotFound(err) {
+		// Stripe refuses what is not open, without a code that says so.
+		now, readErr := c.CheckoutSession(ctx, sessionID)
+		if readErr != nil {
+			return readErr
+		}
+		if now.Status != account.CheckoutOpen {
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if session.ID != sessionID {
+		return badBody(op)
+	}
+	return nil
+}
+
+func openSessions(ctx context.Context, customerID string, limit int64, after *string) *stripe.CheckoutSessionListParams {
+	return &stripe.CheckoutSessionListParams{
+		ListParams: listParams(ctx, limit, after),
+		Customer:   stripe.String(customerID),
+		Status:     stripe.String(string(stripe.CheckoutSessionStatusOpen)),
+	}
+}

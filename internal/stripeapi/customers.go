@@ -1,0 +1,165 @@
+package stripeapi
+
+import (
+	"context"
+
+	"github.com/stripe/stripe-go/v76"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+)
+
+// Customer reads one customer. One that was deleted is answered with Deleted set: Stripe still
+// knows its id.
+func (c *Client) Customer(ctx context.Context, customerID string) (account.Customer, error) {
+	return c.oneCustomer(ctx, "read customer", customerID, func(ctx context.Context) (*stripe.Customer, error) {
+		params := &stripe.CustomerParams{}
+		params.Context = ctx
+		return c.sdk.Customers.Get(customerID, params)
+	})
+}
+
+// CreateCustomer creates a customer that carries its Clerk user id in its metadata.
+//
+// replayed tells that Stripe answered what it had stored under the key. The customer may have
+// been changed or deleted since: read it before relying on it.
+func (c *Client) CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, replay bool, err error) {
+	const op = "create customer"
+	if !account.ValidUserID(n.ClerkUserID) {
+		return account.Customer{}, false, badID(op)
+	}
+	if !usableKey(n.IdempotencyKey) {
+		return account.Customer{}, false, badKey(op)
+	}
+	created, err := do(ctx, op, func(ctx context.Context) (*stripe.Customer, error) {
+		params := &stripe.CustomerParams{Email: optional(&n.Email), Name: optional(&n.Name)}
+		params.Context = ctx
+		params.SetIdempotencyKey(n.IdempotencyKey)
+		params.AddMetadata(account.MetadataKeys()[0], n.ClerkUserID)
+		return c.sdk.Customers.New(params)
+	})
+	if err != nil {
+		return account.Customer{}, false, err
+	}
+	if !account.ValidCustomerID(created.ID) {
+		return account.Customer{}, false, badBody(op)
+	}
+	return toCustomer(created), replayed(created.LastResponse.Header), nil
+}
+
+// UpdateCustomer sets a customer's email and name. Nil or empty leaves what Stripe has, since
+// an empty value never overwrites; with neither, the customer is only read.
+func (c *Client) UpdateCustomer(ctx context.Context, customerID string, email, name *string, idempotencyKey string) (account.Customer, error) {
+	const op = "update customer"
+	email, name = optional(email), optional(name)
+	if email == nil && name == nil {
+		return c.Customer(ctx, customerID)
+	}
+	if !usableKey(idempotencyKey) {
+		return account.Customer{}, badKey(op)
+	}
+	return c.oneCustomer(ctx, op, customerID, func(ctx context.Context) (*stripe.Customer, error) {
+		params := &stripe.CustomerParams{Email: email, Name: name}
+		params.Context = ctx
+		params.SetIdempotencyKey(idempotencyKey)
+		return c.sdk.Customers.Update(customerID, params)
+	})
+}
+
+// DeleteCustomer deletes a customer and, in Stripe, ends its subscriptions with it. It is the
+// undo of our own creation and nothing else; ask [Client.CustomerIsUnused] first. A customer
+// that is gone already is no error.
+func (c *Client) DeleteCustomer(ctx context.Context, customerID, idempotencyKey string) error {
+	const op = "delete customer"
+	if !usableKey(idempotencyKey) {
+		return badKey(op)
+	}
+	customer, err := c.oneCustomer(ctx, op, customerID, func(ctx context.Context) (*stripe.Customer, error) {
+		params := &stripe.CustomerParams{}
+		params.Context = ctx
+		params.SetIdempotencyKey(idempotencyKey)
+		return c.sdk.Customers.Del(customerID, params)
+	})
+	switch {
+	case failure.IsNotFound(err):
+		return nil
+	case err != nil:
+		return err
+	case !customer.Deleted:
+		return badBody(op)
+	default:
+		return nil
+	}
+}
+
+// CustomerIsUnused tells whether nothing hangs on a customer: no subscription of any status, no
+// payment method, no open checkout session.
+func (c *Client) CustomerIsUnused(ctx context.Context, customerID string) (bool, error) {
+	const op = "look for what hangs on customer"
+	if !account.ValidCustomerID(customerID) {
+		return false, badID(op)
+	}
+	looks := []func(context.Context) (found bool, err error){
+		func(ctx context.Context) (bool, error) {
+			it := c.sdk.Subscriptions.List(&stripe.SubscriptionListParams{
+				ListParams: listParams(ctx, 1, nil),
+				Customer:   stripe.String(customerID),
+				Status:     stripe.String("all"),
+			})
+			return it.Next(), it.Err()
+		},
+		func(ctx context.Context) (bool, error) {
+			it := c.sdk.Customers.ListPaymentMethods(&stripe.CustomerListPaymentMethodsParams{
+				ListParams: listParams(ctx, 1, nil),
+				Customer:   stripe.String(customerID),
+			})
+			return it.Next(), it.Err()
+		},
+		func(ctx context.Context) (bool, error) {
+			it := c.sdk.CheckoutSessions.List(openSessions(ctx, customerID, 1, nil))
+			return it.Next(), it.Err()
+		},
+	}
+	for _, look := range looks {
+		found, err := do(ctx, op, look)
+		if found || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// oneCustomer makes a call that is about one customer and answers it.
+func (c *Client) oneCustomer(
+	ctx context.Context, op, customerID string, call func(context.Context) (*stripe.Customer, error),
+) (account.Customer, error) {
+	if !account.ValidCustomerID(customerID) {
+		return account.Customer{}, badID(op)
+	}
+	customer, err := do(ctx, op, call)
+	if err != nil {
+		return account.Customer{}, err
+	}
+	if customer.ID != customerID {
+		return account.Customer{}, badBody(op)
+	}
+	return toCustomer(customer), nil
+}
+
+func toCustomer(c *stripe.Customer) account.Customer {
+	return account.Customer{
+		ID:       c.ID,
+		Email:    c.Email,
+		Name:     c.Name,
+		Deleted:  c.Deleted,
+		Created:  unix(c.Created),
+		Metadata: c.Metadata,
+	}
+}
+
+func optional(s *string) *string {
+	if s == nil || *s == "" {
+		return nil
+	}
+	return s
+}

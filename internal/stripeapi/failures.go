@@ -1,0 +1,86 @@
+package stripeapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/stripe/stripe-go/v76"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/exchange"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+)
+
+// CodeReplayed is the code of a failure that Stripe gave before under the same idempotency key
+// and would give again for as long as it keeps the key, about a day. The caller has to read what
+// is true, and then to ask under a new key if there is still something to ask.
+const CodeReplayed = "replayed_5xx"
+
+// classify turns what a failed call recorded into a failure. It is the one place where Stripe's
+// answers are judged. Beyond what is common to all providers it knows:
+//
+//   - A 5xx that is a replay of an earlier answer; see [CodeReplayed].
+//   - 429 and 409 with lock_timeout: another request held the object. That goes away by itself
+//     and says nothing about our rate.
+//   - Stripe-Should-Retry, which wins where Stripe knows more than the status says. It cannot
+//     make a 5xx permanent, whose outcome is unknown, nor a 429.
+func classify(ctx context.Context, rec *exchange.Record, op string) error {
+	said := statement(rec.Body)
+	e := rec.Failure(ctx, provider, op, said)
+	e.RequestID = rec.RequestID("Request-Id")
+	if rec.Err != nil || ctx.Err() != nil || rec.Status < 400 {
+		return e
+	}
+	retry := rec.Header.Get("Stripe-Should-Retry")
+	switch {
+	case rec.Status >= 500:
+		if replayed(rec.Header) {
+			e.Code = CodeReplayed
+		}
+	case said.Code == string(stripe.ErrorCodeLockTimeout):
+		e.Class = failure.Transient
+	case e.Class == failure.Operator, e.Class == failure.Throttled:
+		// Neither a wrong key nor our rate is a matter of trying again at once or never.
+	case retry == "true":
+		e.Class = failure.Transient
+	case retry == "false":
+		e.Class = failure.Permanent
+	}
+	return e
+}
+
+// statement reads Stripe's error document. Its message, parameters and objects are left alone:
+// they hold names, addresses and client secrets.
+func statement(body []byte) exchange.Statement {
+	var document struct {
+		Error *struct {
+			Type string `json:"type"`
+			Code string `json:"code"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(body, &document) != nil || document.Error == nil {
+		return exchange.Statement{}
+	}
+	said := exchange.Statement{Given: true, Code: document.Error.Code}
+	if said.Code == "" && document.Error.Type == string(stripe.ErrorTypeIdempotency) {
+		said.Code = document.Error.Type
+	}
+	said.Missing = said.Code == string(stripe.ErrorCodeResourceMissing)
+	return said
+}
+
+// replayed tells whether an answer is the one that Stripe stored under the idempotency key.
+func replayed(h http.Header) bool { return h.Get("Idempotent-Replayed") == "true" }
+
+// badID is the failure of an id that is not asked for because it cannot be one.
+func badID(op string) error { return failure.New(failure.Permanent, provider, op, "bad_id", nil) }
+
+// badBody is the failure of an answer that is not what was asked for. It is transient: it does
+// not come from Stripe's data but from something that mangled the answer.
+func badBody(op string) error { return failure.New(failure.Transient, provider, op, "bad_body", nil) }
+
+// badKey is the failure of a change without a usable idempotency key. Without one, repeating
+// it after a timeout could make it twice.
+func badKey(op string) error {
+	return failure.New(failure.Permanent, provider, op, "bad_idempotency_key", nil)
+}

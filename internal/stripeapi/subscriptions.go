@@ -1,0 +1,284 @@
+package stripeapi
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/stripe/stripe-go/v76"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// CustomerSubscriptions reads all subscriptions that a customer has or had, newest first, with
+// their latest invoices, and the customer as the same read showed it: one request, as long as
+// there are at most a hundred. It answers all of them or an error, never a part.
+//
+// The customer is nil where no subscription shows it. A customer that Stripe does not know is
+// answered as an error for which failure.IsNotFound holds, or as no subscriptions.
+func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) ([]account.Subscription, *account.Customer, error) {
+	const op = "list subscriptions"
+	if !account.ValidCustomerID(customerID) {
+		return nil, nil, badID(op)
+	}
+	type shown struct {
+		*stripe.Subscription
+		page []byte
+	}
+	list, err := all(ctx, op, func(s shown) string { return s.ID },
+		func(ctx context.Context, after *string) (page[shown], error) {
+			params := &stripe.SubscriptionListParams{
+				ListParams: listParams(ctx, pageSize, after),
+				Customer:   stripe.String(customerID),
+				// Without it Stripe leaves out those that have ended.
+				Status: stripe.String("all"),
+			}
+			params.AddExpand("data.latest_invoice")
+			params.AddExpand("data.customer")
+			it := c.sdk.Subscriptions.List(params)
+			return collect(it, func() shown {
+				return shown{it.Subscription(), raw(it.SubscriptionList().LastResponse)}
+			})
+		})
+	if err != nil {
+		return nil, nil, err
+	}
+	subscriptions := make([]account.Subscription, 0, len(list))
+	var customer *account.Customer
+	for _, s := range list {
+		if s.Customer == nil || s.Customer.ID != customerID {
+			return nil, nil, badBody(op)
+		}
+		if customer == nil && s.Customer.Object == "customer" {
+			customer = new(toCustomer(s.Customer))
+		}
+		subscription, err := c.toSubscription(ctx, op, s.Subscription, s.page)
+		if err != nil {
+			return nil, nil, err
+		}
+		subscriptions = append(subscriptions, subscription)
+	}
+	return subscriptions, customer, nil
+}
+
+// Subscription reads one subscription with its latest invoice.
+func (c *Client) Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error) {
+	const op = "read subscription"
+	return c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {
+		params := &stripe.SubscriptionParams{}
+		params.Context = ctx
+		params.AddExpand("latest_invoice")
+		return c.sdk.Subscriptions.Get(subscriptionID, params)
+	})
+}
+
+// SetEnding sets how a subscription ends: with its current period (the flag), at a date, or, where to
+// has neither, not at all. It answers the subscription as it is then. from is how it is set to end
+// now: Stripe takes back the flag and a date by different parameters, and takes only one of them.
+// Nothing is prorated. Stripe refuses it for a subscription that has ended or that a schedule manages;
+// see [Client.ReleaseSchedule].
+func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error) {
+	const op = "set end of subscription"
+	if !usableKey(idempotencyKey) {
+		return account.Subscription{}, badKey(op)
+	}
+	return c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {
+		params := &stripe.SubscriptionParams{}
+		switch {
+		case to.AtPeriodEnd:
+			params.CancelAtPeriodEnd = stripe.Bool(true)
+		case !to.At.IsZero():
+			params.CancelAt = stripe.Int64(to.At.Unix())
+			params.ProrationBehavior = stripe.String("none")
+		case from.AtPeriodEnd:
+			params.CancelAtPeriodEnd = stripe.Bool(false)
+		default:
+			params.AddExtra("cancel_at", "") // the SDK has no other way to send an empty one
+		}
+		params.Context = ctx
+		params.SetIdempotencyKey(idempotencyKey)
+		params.AddExpand("latest_invoice")
+		return c.sdk.Subscriptions.Update(subscriptionID, params)
+	})
+}
+
+// CancelNow ends a subscription at once and for good, without an invoice and without proration,
+// and answers the subscription as it is then. Stripe answers "not found" for one that has ended.
+func (c *Client) CancelNow(ctx context.Context, subscriptionID, idempotencyKey string) (account.Subscription, error) {
+	const op = "cancel subscription now"
+	if !usableKey(idempotencyKey) {
+		return account.Subscription{}, badKey(op)
+	}
+	return c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {
+		params := &stripe.SubscriptionCancelParams{}
+		params.Context = ctx
+		params.SetIdempotencyKey(idempotencyKey)
+		params.AddExpand("latest_invoice")
+		return c.sdk.Subscriptions.Cancel(subscriptionID, params)
+	})
+}
+
+// ReleaseSchedule detaches a schedule from its subscription, which goes on as it is.
+func (c *Client) ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
+	const op = "release subscription schedule"
+	if !wellFormed("sub_sched_", scheduleID) {
+		return badID(op)
+	}
+	if !usableKey(idempotencyKey) {
+		return badKey(op)
+	}
+	schedule, err := do(ctx, op, func(ctx context.Context) (*stripe.SubscriptionSchedule, error) {
+		params := &stripe.SubscriptionScheduleReleaseParams{}
+		params.Context = ctx
+		params.SetIdempotencyKey(idempotencyKey)
+		return c.sdk.SubscriptionSchedules.Release(scheduleID, params)
+	})
+	if err != nil {
+		return err
+	}
+	if schedule.ID != scheduleID {
+		return badBody(op)
+	}
+	return nil
+}
+
+// oneSubscription makes a call that is about one subscription and answers it.
+func (c *Client) oneSubscription(
+	ctx context.Context, op, subscriptionID string, call func(context.Context) (*stripe.Subscription, error),
+) (account.Subscription, error) {
+	if !wellFormed("sub_", subscriptionID) {
+		return account.Subscription{}, badID(op)
+	}
+	s, err := do(ctx, op, call)
+	if err != nil {
+		return account.Subscription{}, err
+	}
+	if s.ID != subscriptionID || s.Customer == nil || s.Customer.ID == "" {
+		return account.Subscription{}, badBody(op)
+	}
+	return c.toSubscription(ctx, op, s, raw(s.LastResponse))
+}
+
+// toSubscription makes our own subscription of the SDK's. body is the answer in which it stood.
+func (c *Client) toSubscription(ctx context.Context, op string, s *stripe.Subscription, body []byte) (account.Subscription, error) {
+	if s.Status == "" {
+		return account.Subscription{}, badBody(op)
+	}
+	items, err := c.items(ctx, s)
+	if err != nil {
+		return account.Subscription{}, err
+	}
+	start, end := s.CurrentPeriodStart, s.CurrentPeriodEnd
+	if end == 0 {
+		start, end = itemPeriod(body, s.ID)
+	}
+	subscription := account.Subscription{
+		ID:                 s.ID,
+		CustomerID:         s.Customer.ID,
+		Status:             account.Status(s.Status),
+		Items:              items,
+		CurrentPeriodStart: unix(start),
+		CurrentPeriodEnd:   unix(end),
+		TrialStart:         unix(s.TrialStart),
+		TrialEnd:           unix(s.TrialEnd),
+		CancelAtPeriodEnd:  s.CancelAtPeriodEnd,
+		CancelAt:           unix(s.CancelAt),
+		CanceledAt:         unix(s.CanceledAt),
+		EndedAt:            unix(s.EndedAt),
+		CollectionPaused:   s.PauseCollection != nil,
+		Created:            unix(s.Created),
+		Metadata:           s.Metadata,
+	}
+	if s.LatestInvoice != nil {
+		subscription.LatestInvoiceCreated = unix(s.LatestInvoice.Created)
+	}
+	if s.Schedule != nil {
+		subscription.ScheduleID = s.Schedule.ID
+	}
+	return subscription, nil
+}
+
+// items answers a subscription's items, asking for those that Stripe left out: it embeds ten.
+func (c *Client) items(ctx context.Context, s *stripe.Subscription) ([]account.Item, error) {
+	if s.Items == nil {
+		return nil, nil
+	}
+	embedded := s.Items.Data
+	if s.Items.HasMore {
+		const op = "list subscription items"
+		var err error
+		embedded, err = all(ctx, op, func(i *stripe.SubscriptionItem) string { return i.ID },
+			func(ctx context.Context, after *string) (page[*stripe.SubscriptionItem], error) {
+				it := c.sdk.SubscriptionItems.List(&stripe.SubscriptionItemListParams{
+					ListParams:   listParams(ctx, pageSize, after),
+					Subscription: stripe.String(s.ID),
+				})
+				return collect(it, it.SubscriptionItem)
+			})
+		if err != nil {
+			return nil, err
+		}
+	}
+	items := make([]account.Item, 0, len(embedded))
+	for _, i := range embedded {
+		if i.Price == nil {
+			continue
+		}
+		item := account.Item{
+			PriceID:    i.Price.ID,
+			Quantity:   i.Quantity,
+			UnitAmount: i.Price.UnitAmount,
+			Currency:   string(i.Price.Currency),
+		}
+		if i.Price.Product != nil {
+			item.ProductID = i.Price.Product.ID
+		}
+		if i.Price.Recurring != nil {
+			item.Interval = string(i.Price.Recurring.Interval)
+			item.IntervalCount = i.Price.Recurring.IntervalCount
+		}
+		items = append(items, item)
+	}
+	return items, nil
+}
+
+// itemPeriod finds a subscription's period on its items, where API versions from
+// 2025-03-31.basil on have it. Items can have different periods; the one that ends first is the
+// next that changes anything.
+func itemPeriod(body []byte, subscriptionID string) (start, end int64) {
+	type subscription struct {
+		ID    string `json:"id"`
+		Items struct {
+			Data []struct {
+				Start int64 `json:"current_period_start"`
+				End   int64 `json:"current_period_end"`
+			} `json:"data"`
+		} `json:"items"`
+	}
+	var answer struct {
+		subscription
+		Data []subscription `json:"data"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return 0, 0
+	}
+	for _, s := range append(answer.Data, answer.subscription) {
+		if s.ID != subscriptionID {
+			continue
+		}
+		for _, item := range s.Items.Data {
+			if item.End != 0 && (end == 0 || item.End < end) {
+				start, end = item.Start, item.End
+			}
+		}
+	}
+	return start, end
+}
+
+func raw(r *stripe.APIResponse) []byte {
+	if r == nil {
+		return nil
+	}
+	return r.RawJSON
+}
+
+func usableKey(key string) bool { return key != "" && len(key) <= maxKey }

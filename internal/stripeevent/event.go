@@ -1,0 +1,215 @@
+// Package stripeevent reads what a Stripe webhook says. It understands the payloads of API
+// versions 2023-10-16, basil, clover and dahlia alike, since automatic billing and endpoints made
+// in the dashboard use the account's version and not ours.
+//
+// An event says that something changed; what is true is read from Stripe. So little is taken from
+// a payload: whom it concerns, evidence of which user a customer belongs to, facts about payments,
+// and what a read has to show before the event is done. Fields of an unexpected type count as
+// absent: no field that we could do without makes an event unreadable.
+package stripeevent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// ErrNotAnEvent is the error of a body that is no event of Stripe's. Its text, and that of all
+// errors of this package, holds nothing of the body.
+var ErrNotAnEvent = errors.New("not a Stripe event")
+
+// Event is one event as its payload tells it.
+type Event struct {
+	ID   string
+	Type string
+	// Livemode is false for events of test mode and of sandboxes.
+	Livemode bool
+	// Account is set for events of connected accounts only.
+	Account string
+	// APIVersion is the version in which the object is rendered; "" where the event names none.
+	APIVersion string
+	// Created is when the event was made, in whole seconds: two events of the same second have
+	// no order.
+	Created time.Time
+	// ObjectID and ObjectKind are the id and the type of the event's object ("sub_1",
+	// "subscription"). The id is "" if it does not have the form of one.
+	ObjectID   string
+	ObjectKind string
+
+	object   object
+	previous json.RawMessage
+}
+
+var (
+	eventIDForm = regexp.MustCompile(`^evt_[A-Za-z0-9_]{1,250}$`)
+	typeForm    = regexp.MustCompile(`^[a-z0-9_.]{1,255}$`)
+	// objectIDForm is wide: sellers choose the ids of products themselves.
+	objectIDForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
+)
+
+// Parse reads a verified payload. It fails only for what is no event at all: not JSON, without
+// an id, or without a type. Events of unknown types and with unknown objects are fine.
+func Parse(body []byte) (Event, error) {
+	var payload struct {
+		ID         text   `json:"id"`
+		Type       text   `json:"type"`
+		Livemode   flag   `json:"livemode"`
+		Account    text   `json:"account"`
+		APIVersion text   `json:"api_version"`
+		Created    number `json:"created"`
+		Data       struct {
+			Object   object          `json:"object"`
+			Previous json.RawMessage `json:"previous_attributes"`
+		} `json:"data"`
+	}
+	err := json.Unmarshal(body, &payload)
+	if unfit, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && unfit.Field != "" {
+		// Something inside has an unexpected shape; the rest is read all the same.
+		err = nil
+	}
+	switch {
+	case err != nil:
+		return Event{}, fmt.Errorf("%w: not a JSON object", ErrNotAnEvent)
+	case !eventIDForm.MatchString(string(payload.ID)):
+		return Event{}, fmt.Errorf("%w: no usable id", ErrNotAnEvent)
+	case !typeForm.MatchString(string(payload.Type)):
+		return Event{}, fmt.Errorf("%w: no usable type", ErrNotAnEvent)
+	}
+	e := Event{
+		ID:         string(payload.ID),
+		Type:       string(payload.Type),
+		Livemode:   bool(payload.Livemode),
+		Account:    string(payload.Account),
+		APIVersion: string(payload.APIVersion),
+		Created:    payload.Created.time(),
+		ObjectKind: string(payload.Data.Object.Object),
+		object:     payload.Data.Object,
+		previous:   payload.Data.Previous,
+	}
+	if objectIDForm.MatchString(string(e.object.ID)) {
+		e.ObjectID = string(e.object.ID)
+	}
+	return e, nil
+}
+
+// HandledTypes lists the event types that a webhook endpoint has to be registered for.
+func HandledTypes() []string {
+	return []string{
+		"customer.subscription.created",
+		"customer.subscription.updated",
+		"customer.subscription.deleted",
+		"customer.subscription.paused",
+		"customer.subscription.resumed",
+		"customer.subscription.pending_update_applied",
+		"customer.subscription.pending_update_expired",
+		"customer.subscription.trial_will_end",
+		"checkout.session.completed",
+		"checkout.session.async_payment_succeeded",
+		"checkout.session.async_payment_failed",
+		"checkout.session.expired",
+		"invoice.paid",
+		"invoice.payment_succeeded",
+		"invoice.payment_failed",
+		"invoice.payment_action_required",
+		"payment_intent.succeeded",
+		"payment_intent.payment_failed",
+		"customer.created",
+		"customer.updated",
+		"customer.deleted",
+		"subscription_schedule.aborted",
+		"subscription_schedule.canceled",
+		"subscription_schedule.completed",
+		"subscription_schedule.created",
+		"subscription_schedule.expiring",
+		"subscription_schedule.released",
+		"subscription_schedule.updated",
+		"charge.refunded",
+		"charge.dispute.created",
+		"charge.dispute.updated",
+		"charge.dispute.closed",
+		"charge.dispute.funds_reinstated",
+		"charge.dispute.funds_withdrawn",
+		"price.created",
+		"price.updated",
+		"price.deleted",
+		"product.created",
+		"product.updated",
+		"product.deleted",
+	}
+}
+
+// Handled tells whether events of a type are handled: all of [HandledTypes], and those that
+// Stripe may add to the families handled whole.
+func Handled(eventType string) bool {
+	return family(eventType) != "" || slices.Contains(HandledTypes(), eventType)
+}
+
+// family answers the prefix of the families that are handled whole.
+func family(eventType string) string {
+	for _, f := range []string{"customer.subscription.", "subscription_schedule.", "charge.dispute.", "price.", "product."} {
+		if strings.HasPrefix(eventType, f) {
+			return f
+		}
+	}
+	return ""
+}
+
+// Entity answers whom the event concerns: a customer, a product, or the charge of a dispute,
+// which names no customer. It is "" for types that are not handled, and for objects without a
+// usable id of that kind, such as the payment of a guest.
+func (e Event) Entity() account.Entity {
+	if !Handled(e.Type) {
+		return ""
+	}
+	switch family(e.Type) {
+	case "charge.dispute.":
+		if id := string(e.object.Charge); account.ValidChargeID(id) {
+			return account.ChargeEntity(id)
+		}
+		return ""
+	case "product.":
+		if account.ValidProductID(e.ObjectID) {
+			return account.ProductEntity(e.ObjectID)
+		}
+		return ""
+	case "price.":
+		if id := string(e.object.Product); account.ValidProductID(id) {
+			return account.ProductEntity(id)
+		}
+		return ""
+	}
+	if id := e.customerID(); id != "" {
+		return account.CustomerEntity(id)
+	}
+	return ""
+}
+
+// CreatedObject answers the id of the object whose creation the event tells and which a read
+// therefore has to show: a subscription, a customer, a product or a price. It is "" for all
+// other events.
+func (e Event) CreatedObject() string {
+	switch e.Type {
+	case "customer.subscription.created", "customer.created", "product.created", "price.created":
+		return e.ObjectID
+	default:
+		return ""
+	}
+}
+
+// customerID answers the customer that the event's object is or names, "" without one.
+func (e Event) customerID() string {
+	id := string(e.object.Customer)
+	if e.ObjectKind == "customer" {
+		id = e.ObjectID
+	}
+	if !account.ValidCustomerID(id) {
+		return ""
+	}
+	return id
+}
