@@ -1,0 +1,93 @@
+package activities
+
+import (
+	"context"
+	"slices"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// Catalogue brings our plans to Stripe's products and prices. Its activity runs on Stripe's
+// task queue.
+type Catalogue struct {
+	Store  *store.Store
+	Stripe Stripe
+}
+
+// ProductInput names the product.
+type ProductInput struct {
+	ProductID string `json:"productId"`
+}
+
+// ProductResult says what came of it.
+type ProductResult struct {
+	Outcome Outcome `json:"outcome"`
+	Prices  int     `json:"prices,omitempty"`
+	// Affected is how many customers are looked at again because of it.
+	Affected int `json:"affected,omitempty"`
+}
+
+// RecordProduct reads a product with all its prices and commits plan and prices. Customers whose
+// price was not known until now, or whose plan has another name now, are poked.
+//
+// Idempotent: it stores a state under the product's read fence.
+func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result ProductResult, err error) {
+	entity := account.ProductEntity(in.ProductID)
+	defer func() { showFailing(ctx, a.Store, entity, err) }()
+	number, err := a.Store.NextRead(ctx)
+	if err != nil {
+		return result, err
+	}
+	product, err := a.Stripe.Product(ctx, in.ProductID)
+	missing := failure.IsNotFound(err)
+	if err != nil && !missing {
+		return result, err
+	}
+	err = a.Store.Update(ctx, "record a product", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		result = ProductResult{Outcome: OutcomeSynced, Prices: len(product.Prices)}
+		due, err := tx.TakeEvents(ctx, entity, number)
+		if err != nil {
+			return err
+		}
+		if missing {
+			deleted := slices.ContainsFunc(due, func(d store.Due) bool { return d.Type == "product.deleted" })
+			if !deleted {
+				result.Outcome = OutcomeMissing
+				return tx.HoldEvents(ctx, due, store.EventWaiting, "Stripe does not know this product")
+			}
+			product = account.Product{ID: in.ProductID, Deleted: true}
+		}
+		planID, readSeq, err := tx.LockPlan(ctx, in.ProductID, product.Name)
+		if err != nil {
+			return err
+		}
+		before, err := tx.PlanName(ctx, planID)
+		if err != nil {
+			return err
+		}
+		if number > readSeq {
+			if err := tx.SetPlan(ctx, planID, product, number); err != nil {
+				return err
+			}
+		}
+		renamed := product.Name != "" && product.Name != before
+		affected, err := tx.CustomersAffectedByPlan(ctx, in.ProductID, renamed)
+		if err != nil {
+			return err
+		}
+		entities := make([]account.Entity, len(affected))
+		for i, id := range affected {
+			entities[i] = account.CustomerEntity(id)
+		}
+		result.Affected = len(entities)
+		if len(product.Prices) > 0 {
+			if err := tx.Poke(ctx, account.JobSync, entities...); err != nil {
+				return err
+			}
+		}
+		return tx.CompleteEvents(ctx, due, false)
+	})
+	return result, err
+}

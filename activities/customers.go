@@ -1,0 +1,377 @@
+package activities
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// Customers gives users their Stripe customers. Its activities run on Stripe's task queue.
+type Customers struct {
+	Store  *store.Store
+	Stripe Stripe
+	Access account.AccessPolicy
+	// LinkByEmail is [SubscriptionPolicy.LinkByEmail]: a customer that is about to be linked by
+	// its email is reason enough not to make another.
+	LinkByEmail bool
+	// Compensated is told what came of each undo; it may be nil.
+	Compensated func(step, outcome string)
+}
+
+// CustomerResult says what became of a user's customer.
+type CustomerResult struct {
+	CustomerID string `json:"customerId,omitempty"`
+	PublishDue bool   `json:"publishDue,omitempty"`
+	// Undo names a customer that this onboarding made and that must not stay: its user is
+	// being deleted, or got another customer meanwhile.
+	Undo string `json:"undo,omitempty"`
+	// Claimed is set when a customer that names this user exists and is about to be linked, so
+	// that none was made.
+	Claimed bool `json:"claimed,omitempty"`
+	// Deleting is set when the user is being deleted: nothing was made.
+	Deleting bool `json:"deleting,omitempty"`
+}
+
+// EnsureStripeCustomer gives a user a customer, unless they have one or one claims them, and
+// brings name and email of their customers to the user's. An empty value never overwrites.
+//
+// Idempotent: the customer is created under a key made from the user and a generation that is
+// stored with them, so a repeated attempt gets the same customer; an answer that Stripe replays
+// is read back before it is linked. Profile writes are keyed by the profile's version.
+func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (result CustomerResult, err error) {
+	defer func() { showFailing(ctx, a.Store, account.UserEntity(in.ClerkUserID), err) }()
+	user, err := a.Store.UserByClerkID(ctx, in.ClerkUserID)
+	if err != nil || user == nil {
+		return result, err
+	}
+	if user.Deleting() {
+		return CustomerResult{Deleting: true}, nil
+	}
+	// Whoever is about to be theirs is looked for before those that are: one that is linked
+	// in between is found as theirs then, and not missed by both looks.
+	if result.Claimed, err = a.claimed(ctx, user); err != nil {
+		return result, err
+	}
+	customers, err := a.Store.CustomersOf(ctx, user)
+	if err != nil {
+		return result, err
+	}
+	for _, c := range customers {
+		if c.DeletedInStripe {
+			continue
+		}
+		result.CustomerID = c.ID
+		if err := a.pushProfile(ctx, user, c); err != nil {
+			return result, err
+		}
+	}
+	if result.CustomerID != "" {
+		result.Claimed, result.PublishDue = false, user.PublishDue()
+		return result, nil
+	}
+	if result.Claimed {
+		return result, nil
+	}
+	return a.create(ctx, user)
+}
+
+// claimed tells whether a customer that nobody owns is about to be linked to the user by its own
+// workflow: making another would give the user two.
+func (a *Customers) claimed(ctx context.Context, user *store.User) (bool, error) {
+	named, err := a.Store.UnlinkedClaimed(ctx, user.ClerkUserID)
+	if err != nil {
+		return false, err
+	}
+	for _, id := range named {
+		claims, err := a.Store.ClaimsOn(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		if _, conflict := account.Claimant(claims); !conflict {
+			return true, nil
+		}
+	}
+	if !a.LinkByEmail || !user.EmailVerified {
+		return false, nil
+	}
+	byEmail, err := a.Store.UnlinkedByEmail(ctx, user.Profile().Email)
+	if err != nil || len(byEmail) == 0 {
+		return false, err
+	}
+	var found bool
+	err = a.Store.Update(ctx, "look for customers by email", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		found = false
+		for _, id := range byEmail {
+			owner, err := tx.UserByCustomerEmail(ctx, id)
+			if err != nil {
+				return err
+			}
+			found = found || owner == user.ClerkUserID
+		}
+		return nil
+	})
+	return found, err
+}
+
+// creations is how often one attempt starts over with a new key, when what Stripe replays under
+// the old one is of no use.
+const creations = 3
+
+// makesAnother is the attempt, about a minute after the first, that no longer waits for the
+// event of a customer that an earlier one has made.
+const makesAnother = 7
+
+func (a *Customers) create(ctx context.Context, user *store.User) (CustomerResult, error) {
+	for range creations {
+		customer, number, usable, err := a.createOnce(ctx, user)
+		if err != nil {
+			return CustomerResult{}, err
+		}
+		if usable {
+			return a.linkCreated(ctx, user, customer, number)
+		}
+		err = a.Store.Update(ctx, "raise a customer generation", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+			locked, err := tx.LockUser(ctx, user.ClerkUserID)
+			if err != nil || locked == nil {
+				return err
+			}
+			// Somebody else may have raised it already.
+			if locked.CustomerGeneration == user.CustomerGeneration {
+				err = tx.NextCustomerGeneration(ctx, locked)
+			}
+			user = locked
+			return err
+		})
+		if err != nil {
+			return CustomerResult{}, err
+		}
+	}
+	return CustomerResult{}, failure.New(failure.Transient, "stripe", "create customer", "replayed_unusable", nil)
+}
+
+// createOnce creates a customer under the present generation's key. usable is false when what
+// the key answers cannot be linked any more: a customer deleted since, or a stored failure. number is
+// that of the creation as a read: who has just been made has no subscriptions. It is zero for a
+// customer that was made before.
+func (a *Customers) createOnce(ctx context.Context, user *store.User) (customer account.Customer, number int64, usable bool, err error) {
+	if number, err = a.Store.NextRead(ctx); err != nil {
+		return customer, 0, false, err
+	}
+	profile := user.Profile()
+	key := "customer:create:" + user.ClerkUserID + ":" + strconv.Itoa(user.CustomerGeneration)
+	customer, replayed, err := a.Stripe.CreateCustomer(ctx, account.NewCustomer{
+		ClerkUserID: user.ClerkUserID, Email: profile.Email, Name: profile.FullName(), IdempotencyKey: key,
+	})
+	switch {
+	case failure.CodeOf(err) == "replayed_5xx":
+		// The key is spent on a failure that Stripe stored.
+		return customer, 0, false, nil
+	case failure.CodeOf(err) == "idempotency_error", failure.CodeOf(err) == "idempotency_key_reused":
+		// The key is spent on an older profile: a customer was made, and we did not hear of it.
+		// Its own event links it, as a rule in seconds. Only if that does not come is another made.
+		if attempt(ctx) < makesAnother {
+			return customer, 0, false, failure.New(failure.Transient, "stripe", "create customer", "made_before", nil)
+		}
+		return customer, 0, false, nil
+	case failure.Of(err) == failure.Permanent && profile.Email != "":
+		// Stripe refuses some addresses that Clerk takes. A customer without one is better
+		// than a user without a customer.
+		customer, replayed, err = a.Stripe.CreateCustomer(ctx, account.NewCustomer{
+			ClerkUserID: user.ClerkUserID, Name: profile.FullName(), IdempotencyKey: key + ":no-email",
+		})
+	}
+	if err != nil || !replayed {
+		return customer, number, err == nil, err
+	}
+	customer, err = a.Stripe.Customer(ctx, customer.ID)
+	if failure.IsNotFound(err) {
+		return customer, 0, false, nil
+	}
+	return customer, 0, err == nil && !customer.Deleted, err
+}
+
+// linkCreated links a customer that was just created, unless the user is being deleted or got
+// another customer meanwhile: then it is to be undone.
+func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer account.Customer, number int64) (result CustomerResult, err error) {
+	err = a.Store.Update(ctx, "link a created customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		result = CustomerResult{CustomerID: customer.ID}
+		locked, row, err := tx.LockCustomerFor(ctx, user.ClerkUserID, customer.ID)
+		if err != nil {
+			return err
+		}
+		if locked == nil || locked.Deleting() {
+			result = CustomerResult{Undo: customer.ID, Deleting: true}
+			return nil
+		}
+		if row.UserID != nil {
+			// Its own event came first and linked it by what we had written on it.
+			result.PublishDue = locked.PublishDue()
+			return nil
+		}
+		owned, err := tx.CustomersOf(ctx, locked)
+		if err != nil {
+			return err
+		}
+		for _, c := range owned {
+			if !c.DeletedInStripe {
+				result = CustomerResult{CustomerID: c.ID, Undo: customer.ID, PublishDue: locked.PublishDue()}
+				return nil
+			}
+		}
+		if err := tx.Link(ctx, locked, row, "created", user.ProfileVersion, nil); err != nil {
+			return err
+		}
+		if number > row.ReadSeq {
+			err = tx.SetCustomer(ctx, row, customer, number, true)
+		} else {
+			// It was made before, and something may have been bought on it since.
+			err = tx.Poke(ctx, account.JobSync, account.CustomerEntity(customer.ID))
+		}
+		if err != nil {
+			return err
+		}
+		if err := tx.SetCustomerProfile(ctx, row, customer.Email, customer.Name, user.ProfileVersion); err != nil {
+			return err
+		}
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Reproject(ctx, locked, a.Access, now, nil); err != nil {
+			return err
+		}
+		result.PublishDue = locked.PublishDue()
+		return nil
+	})
+	return result, err
+}
+
+// pushProfile gives a customer the user's name and email, if it was not given this version of
+// them and shows others.
+func (a *Customers) pushProfile(ctx context.Context, user *store.User, c store.Customer) error {
+	if c.ProfileVersion >= user.ProfileVersion {
+		return nil
+	}
+	profile := user.Profile()
+	email, name := profile.Email, profile.FullName()
+	if differs(c.Email, email) || differs(c.Name, name) {
+		// Both are sent, whichever differs: under one key the parameters must be the same in
+		// each attempt.
+		key := "customer:profile:" + c.ID + ":" + strconv.FormatInt(user.ProfileVersion, 10)
+		_, err := a.Stripe.UpdateCustomer(ctx, c.ID, &email, &name, key)
+		switch {
+		case failure.IsNotFound(err):
+			err := a.Store.NoteDrift(ctx, account.CustomerEntity(c.ID), account.DriftCustomerMissing, c.ID)
+			return err
+		case failure.Of(err) == failure.Permanent && email != "" && name != "":
+			// An address that Stripe refuses must not keep the name from it.
+			_, err = a.Stripe.UpdateCustomer(ctx, c.ID, nil, &name, key+":no-email")
+			if failure.Of(err) != failure.Permanent && err != nil {
+				return err
+			}
+		case err != nil && failure.Of(err) != failure.Permanent:
+			return err
+		}
+	}
+	return a.Store.Update(ctx, "note a customer's profile", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		locked, row, err := tx.LockCustomer(ctx, c.ID)
+		if err != nil || locked == nil || locked.Deleting() {
+			return err
+		}
+		return tx.SetCustomerProfile(ctx, row, email, name, user.ProfileVersion)
+	})
+}
+
+// differs tells whether a customer has to be given something: an empty value never overwrites.
+func differs(has *string, want string) bool {
+	return want != "" && (has == nil || *has != want)
+}
+
+// UndoInput names a customer that onboarding made and the user it was made for.
+type UndoInput struct {
+	ClerkUserID string `json:"clerkUserId"`
+	CustomerID  string `json:"customerId"`
+}
+
+// UndoResult says what became of it.
+type UndoResult struct {
+	// Deleted, Linked (somebody linked it after all) or Kept (something hangs on it).
+	Outcome string `json:"outcome"`
+}
+
+// UndoStripeCustomer removes a customer that this run's onboarding made and could not link. It
+// runs under the user's row lock and removes the customer only if our tables have no link to it
+// and Stripe shows no subscription, payment method or open checkout on it; else the customer is
+// kept and reported as an orphan.
+//
+// Idempotent: a customer that is gone is gone; the key is the same in each attempt.
+func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (result UndoResult, err error) {
+	err = a.Store.Update(ctx, "undo a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		_, row, err := tx.LockCustomerFor(ctx, in.ClerkUserID, in.CustomerID)
+		if err != nil {
+			return err
+		}
+		if row != nil && row.UserID != nil {
+			result.Outcome = "linked"
+			return nil
+		}
+		unused, err := a.Stripe.CustomerIsUnused(ctx, in.CustomerID)
+		switch {
+		case failure.IsNotFound(err):
+			result.Outcome = "deleted"
+			return nil
+		case err != nil:
+			return err
+		case !unused:
+			result.Outcome = "kept"
+			err := tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftOrphanCustomer, in.CustomerID)
+			return err
+		}
+		if err := a.Stripe.DeleteCustomer(ctx, in.CustomerID, operationKey(ctx, "undo", in.CustomerID)); err != nil && !failure.IsNotFound(err) {
+			return err
+		}
+		result.Outcome = "deleted"
+		return tx.Audit(ctx, store.Entry{Action: "customer.undone", Entity: account.CustomerEntity(in.CustomerID), Subject: in.CustomerID})
+	})
+	if err == nil && a.Compensated != nil {
+		a.Compensated("create_customer", result.Outcome)
+	}
+	return result, err
+}
+
+// ExpireCheckouts expires the open checkout sessions of every customer of a user who is being
+// deleted, so that nobody buys for them any more. A session that completes all the same is
+// covered by the deletion policy in each later sync.
+//
+// Idempotent: a session that is not open any more is left alone.
+func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
+	user, err := a.Store.UserByClerkID(ctx, in.ClerkUserID)
+	if err != nil || user == nil || !user.Deleting() {
+		return err
+	}
+	customers, err := a.Store.CustomersOf(ctx, user)
+	if err != nil {
+		return err
+	}
+	for _, c := range customers {
+		if c.DeletedInStripe {
+			continue
+		}
+		sessions, err := a.Stripe.OpenCheckoutSessions(ctx, c.ID)
+		if failure.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, s := range sessions {
+			if err := a.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); err != nil && !failure.IsNotFound(err) {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package activities
+
+import (
+	"context"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
+)
+
+// takenEvents are the events that one read answers, and those that came before Stripe's own
+// reads show what they tell.
+type takenEvents struct {
+	done, early []store.Due
+}
+
+// Stripe does not promise that a read sees an event at once. An event this young that the read
+// does not show yet is worth reading again for, this many times.
+const (
+	freshFor   = time.Minute
+	maxRereads = 3
+)
+
+// take takes the due events that were received before the read began and stores the payment
+// facts in them: facts are in the payload and nowhere else once it is gone.
+func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, number int64, seen shown, now time.Time) (takenEvents, error) {
+	var taken takenEvents
+	due, err := tx.TakeEvents(ctx, account.CustomerEntity(in.CustomerID), number)
+	if err != nil {
+		return taken, err
+	}
+	events := make([]stripeevent.Event, len(due))
+	for i, d := range due {
+		event, err := stripeevent.Parse([]byte(d.Payload))
+		if err != nil {
+			// Intake parsed it; what it holds by now is no reason to stop the others.
+			continue
+		}
+		events[i] = event
+		if payment, ok := event.Payment(); ok {
+			payment.CustomerID = in.CustomerID
+			if err := tx.RecordPayment(ctx, payment, d.EventID, event.Created); err != nil {
+				return taken, err
+			}
+		}
+	}
+	shows := newEvidence(seen, events)
+	for i, d := range due {
+		if in.Reread < maxRereads && now.Sub(d.ReceivedAt) < freshFor && !shows.event(events[i]) {
+			taken.early = append(taken.early, d)
+			continue
+		}
+		taken.done = append(taken.done, d)
+	}
+	return taken, nil
+}
+
+func (t takenEvents) ids() []string { return eventIDs(t.done) }
+
+func (t takenEvents) observe(observe func(string, string, store.EventStatus, time.Time), result RecordResult) {
+	if observe == nil || result.Outcome != OutcomeSynced {
+		return
+	}
+	for _, d := range t.done {
+		observe(d.Source, d.Type, store.EventCompleted, d.ReceivedAt)
+	}
+}
+
+// evidence answers whether a read shows what an event told.
+type evidence struct {
+	customerMissing bool
+	subscriptions   map[string]account.Subscription
+	// told are the values that the due events give a subscription's field.
+	told map[fieldValue]bool
+}
+
+type fieldValue struct{ subscription, field, value string }
+
+func newEvidence(seen shown, events []stripeevent.Event) evidence {
+	e := evidence{customerMissing: seen.customerMissing, subscriptions: map[string]account.Subscription{}, told: map[fieldValue]bool{}}
+	for _, s := range seen.subscriptions {
+		e.subscriptions[s.ID] = s
+	}
+	for _, event := range events {
+		for _, c := range event.Changed() {
+			e.told[fieldValue{c.SubscriptionID, c.Field, c.After}] = true
+		}
+	}
+	return e
+}
+
+// event tells whether the read shows the event. It does not where a created object is absent,
+// or where a field still has the value that the event says it had before, unless another due
+// event says that it has it again.
+func (e evidence) event(event stripeevent.Event) bool {
+	switch created := event.CreatedObject(); event.ObjectKind {
+	case "subscription":
+		if _, ok := e.subscriptions[created]; created != "" && !ok {
+			return false
+		}
+	case "customer":
+		if created != "" && e.customerMissing {
+			return false
+		}
+	}
+	for _, c := range event.Changed() {
+		subscription, ok := e.subscriptions[c.SubscriptionID]
+		if ok && c.Stale(subscription) && !e.told[fieldValue{c.SubscriptionID, c.Field, c.Before}] {
+			return false
+		}
+	}
+	return true
+}

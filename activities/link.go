@@ -1,0 +1,75 @@
+package activities
+
+import (
+	"context"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// link gives a customer that nobody owns to the user whom the committed evidence names: the
+// claims, else, where it is switched on, the one user whose verified primary email it has. It
+// answers whether the customer has an owner afterwards.
+//
+// A user who is being deleted is linked too: the policy has to reach a checkout that completes
+// late, also on a customer that we had never seen.
+func (a *Subscriptions) link(ctx context.Context, customerID string) (linked bool, err error) {
+	err = a.Store.Update(ctx, "link a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		claimant, source, err := a.claimant(ctx, tx, customerID)
+		if err != nil || claimant == "" {
+			linked = false
+			return err
+		}
+		user, customer, err := tx.LockCustomerFor(ctx, claimant, customerID)
+		if err != nil || user == nil {
+			linked = false
+			return err
+		}
+		if customer.UserID != nil {
+			linked = true
+			return nil
+		}
+		// Under the locks: did the evidence change before they were had?
+		again, _, err := a.claimant(ctx, tx, customerID)
+		if err != nil || again != claimant {
+			linked = false
+			return err
+		}
+		linked = true
+		if err := tx.Link(ctx, user, customer, source, 0, nil); err != nil {
+			return err
+		}
+		if err := tx.ResolveDrift(ctx, account.CustomerEntity(customerID), account.DriftOrphanCustomer, ""); err != nil {
+			return err
+		}
+		if user.DeletedAt != nil {
+			// It comes too late to be erased with its user.
+			return tx.EraseCustomer(ctx, customer)
+		}
+		if user.Deleting() {
+			return nil
+		}
+		// The user's own workflow gives the customer their name and email.
+		return tx.Poke(ctx, account.JobSync, account.UserEntity(user.ClerkUserID))
+	})
+	return linked, err
+}
+
+func (a *Subscriptions) claimant(ctx context.Context, tx *store.Tx, customerID string) (clerkUserID, source string, err error) {
+	claims, err := tx.ClaimsOn(ctx, customerID)
+	if err != nil {
+		return "", "", err
+	}
+	clerkUserID, conflict := account.Claimant(claims)
+	if conflict {
+		return "", "", nil
+	}
+	if clerkUserID != "" {
+		return clerkUserID, claims[0].Source, nil
+	}
+	if !a.Policy.LinkByEmail {
+		return "", "", nil
+	}
+	clerkUserID, err = tx.UserByCustomerEmail(ctx, customerID)
+	return clerkUserID, "verified email", err
+}

@@ -1,0 +1,87 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
+)
+
+// Stripe is what the activities ask of Stripe. Its errors are classified failures; it never
+// repeats a request by itself.
+type Stripe interface {
+	// CustomerSubscriptions lists every subscription of any status, or fails as a whole; the
+	// customer is nil where no subscription shows it.
+	CustomerSubscriptions(ctx context.Context, customerID string) ([]account.Subscription, *account.Customer, error)
+	Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error)
+	Customer(ctx context.Context, customerID string) (account.Customer, error)
+	// CreateCustomer tells with replayed that the answer is one stored under the key, which
+	// may be out of date.
+	CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, replayed bool, err error)
+	UpdateCustomer(ctx context.Context, customerID string, email, name *string, idempotencyKey string) (account.Customer, error)
+	DeleteCustomer(ctx context.Context, customerID, idempotencyKey string) error
+	// CustomerIsUnused tells whether no subscription of any status, payment method or open
+	// checkout session hangs on the customer.
+	CustomerIsUnused(ctx context.Context, customerID string) (bool, error)
+	CancelNow(ctx context.Context, subscriptionID, idempotencyKey string) (account.Subscription, error)
+	// SetEnding sets how a subscription ends: by the flag, by a date, or, with none, not at all. from
+	// is how it is set to end now, since Stripe clears a flag and a date differently.
+	SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error)
+	ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey string) error
+	OpenCheckoutSessions(ctx context.Context, customerID string) ([]account.CheckoutSession, error)
+	ExpireCheckoutSession(ctx context.Context, sessionID, idempotencyKey string) error
+	// Product reads a product with all its prices, archived ones too.
+	Product(ctx context.Context, productID string) (account.Product, error)
+	// ChargeCustomer answers the customer of a charge, "" where it has none.
+	ChargeCustomer(ctx context.Context, chargeID string) (customerID string, err error)
+}
+
+// Clerk is what the activities ask of Clerk. Its errors are classified failures.
+type Clerk interface {
+	// User reads a user and what public_metadata holds under "stripe".
+	User(ctx context.Context, clerkUserID string) (user account.User, held json.RawMessage, err error)
+	// SetStripeMetadata merges value into public_metadata under "stripe"; nulls remove.
+	SetStripeMetadata(ctx context.Context, clerkUserID string, value json.RawMessage) error
+}
+
+// EventLister lists Stripe's own record of what happened.
+type EventLister interface {
+	// EventsPage lists events from a moment on, the newest first, behind the one named, and answers the
+	// id that the next page continues behind, "" after the last.
+	EventsPage(ctx context.Context, from time.Time, after string) (events []stripeevent.Listed, next string, err error)
+}
+
+// ChangeLister lists the users of Clerk in the order of their last changes.
+type ChangeLister interface {
+	// ChangedUsersPage lists users from an offset on, those first that were changed last, and answers the
+	// offset of the next page, 0 after the last.
+	ChangedUsersPage(ctx context.Context, offset int) (users []account.ListedUser, next int, err error)
+}
+
+// StripeLists lists everything that an account has, a page at a time, behind the id named; each method
+// answers the id that the next page continues behind, "" after the last.
+type StripeLists interface {
+	// CustomersPage lists the customers that are not deleted.
+	CustomersPage(ctx context.Context, after string) (customers []account.Customer, next string, err error)
+	// SubscriptionsPage lists subscriptions of any status.
+	SubscriptionsPage(ctx context.Context, after string) (subscriptions []account.Subscription, next string, err error)
+	// ProductsPage lists products without their prices.
+	ProductsPage(ctx context.Context, after string) (products []account.Product, next string, err error)
+	PricesPage(ctx context.Context, after string) (prices []account.Price, next string, err error)
+}
+
+// UserList lists everybody at Clerk.
+type UserList interface {
+	// UsersPage lists users from an offset on, and answers the offset of the next page, 0 after the last.
+	UsersPage(ctx context.Context, offset int) (users []account.ListedUser, next int, err error)
+}
+
+// Watchers tells for which customers a workflow is open.
+type Watchers interface {
+	// WatchedPage lists such customers; next is "" after the last page. It may be some seconds behind.
+	WatchedPage(ctx context.Context, after string) (customerIDs []string, next string, err error)
+	// Watched tells whether a workflow is open for a customer now.
+	Watched(ctx context.Context, customerID string) (bool, error)
+}

@@ -1,0 +1,117 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// Projections brings what Clerk holds of a user's subscriptions to what we store. Its activity
+// runs on Clerk's task queue.
+type Projections struct {
+	Store *store.Store
+	Clerk Clerk
+}
+
+// PublishInput names the user.
+type PublishInput struct {
+	ClerkUserID string `json:"clerkUserId"`
+	// Forced is set where Clerk was seen to hold something else than what was published: then
+	// no pass may skip.
+	Forced bool `json:"forced,omitempty"`
+}
+
+// PublishResult says how far the publisher came.
+type PublishResult struct {
+	// Version is the last one written, zero if none was.
+	Version int64 `json:"version,omitempty"`
+	// Missing is set when Clerk does not know the user: drift. Nothing was lost; the sweep
+	// comes back to it.
+	Missing bool `json:"missing,omitempty"`
+	// More is set when the projection changed faster than it could be written.
+	More bool `json:"more,omitempty"`
+}
+
+// passes bounds one activity; a projection that changes faster than that is left to the next.
+const passes = 4
+
+// PublishProjection writes the stored projection to Clerk, again and again until what was
+// written is what is stored.
+//
+// Idempotent: it writes a state. Only the first pass of the first attempt may skip, and only
+// where the versions agree; a retry always writes, since the attempt before may have written
+// something older after somebody else's newer. It records what it wrote, even if that is lower
+// than what is recorded: then the versions differ, and the next pass mends it.
+func (a *Projections) PublishProjection(ctx context.Context, in PublishInput) (result PublishResult, err error) {
+	maySkip := !in.Forced && attempt(ctx) == 1
+	for range passes {
+		user, err := a.Store.UserByClerkID(ctx, in.ClerkUserID)
+		if err != nil || user == nil || user.DeletedAt != nil {
+			return result, err
+		}
+		if maySkip && !user.PublishDue() {
+			return result, nil
+		}
+		maySkip = false
+		version, err := a.write(ctx, user, in.Forced)
+		if failure.IsNotFound(err) {
+			result.Missing, result.More = true, false
+			return result, a.missing(ctx, user)
+		}
+		if err != nil {
+			return result, a.failed(ctx, in.ClerkUserID, err)
+		}
+		result.Version = version
+		if result.More, err = a.Store.Published(ctx, in.ClerkUserID, version, cause(ctx)); err != nil || !result.More {
+			return result, err
+		}
+	}
+	return result, nil
+}
+
+func (a *Projections) write(ctx context.Context, user *store.User, forced bool) (version int64, err error) {
+	projection, err := user.Projection()
+	if err != nil {
+		return 0, err
+	}
+	var held json.RawMessage
+	if forced {
+		// Somebody else wrote there. What they added under our key goes too, and to remove it
+		// one has to know it.
+		if _, held, err = a.Clerk.User(ctx, user.ClerkUserID); err != nil {
+			return 0, err
+		}
+	}
+	patch, err := projection.MergePatch(held)
+	if err != nil {
+		return 0, err
+	}
+	return projection.Version, a.Clerk.SetStripeMetadata(ctx, user.ClerkUserID, patch)
+}
+
+// missing handles a user whom Clerk does not know. For one who is being deleted that is how it
+// should be: there is nothing to publish to any more. For any other it is drift.
+func (a *Projections) missing(ctx context.Context, user *store.User) error {
+	if user.Deleting() {
+		_, err := a.Store.Published(ctx, user.ClerkUserID, user.ProjectionVersion, cause(ctx))
+		return err
+	}
+	if err := a.Store.NoteDrift(ctx, account.UserEntity(user.ClerkUserID), account.DriftUserMissing, user.ClerkUserID); err != nil {
+		return err
+	}
+	if err := a.Store.PublishFailed(ctx, user.ClerkUserID, "Clerk does not know this user"); err != nil {
+		return err
+	}
+	return a.Store.SettleUnpublishable(ctx, user.ClerkUserID)
+}
+
+func (a *Projections) failed(ctx context.Context, clerkUserID string, err error) error {
+	if ctx.Err() == nil {
+		// Shown beside the versions; the failure that counts is the one that is returned.
+		_ = a.Store.PublishFailed(ctx, clerkUserID, string(failure.Of(err))+": "+failure.CodeOf(err))
+	}
+	return err
+}

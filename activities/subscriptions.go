@@ -1,0 +1,467 @@
+package activities
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// Subscriptions brings our copy of a customer's subscriptions to what Stripe says. Its
+// activities run on Stripe's task queue.
+type Subscriptions struct {
+	Store  *store.Store
+	Stripe Stripe
+	Policy SubscriptionPolicy
+	// Observe is told about every event that a sync takes; it may be nil.
+	Observe func(source, eventType string, status store.EventStatus, received time.Time)
+}
+
+// SubscriptionPolicy is what an operator may choose about subscriptions.
+type SubscriptionPolicy struct {
+	Access   account.AccessPolicy
+	Deletion account.DeletionPolicy
+	// LinkByEmail lets a customer that nobody claims be linked to the one user whose verified
+	// primary email it has.
+	LinkByEmail bool
+	// BoundaryDelay is how long after a boundary the customer is read again. It doubles while
+	// Stripe has not acted on a boundary that has passed.
+	BoundaryDelay time.Duration
+	// RereadDelay is how long to wait before reading again what does not show an event yet.
+	RereadDelay time.Duration
+}
+
+// RecordInput names the customer to be read.
+type RecordInput struct {
+	CustomerID string `json:"customerId"`
+	// Reread counts the reads made because the one before did not show an event yet.
+	Reread int `json:"reread,omitempty"`
+	// Overdue counts the reads made for a boundary that Stripe has not acted on yet.
+	Overdue int `json:"overdue,omitempty"`
+	// ForBoundary is set when nothing but a boundary that has passed is the reason to read.
+	ForBoundary bool `json:"forBoundary,omitempty"`
+}
+
+// Outcome is what came of a sync.
+type Outcome string
+
+// The outcomes.
+const (
+	// OutcomeSynced: our copy agrees with what was read.
+	OutcomeSynced Outcome = "synced"
+	// OutcomeWaiting: the customer belongs to nobody yet; its events wait.
+	OutcomeWaiting Outcome = "waiting"
+	// OutcomeMissing: the provider does not know the entity; nothing was changed.
+	OutcomeMissing Outcome = "missing"
+	// OutcomeDeleted: the user is a tombstone; nothing is left to do.
+	OutcomeDeleted Outcome = "deleted"
+)
+
+// RecordResult says what the workflow has to do and to wait for.
+type RecordResult struct {
+	Outcome Outcome `json:"outcome"`
+	// ClerkUserID is the owner, "" while there is none.
+	ClerkUserID string         `json:"clerkUserId,omitempty"`
+	Status      account.Status `json:"status,omitempty"`
+	// Live tells whether some subscription of the customer can still change.
+	Live bool `json:"live,omitempty"`
+	// WakeAt is when to read again if nothing else happens; zero if nothing can.
+	WakeAt  time.Time `json:"wakeAt,omitzero"`
+	Overdue int       `json:"overdue,omitempty"`
+	// RereadAfter is set when Stripe did not show yet what an event told.
+	RereadAfter time.Duration `json:"rereadAfter,omitempty"`
+	PublishDue  bool          `json:"publishDue,omitempty"`
+	// StopDue is set when the owner is being deleted and a subscription would bill them on.
+	StopDue bool `json:"stopDue,omitempty"`
+	// Events is how many events were completed.
+	Events int `json:"events,omitempty"`
+	// Commands are the operations of this customer that have not ended. As a rule their own
+	// requests see to them; here are those too whose request got lost.
+	Commands []string `json:"commands,omitempty"`
+}
+
+// RecordSubscriptions reads a customer once and commits what it shows: rows, history, audit,
+// payment facts and the events that it answers, in one transaction. A customer that no user
+// owns is linked if the evidence names one.
+//
+// Idempotent: it stores a state, not a change. An attempt that wakes up late is dropped by the
+// read fence; events that are completed already are not taken again.
+func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput) (result RecordResult, err error) {
+	defer func() { showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err) }()
+	number, err := a.Store.NextRead(ctx)
+	if err != nil {
+		return result, err
+	}
+	seen, err := a.read(ctx, in.CustomerID)
+	if err != nil {
+		return result, err
+	}
+	result, linked, err := a.commit(ctx, in, number, seen, cause(ctx), nil)
+	if err != nil || linked || seen.customerMissing {
+		return result, err
+	}
+	// The claim is committed. Only now look for the user: a user who appears in this very
+	// moment commits first and then looks for claims, so one of the two finds the other.
+	if linked, err = a.link(ctx, in.CustomerID); err != nil || !linked {
+		return result, err
+	}
+	result, _, err = a.commit(ctx, in, number, seen, cause(ctx), nil)
+	return result, err
+}
+
+// shown is what one read of Stripe showed of a customer.
+type shown struct {
+	customer      account.Customer
+	subscriptions []account.Subscription
+	// missing are stored subscriptions that Stripe answers 404 for.
+	missing         []string
+	customerMissing bool
+}
+
+func (a *Subscriptions) read(ctx context.Context, customerID string) (shown, error) {
+	return readCustomer(ctx, a.Store, a.Stripe, customerID)
+}
+
+// readCustomer asks Stripe once. Only what the answer leaves open costs more: the customer itself where
+// no subscription shows it, and each subscription that we know and that the list left out.
+func readCustomer(ctx context.Context, st *store.Store, stripe Stripe, customerID string) (shown, error) {
+	var seen shown
+	list, customer, err := stripe.CustomerSubscriptions(ctx, customerID)
+	switch {
+	case failure.IsNotFound(err):
+		list = nil
+	case err != nil:
+		return seen, err
+	}
+	seen.subscriptions = list
+	if customer != nil {
+		seen.customer = *customer
+	} else {
+		found, err := stripe.Customer(ctx, customerID)
+		switch {
+		case failure.IsNotFound(err):
+			seen.customerMissing = true
+			return seen, nil
+		case err != nil:
+			return seen, err
+		}
+		seen.customer = found
+	}
+	stored, err := st.SubscriptionsOfCustomer(ctx, customerID)
+	if err != nil {
+		return seen, err
+	}
+	for _, s := range stored {
+		if account.Status(s.Status).Terminal() || slices.ContainsFunc(list, func(l account.Subscription) bool { return l.ID == s.StripeID }) {
+			continue
+		}
+		subscription, err := stripe.Subscription(ctx, s.StripeID)
+		switch {
+		case failure.IsNotFound(err):
+			seen.missing = append(seen.missing, s.StripeID)
+		case err != nil:
+			return seen, err
+		case subscription.CustomerID == customerID:
+			seen.subscriptions = append(seen.subscriptions, subscription)
+		}
+	}
+	return seen, nil
+}
+
+// committed is what a step that is part of a commit finds.
+type committed struct {
+	tx *store.Tx
+	// user is the owner, nil where the customer belongs to nobody.
+	user *store.User
+	// fresh is false where a read with a higher number has been committed, so that the rows of
+	// this one were dropped.
+	fresh bool
+	now   time.Time
+}
+
+// commit stores what was read, under both fences. linked is false when the customer belongs to
+// nobody: then only its evidence, its payment facts and the state of its events are stored. then, if
+// there is one, is the last step of the same transaction.
+func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64, seen shown, why store.Cause,
+	then func(context.Context, committed) error,
+) (result RecordResult, linked bool, err error) {
+	var taken takenEvents
+	err = a.Store.Update(ctx, "record subscriptions", why, func(ctx context.Context, tx *store.Tx) error {
+		result, linked = RecordResult{}, false
+		user, customer, err := tx.LockCustomer(ctx, in.CustomerID)
+		if err != nil {
+			return err
+		}
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		if taken, err = a.take(ctx, tx, in, number, seen, now); err != nil {
+			return err
+		}
+		// The number that is stored already is this very read's, when it commits again because
+		// its customer has just been linked.
+		c := committed{tx: tx, user: user, fresh: number >= customer.ReadSeq, now: now}
+		if seen.customerMissing {
+			if err := a.commitMissing(ctx, tx, in, user, taken, &result); err != nil {
+				return err
+			}
+			return last(ctx, then, c)
+		}
+		if err := tx.ResolveDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftCustomerMissing, ""); err != nil {
+			return err
+		}
+		if c.fresh {
+			if err := tx.SetCustomer(ctx, customer, seen.customer, number, user == nil || !user.Deleting()); err != nil {
+				return err
+			}
+			claims := account.ReadClaims(seen.customer, seen.subscriptions)
+			if err := tx.SetClaims(ctx, in.CustomerID, claims); err != nil {
+				return err
+			}
+			if user != nil {
+				if err := noteOtherClaims(ctx, tx, user, in.CustomerID, claims); err != nil {
+					return err
+				}
+				if err := a.commitRows(ctx, tx, user, seen, number, now, taken.ids()); err != nil {
+					return err
+				}
+			}
+		}
+		if user == nil {
+			result.Outcome = OutcomeWaiting
+			if err := a.commitWaiting(ctx, tx, in.CustomerID, seen.customer.Deleted, taken, &result); err != nil {
+				return err
+			}
+			return last(ctx, then, c)
+		}
+		linked = true
+		if err := a.commitLinked(ctx, tx, in, user, taken, now, &result); err != nil {
+			return err
+		}
+		return last(ctx, then, c)
+	})
+	if err == nil && (linked || seen.customerMissing) {
+		taken.observe(a.Observe, result)
+	}
+	return result, linked, err
+}
+
+func last(ctx context.Context, then func(context.Context, committed) error, c committed) error {
+	if then == nil {
+		return nil
+	}
+	return then(ctx, c)
+}
+
+func (a *Subscriptions) commitRows(ctx context.Context, tx *store.Tx, user *store.User, seen shown, number int64, now time.Time, eventIDs []string) error {
+	stored, err := tx.SubscriptionsOfCustomer(ctx, seen.customer.ID)
+	if err != nil {
+		return err
+	}
+	var prices []string
+	for _, s := range seen.subscriptions {
+		for _, item := range s.Items {
+			prices = append(prices, item.PriceID)
+		}
+	}
+	plans, err := tx.PlansOf(ctx, prices)
+	if err != nil {
+		return err
+	}
+	for _, s := range seen.subscriptions {
+		if _, err := tx.SetSubscription(ctx, user, stored, s, plans, number, eventIDs); err != nil {
+			return err
+		}
+		if err := notePrices(ctx, tx, s, plans); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(stored, func(row store.Subscription) bool { return row.StripeID == s.ID && row.Missing }) {
+			if err := tx.ResolveDrift(ctx, account.CustomerEntity(seen.customer.ID), account.DriftSubscriptionMissing, s.ID); err != nil {
+				return err
+			}
+		}
+	}
+	for _, id := range seen.missing {
+		if err := tx.NoteMissing(ctx, id); err != nil {
+			return err
+		}
+		if err := tx.NoteDrift(ctx, account.CustomerEntity(seen.customer.ID), account.DriftSubscriptionMissing, id); err != nil {
+			return err
+		}
+	}
+	_, err = tx.Reproject(ctx, user, a.Policy.Access, now, eventIDs)
+	return err
+}
+
+// notePrices makes a subscription whose prices are all unknown loud, and has its products read:
+// if Stripe knows the price, the catalogue will, and that pokes this customer again.
+func notePrices(ctx context.Context, tx *store.Tx, s account.Subscription, plans map[string]store.Plan) error {
+	entity := account.CustomerEntity(s.CustomerID)
+	known := slices.ContainsFunc(s.Items, func(i account.Item) bool { _, known := plans[i.PriceID]; return known })
+	if known || s.Status.Terminal() {
+		// The price of what has ended gives nobody anything any more.
+		return tx.ResolveDrift(ctx, entity, account.DriftUnknownPrice, s.ID)
+	}
+	if len(s.Items) == 0 {
+		return nil
+	}
+	if err := tx.NoteDrift(ctx, entity, account.DriftUnknownPrice, s.ID); err != nil {
+		return err
+	}
+	var products []account.Entity
+	for _, item := range s.Items {
+		if account.ValidProductID(item.ProductID) {
+			products = append(products, account.ProductEntity(item.ProductID))
+		}
+	}
+	return tx.Poke(ctx, account.JobSync, products...)
+}
+
+// noteOtherClaims makes evidence for another user than the owner loud. The stored link stays.
+func noteOtherClaims(ctx context.Context, tx *store.Tx, owner *store.User, customerID string, claims []account.Claim) error {
+	entity := account.CustomerEntity(customerID)
+	if slices.ContainsFunc(claims, func(c account.Claim) bool { return c.ClerkUserID != owner.ClerkUserID }) {
+		err := tx.NoteDrift(ctx, entity, account.DriftConflictingClaims, customerID)
+		return err
+	}
+	return tx.ResolveDrift(ctx, entity, account.DriftConflictingClaims, "")
+}
+
+// commitLinked ends the events that this read answers and says what is left to do, from the
+// rows as they stand, whoever wrote them.
+func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in RecordInput, user *store.User, taken takenEvents, now time.Time, result *RecordResult) error {
+	if err := tx.CompleteEvents(ctx, taken.done, user.Deleting()); err != nil {
+		return err
+	}
+	stored, err := tx.SubscriptionsOfCustomer(ctx, in.CustomerID)
+	if err != nil {
+		return err
+	}
+	result.Outcome = OutcomeSynced
+	result.ClerkUserID = user.ClerkUserID
+	result.PublishDue = user.PublishDue()
+	result.Events = len(taken.done)
+	if len(taken.early) > 0 {
+		result.RereadAfter = a.Policy.RereadDelay
+	}
+	held := make([]account.Held, len(stored))
+	for i, s := range stored {
+		held[i] = s.Held()
+	}
+	if lead, ok := account.Leading(held, a.Policy.Access, now); ok {
+		result.Status = lead.Status
+	}
+	for _, h := range held {
+		result.Live = result.Live || !h.Status.Terminal()
+		if user.Deleting() && a.Policy.Deletion.Stop(h.Subscription) != account.StopNothing {
+			result.StopDue = true
+		}
+	}
+	result.WakeAt, result.Overdue = a.Policy.wake(held, now, in)
+	if result.Commands, err = tx.UnsettledOperations(ctx, account.CustomerEntity(in.CustomerID)); err != nil {
+		return err
+	}
+	if user.Deleting() && user.DeletedAt == nil && !result.StopDue {
+		// The user's own workflow waits for every customer to be settled.
+		return tx.Poke(ctx, account.JobOffboard, account.UserEntity(user.ClerkUserID))
+	}
+	return nil
+}
+
+// longestOverdue is the slowest that a boundary which Stripe does not act on is looked at.
+const longestOverdue = 6 * time.Hour
+
+// wake says when to look again: a little after the next boundary of any subscription; and where
+// one has passed and Stripe has not acted on it, ever more slowly. Only the looks that such a
+// boundary was the reason for slow the next one down: a busy customer is not looked at less.
+func (p SubscriptionPolicy) wake(held []account.Held, now time.Time, in RecordInput) (at time.Time, overdue int) {
+	passed := false
+	consider := func(look time.Time) {
+		if at.IsZero() || look.Before(at) {
+			at = look
+		}
+	}
+	for _, h := range held {
+		for _, boundary := range p.Access.Boundaries(h.Subscription, now) {
+			if look := boundary.Add(p.BoundaryDelay); look.After(now) {
+				consider(look)
+			} else {
+				passed = true
+			}
+		}
+	}
+	if passed {
+		pause := longestOverdue
+		if in.Overdue < 20 {
+			pause = min(pause, p.BoundaryDelay<<in.Overdue)
+		}
+		consider(now.Add(pause))
+		overdue = in.Overdue
+		if in.ForBoundary {
+			overdue++
+		}
+	}
+	return at.UTC(), overdue
+}
+
+// commitWaiting leaves the events of a customer that nobody owns to wait, unless it is deleted and
+// nothing says whose it was: an event that would, such as that of a checkout, starts anew. A user whom a claim
+// names and we do not know is asked for: their own sign-up event may have been lost.
+func (a *Subscriptions) commitWaiting(ctx context.Context, tx *store.Tx, customerID string, deleted bool, taken takenEvents, result *RecordResult) error {
+	claims, err := tx.ClaimsOn(ctx, customerID)
+	if err != nil {
+		return err
+	}
+	reason := store.WaitingNoUser + "nobody owns this customer yet"
+	claimant, conflict := account.Claimant(claims)
+	switch {
+	case conflict:
+		reason = store.WaitingNoUser + "claims name different users"
+		if err := tx.NoteDrift(ctx, account.CustomerEntity(customerID), account.DriftConflictingClaims, customerID); err != nil {
+			return err
+		}
+	case claimant != "":
+		known, err := tx.UserExists(ctx, claimant)
+		if err != nil {
+			return err
+		}
+		if !known {
+			reason = store.WaitingNoUser + "the claimed one is not known yet"
+			if err := tx.Poke(ctx, account.JobSync, account.UserEntity(claimant)); err != nil {
+				return err
+			}
+		}
+	}
+	if len(taken.early) > 0 {
+		result.RereadAfter = a.Policy.RereadDelay
+	}
+	if deleted && len(claims) == 0 {
+		// Nobody will write on it any more whose it was, and nobody has to look after it.
+		if err := tx.ResolveDrift(ctx, account.CustomerEntity(customerID), account.DriftOrphanCustomer, ""); err != nil {
+			return err
+		}
+		return tx.IgnoreEvents(ctx, taken.done, "no user: the customer was deleted")
+	}
+	return tx.HoldEvents(ctx, taken.done, store.EventWaiting, reason)
+}
+
+// commitMissing handles a customer that Stripe does not know: drift. Nothing is changed, least
+// of all anyone's access.
+func (a *Subscriptions) commitMissing(ctx context.Context, tx *store.Tx, in RecordInput, user *store.User, taken takenEvents, result *RecordResult) error {
+	result.Outcome = OutcomeMissing
+	if user != nil {
+		result.ClerkUserID, result.PublishDue = user.ClerkUserID, user.PublishDue()
+	}
+	if len(taken.early) > 0 {
+		result.RereadAfter = a.Policy.RereadDelay
+		return nil
+	}
+	if err := tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftCustomerMissing, in.CustomerID); err != nil {
+		return err
+	}
+	return tx.HoldEvents(ctx, taken.done, store.EventWaiting, "Stripe does not know this customer")
+}

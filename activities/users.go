@@ -1,0 +1,307 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// Users brings our copy of a user to what Clerk says, and forgets users who are deleted.
+type Users struct {
+	Store  *store.Store
+	Clerk  Clerk
+	Access account.AccessPolicy
+	// Deletion is the policy that every customer of a deleted user has to comply with before
+	// the user's data is erased.
+	Deletion account.DeletionPolicy
+	// LinkByEmail makes a user with a verified email look for customers that nobody claims.
+	LinkByEmail bool
+}
+
+// UserInput names a user.
+type UserInput struct {
+	ClerkUserID string `json:"clerkUserId"`
+}
+
+// UserResult says what the workflow has to do next.
+type UserResult struct {
+	Outcome Outcome `json:"outcome"`
+	// Deleting is set once the user's deletion was asked for.
+	Deleting bool `json:"deleting,omitempty"`
+	// CustomerDue is set when the user has no customer yet, or one that was not given their
+	// latest name or email.
+	CustomerDue bool `json:"customerDue,omitempty"`
+	// Onboarded tells whether the user has a customer.
+	Onboarded  bool `json:"onboarded,omitempty"`
+	PublishDue bool `json:"publishDue,omitempty"`
+	// PublishForced is set when Clerk holds something else than what was published last: a
+	// write that came late, or somebody's replacing update. Such a publish may not skip.
+	PublishForced bool `json:"publishForced,omitempty"`
+	// Claimed is set when customers that name this user were poked to be linked.
+	Claimed bool `json:"claimed,omitempty"`
+}
+
+// SyncUser reads a user at Clerk and commits name and email, and tells where what Clerk's
+// metadata holds differs from our projection. A signed user.deleted among the due events sets
+// the deletion mark instead, without asking Clerk: a mere 404 never does.
+//
+// Idempotent: it stores a state under the read fence. It never clears what was published.
+func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, err error) {
+	entity := account.UserEntity(in.ClerkUserID)
+	defer func() { showFailing(ctx, a.Store, entity, err) }()
+	number, err := a.Store.NextRead(ctx)
+	if err != nil {
+		return result, err
+	}
+	deleted, err := a.Store.HasDue(ctx, entity, "user.deleted", number)
+	if err != nil {
+		return result, err
+	}
+	if deleted {
+		if result, err = a.requestDeletion(ctx, in, number); err != nil {
+			return result, err
+		}
+		_, err = a.pokeClaimed(ctx, account.User{ID: in.ClerkUserID})
+		return result, err
+	}
+	// The stored projection is read before Clerk is asked: a publish that commits in between
+	// makes them differ for no reason, which costs a write; the other order would hide one.
+	before, err := a.Store.UserByClerkID(ctx, in.ClerkUserID)
+	if err != nil {
+		return result, err
+	}
+	if before != nil && before.Deleting() {
+		return a.commitDeleted(ctx, in, number, before)
+	}
+	user, held, err := a.Clerk.User(ctx, in.ClerkUserID)
+	if failure.IsNotFound(err) {
+		return a.commitMissing(ctx, in, number, before)
+	}
+	if err != nil {
+		return result, err
+	}
+	if result, err = a.commit(ctx, in, number, before, user, held); err != nil || result.Deleting {
+		return result, err
+	}
+	result.Claimed, err = a.pokeClaimed(ctx, user)
+	return result, err
+}
+
+func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *store.User, user account.User, held json.RawMessage) (result UserResult, err error) {
+	err = a.Store.Update(ctx, "record a user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		result = UserResult{Outcome: OutcomeSynced}
+		row, created, err := tx.EnsureUser(ctx, in.ClerkUserID)
+		if err != nil {
+			return err
+		}
+		due, err := tx.TakeEvents(ctx, account.UserEntity(in.ClerkUserID), number)
+		if err != nil {
+			return err
+		}
+		if err := tx.CompleteEvents(ctx, due, row.Deleting()); err != nil {
+			return err
+		}
+		if row.Deleting() {
+			result.Deleting = true
+			return nil
+		}
+		if created {
+			if err := tx.Audit(ctx, store.Entry{Action: "user.created", User: row, Entity: account.UserEntity(in.ClerkUserID),
+				Subject: in.ClerkUserID, EventIDs: eventIDs(due)}); err != nil {
+				return err
+			}
+		}
+		if number > row.ReadSeq {
+			if _, err := tx.SetProfile(ctx, row, user, number, eventIDs(due)); err != nil {
+				return err
+			}
+		}
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Reproject(ctx, row, a.Access, now, eventIDs(due)); err != nil {
+			return err
+		}
+		if err := tx.ResolveDrift(ctx, account.UserEntity(in.ClerkUserID), account.DriftUserMissing, ""); err != nil {
+			return err
+		}
+		return a.judge(ctx, tx, row, before, held, &result)
+	})
+	return result, err
+}
+
+// judge says what is left to do for a user whose profile is stored.
+func (a *Users) judge(ctx context.Context, tx *store.Tx, row, before *store.User, held json.RawMessage, result *UserResult) error {
+	customers, err := tx.CustomersOf(ctx, row)
+	if err != nil {
+		return err
+	}
+	for _, c := range customers {
+		if c.DeletedInStripe {
+			continue
+		}
+		result.Onboarded = true
+		if c.ProfileVersion < row.ProfileVersion {
+			result.CustomerDue = true
+		}
+	}
+	result.CustomerDue = result.CustomerDue || !result.Onboarded
+	result.PublishDue = row.PublishDue()
+	if before == nil || before.ProjectionVersion == 0 {
+		return nil // never published: the ordinary publish writes in any case
+	}
+	projection, err := before.Projection()
+	if err != nil {
+		return err
+	}
+	result.PublishForced = !projection.Equals(held)
+	return nil
+}
+
+// pokeClaimed looks for customers that name this user, now that the user is committed, and has
+// them looked at. It looks for claims, not for waiting events: those may have been given up.
+func (a *Users) pokeClaimed(ctx context.Context, user account.User) (bool, error) {
+	customers, err := a.Store.UnlinkedClaimed(ctx, user.ID)
+	if err != nil {
+		return false, err
+	}
+	if a.LinkByEmail && user.EmailVerified {
+		byEmail, err := a.Store.UnlinkedByEmail(ctx, user.Email)
+		if err != nil {
+			return false, err
+		}
+		customers = append(customers, byEmail...)
+	}
+	var entities []account.Entity
+	for _, id := range customers {
+		entities = append(entities, account.CustomerEntity(id))
+	}
+	if len(entities) == 0 {
+		return false, nil
+	}
+	return true, a.Store.Poke(ctx, account.JobSync, entities...)
+}
+
+// commitMissing handles a user whom Clerk does not know, though nobody told us of a deletion:
+// drift. Rows and access stay as they are, and the events wait.
+func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64, before *store.User) (UserResult, error) {
+	result := UserResult{Outcome: OutcomeMissing}
+	entity := account.UserEntity(in.ClerkUserID)
+	err := a.Store.Update(ctx, "record a missing user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		due, err := tx.TakeEvents(ctx, entity, number)
+		if err != nil {
+			return err
+		}
+		if before != nil {
+			if err := tx.NoteDrift(ctx, entity, account.DriftUserMissing, in.ClerkUserID); err != nil {
+				return err
+			}
+		}
+		return tx.HoldEvents(ctx, due, store.EventWaiting, "Clerk does not know this user")
+	})
+	return result, err
+}
+
+// requestDeletion commits the deletion mark, which has every customer of the user looked at.
+func (a *Users) requestDeletion(ctx context.Context, in UserInput, number int64) (UserResult, error) {
+	result := UserResult{Outcome: OutcomeSynced, Deleting: true}
+	err := a.Store.Update(ctx, "mark a user's deletion", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		row, _, err := tx.EnsureUser(ctx, in.ClerkUserID)
+		if err != nil {
+			return err
+		}
+		due, err := tx.TakeEvents(ctx, account.UserEntity(in.ClerkUserID), number)
+		if err != nil {
+			return err
+		}
+		if err := tx.RequestDeletion(ctx, row, eventIDs(due)); err != nil {
+			return err
+		}
+		// If Clerk did not know them before, this is why.
+		if err := tx.ResolveDrift(ctx, account.UserEntity(in.ClerkUserID), account.DriftUserMissing, ""); err != nil {
+			return err
+		}
+		return tx.CompleteEvents(ctx, due, true)
+	})
+	return result, err
+}
+
+// commitDeleted ends events that came for a user who is being deleted or is. They undo nothing,
+// and Clerk is not asked: whatever it says, no personal data is stored any more.
+func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, before *store.User) (UserResult, error) {
+	result := UserResult{Outcome: OutcomeSynced, Deleting: true}
+	if before.DeletedAt != nil {
+		result.Outcome = OutcomeDeleted
+	}
+	err := a.Store.Update(ctx, "record a deleted user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		due, err := tx.TakeEvents(ctx, account.UserEntity(in.ClerkUserID), number)
+		if err != nil {
+			return err
+		}
+		return tx.CompleteEvents(ctx, due, true)
+	})
+	return result, err
+}
+
+// EraseResult tells whether a deleted user's data is gone.
+type EraseResult struct {
+	Erased bool `json:"erased"`
+	// Unsettled counts the customers whose billing Stripe has not confirmed to be stopped yet.
+	Unsettled int `json:"unsettled,omitempty"`
+}
+
+// EraseUser erases a deleted user's personal data, once every customer of theirs was read after
+// the deletion mark and complies with the policy. Until then it changes nothing. It runs on the
+// database's task queue.
+//
+// Idempotent: what is erased stays erased, and the mark and the links stay.
+func (a *Users) EraseUser(ctx context.Context, in UserInput) (result EraseResult, err error) {
+	err = a.Store.Update(ctx, "erase a user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		result = EraseResult{}
+		user, err := tx.LockUser(ctx, in.ClerkUserID)
+		if err != nil || user == nil || !user.Deleting() {
+			return err
+		}
+		if user.DeletedAt != nil {
+			result.Erased = true
+			return nil
+		}
+		customers, err := tx.CustomersOf(ctx, user)
+		if err != nil {
+			return err
+		}
+		subscriptions, err := tx.SubscriptionsOfUser(ctx, user)
+		if err != nil {
+			return err
+		}
+		unsettled := map[string]bool{}
+		for _, c := range customers {
+			if user.DeletionSeq == nil || c.ReadSeq <= *user.DeletionSeq {
+				unsettled[c.ID] = true
+			}
+		}
+		for _, s := range subscriptions {
+			if a.Deletion.Stop(s.Held().Subscription) != account.StopNothing {
+				unsettled[s.CustomerID] = true
+			}
+		}
+		if result.Unsettled = len(unsettled); result.Unsettled > 0 {
+			return nil
+		}
+		result.Erased = true
+		return tx.Erase(ctx, user)
+	})
+	return result, err
+}
+
+func eventIDs(due []store.Due) []string {
+	ids := make([]string, len(due))
+	for i, d := range due {
+		ids[i] = d.EventID
+	}
+	return ids
+}

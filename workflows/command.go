@@ -1,0 +1,163 @@
+package workflows
+
+import (
+	"errors"
+	"regexp"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+)
+
+// UpdateCommand asks a customer's workflow to do what an operation says, and answers when that has
+// ended or the caller's patience has. Its update id is the operation's id, so that asking again, in the
+// same run, joins the first.
+const UpdateCommand = "command"
+
+// CommandRequest names an operation, which stands in the database with all that is asked for.
+type CommandRequest struct {
+	OperationID string `json:"operationId"`
+	// ExpiresAt is when the operation may not be begun any more.
+	ExpiresAt time.Time `json:"expiresAt"`
+	// Wait is the caller's patience. What is not done by then is done all the same.
+	Wait time.Duration `json:"wait"`
+}
+
+// CommandAnswer says how far the operation is; what came of it stands in its row.
+type CommandAnswer struct {
+	Settled bool `json:"settled"`
+}
+
+// longestWait bounds how long an update may keep a run from continuing as new.
+const longestWait = 2 * time.Minute
+
+var operationID = regexp.MustCompile(`^op_[a-z0-9]{20,40}$`)
+
+// validateCommand looks at form and expiry only: whether the state allows a command is decided when
+// it is known, and with it.
+func validateCommand(ctx workflow.Context, in CommandRequest) error {
+	switch {
+	case !operationID.MatchString(in.OperationID):
+		return errors.New("not the id of an operation")
+	case in.Wait <= 0 || in.Wait > longestWait:
+		return errors.New("not a time to wait")
+	case !workflow.Now(ctx).Before(in.ExpiresAt):
+		return errors.New("the operation has expired")
+	default:
+		return nil
+	}
+}
+
+// command is an operation that this run sees to. It goes on for as long as it takes, whoever waits
+// for it: until Stripe has confirmed, by asking again; after that, until Clerk has it, or until it is
+// taken back because Clerk refuses for good.
+type command struct {
+	id string
+	// recorded is set while Stripe and our rows have it and only Clerk is left.
+	recorded bool
+	ended    bool
+}
+
+// onCommand answers an update.
+func (l *lifecycle) onCommand(ctx workflow.Context, in CommandRequest) (CommandAnswer, error) {
+	c := l.command(in.OperationID)
+	ended, err := workflow.AwaitWithTimeout(ctx, in.Wait, func() bool { return c.ended })
+	return CommandAnswer{Settled: ended}, err
+}
+
+// command sees to an operation, unless that is under way.
+func (l *lifecycle) command(id string) *command {
+	if i := slices.IndexFunc(l.commands, func(c *command) bool { return c.id == id }); i >= 0 {
+		return l.commands[i]
+	}
+	c := &command{id: id}
+	l.commands = append(l.commands, c)
+	l.spawn(func(ctx workflow.Context) {
+		l.execute(ctx, c)
+		c.ended = true
+		l.commands = slices.DeleteFunc(l.commands, func(other *command) bool { return other == c })
+	})
+	return c
+}
+
+// execute does what an operation asks for. A failure here is one that no attempt can mend; the
+// operation's row says what became of it, and the sweep comes back to one that has not ended.
+func (l *lifecycle) execute(ctx workflow.Context, c *command) {
+	result, err := l.act(ctx, l.set.commands.ApplyCommand, c)
+	if err != nil || !result.Recorded {
+		return
+	}
+	c.recorded = true
+	for {
+		ticket := l.publisher.ask(ctx, result.ClerkUserID, false)
+		if workflow.Await(ctx, func() bool { return l.publisher.done(ticket) }) != nil || !l.publisher.failed {
+			return // cancelled; or Clerk has it, and its row is settled with that
+		}
+		if !result.Reversible {
+			return // it can only go forward, and the sweep sees to that
+		}
+		// What was done last is taken back first: each undo finds things as its own step left them.
+		if workflow.Await(ctx, func() bool { return l.last() == c }) != nil {
+			return
+		}
+		undone, err := l.act(ctx, l.set.commands.UndoCommand, c)
+		if err != nil {
+			return
+		}
+		c.recorded = undone.Recorded
+		if !c.recorded {
+			return // undone, or somebody else's by now; what is to be published is asked for already
+		}
+		if result = undone; !result.Reversible {
+			return
+		}
+	}
+}
+
+// last is the command that was recorded last, of those whose end is open.
+func (l *lifecycle) last() *command {
+	for _, c := range slices.Backward(l.commands) {
+		if c.recorded {
+			return c
+		}
+	}
+	return nil
+}
+
+// act runs one step of a command while nothing else may happen to the customer, and takes over what
+// the step saw. The mutex is released before Clerk is waited for.
+func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activities.CommandResult, error) {
+	var result activities.CommandResult
+	if err := l.mutex.Lock(ctx); err != nil {
+		return result, err
+	}
+	defer l.mutex.Unlock()
+	in := activities.CommandInput{OperationID: c.id, CustomerID: l.in.CustomerID, Overdue: l.overdue}
+	if err := workflow.ExecuteActivity(urgently(onStripe(ctx)), activity, in).Get(ctx, &result); err != nil {
+		if ctx.Err() == nil {
+			workflow.GetLogger(ctx).Error("a command failed", "customer", l.in.CustomerID, "operation", c.id, "error", err)
+		}
+		return result, err
+	}
+	if result.Looked {
+		l.adopt(ctx, result.Record)
+		l.showFailure(ctx)
+		if result.Record.StopDue {
+			l.due = true // the deletion policy has something to stop
+		}
+		if result.Record.PublishDue {
+			l.publisher.ask(ctx, result.Record.ClerkUserID, false)
+		}
+	}
+	return result, nil
+}
+
+// urgently puts an activity before others where the server knows priorities, and has it begun again
+// soon if its worker dies: a person is waiting.
+func urgently(ctx workflow.Context) workflow.Context {
+	ctx = workflow.WithPriority(ctx, temporal.Priority{PriorityKey: 1})
+	return workflow.WithHeartbeatTimeout(ctx, 12*time.Second)
+}

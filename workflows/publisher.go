@@ -1,0 +1,76 @@
+package workflows
+
+import (
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+)
+
+// publisher brings Clerk to the stored projection beside everything else, so that an outage of
+// Clerk never holds up what is recorded. At most one publish is outstanding; one that is asked
+// for meanwhile runs after it, since the outstanding one may have read the projection already.
+type publisher struct {
+	running bool
+	// queued is set when a pass is to begin: it does what was asked for until then.
+	queued bool
+	forced bool
+	// begun and ended count the passes.
+	begun, ended int
+	// failed is set when the last publish ended in a permanent failure. The versions still
+	// differ, so the sweep comes back to it.
+	failed bool
+}
+
+// ask has the user's projection published, and answers the pass that does it: one that begins after
+// this. forced is for where Clerk was seen to hold something else than what was published: such a
+// publish may not skip.
+func (p *publisher) ask(ctx workflow.Context, clerkUserID string, forced bool) (pass int) {
+	if clerkUserID == "" {
+		return p.ended
+	}
+	p.forced = p.forced || forced
+	p.queued = true
+	if !p.running {
+		p.running = true
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			for p.queued {
+				p.queued = false
+				p.publish(ctx, clerkUserID)
+			}
+			p.running = false
+		})
+	}
+	return p.begun + 1
+}
+
+// done tells whether a pass has ended.
+func (p *publisher) done(pass int) bool { return p.ended >= pass }
+
+func (p *publisher) publish(ctx workflow.Context, clerkUserID string) {
+	var set activitySet
+	in := activities.PublishInput{ClerkUserID: clerkUserID, Forced: p.forced}
+	p.forced = false
+	p.begun++
+	defer func() { p.ended = p.begun }()
+	var result activities.PublishResult
+	err := workflow.ExecuteActivity(onClerk(ctx), set.projections.PublishProjection, in).Get(ctx, &result)
+	p.failed = err != nil
+	if err != nil {
+		workflow.GetLogger(ctx).Warn("publish gave up; the sweep comes back to it", "error", err)
+		return
+	}
+	p.queued = p.queued || result.More
+}
+
+// pending is what a run that continues as new hands to the next: whether a publish has not been
+// seen to end. The next run's is forced, as every further attempt of an activity is: the
+// outstanding one may have been, and it may have written something old after somebody's newer.
+func (p *publisher) pending() PublishPending {
+	return PublishPending{Due: p.running, Forced: p.running}
+}
+
+// PublishPending is a publish that is carried over continue-as-new.
+type PublishPending struct {
+	Due    bool `json:"due,omitempty"`
+	Forced bool `json:"forced,omitempty"`
+}

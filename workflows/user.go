@@ -1,0 +1,294 @@
+package workflows
+
+import (
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
+
+// UserWorkflowInput names the user and carries what a run hands to the next.
+type UserWorkflowInput struct {
+	ClerkUserID string `json:"clerkUserId"`
+	// Publish is set by continue-as-new and by nobody else.
+	Publish PublishPending `json:"publish,omitzero"`
+	// ContinueAfter makes a run continue as new after so many looks; zero leaves it to the
+	// server. For tests.
+	ContinueAfter int `json:"continueAfter,omitempty"`
+}
+
+// UserState is what the state query answers.
+type UserState struct {
+	ClerkUserID string             `json:"clerkUserId"`
+	Doing       string             `json:"doing"`
+	Outcome     activities.Outcome `json:"outcome,omitempty"`
+	CustomerID  string             `json:"customerId,omitempty"`
+	Deleting    bool               `json:"deleting"`
+	Unsettled   int                `json:"unsettled,omitempty"`
+	Publishing  bool               `json:"publishing"`
+	Looks       int                `json:"looks"`
+	LastFailure string             `json:"lastFailure,omitempty"`
+}
+
+// UserOnboarding brings a new user to a customer at Stripe and the projection at Clerk. What it
+// made and could not link it undoes.
+func UserOnboarding(ctx workflow.Context, in UserWorkflowInput) error {
+	return runUser(ctx, account.JobOnboard, in)
+}
+
+// UserProfileSync brings our copy, the customers at Stripe and the metadata at Clerk to what
+// Clerk says of a user.
+func UserProfileSync(ctx workflow.Context, in UserWorkflowInput) error {
+	return runUser(ctx, account.JobSync, in)
+}
+
+// UserOffboarding stops the billing of a deleted user as configured and then erases their
+// personal data.
+func UserOffboarding(ctx workflow.Context, in UserWorkflowInput) error {
+	return runUser(ctx, account.JobOffboard, in)
+}
+
+// UserWorkflowID is the id of a user's workflow, whatever it is doing.
+func UserWorkflowID(clerkUserID string) string { return string(account.UserEntity(clerkUserID)) }
+
+// runUser is the one entity behind the three workflow types. A poke does not look at the type
+// of the run that it finds, so a run that meets a higher job drains and continues as new as
+// that: deleted wins over created wins over updated.
+func runUser(ctx workflow.Context, job account.Job, in UserWorkflowInput) error {
+	u, err := newUserRun(ctx, job, in)
+	if err != nil {
+		return err
+	}
+	for {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err() // a cancelled run says so, whatever it was doing
+		case u.settled():
+			return nil
+		case u.full(ctx):
+			// Before what is due: the next run begins by looking anyway.
+			return u.continueAs(ctx, u.job)
+		case u.due || u.pokes.waiting() || u.alarm.fired:
+			if next := u.look(ctx); next > u.job {
+				return u.continueAs(ctx, next)
+			}
+		default:
+			// Until something happens: a poke, a publish that ends, the next try to erase.
+			if err := workflow.Await(ctx, func() bool {
+				return u.pokes.waiting() || u.alarm.fired || u.settled() || u.full(ctx)
+			}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+type userRun struct {
+	in        UserWorkflowInput
+	job       account.Job
+	state     UserState
+	pokes     pokes
+	alarm     alarm
+	publisher publisher
+	set       activitySet
+	due       bool
+	// offboarding is set while customers of a deleted user have to be settled.
+	offboarding bool
+	expired     bool
+	tries       int
+}
+
+func newUserRun(ctx workflow.Context, job account.Job, in UserWorkflowInput) (*userRun, error) {
+	u := &userRun{in: in, job: job, pokes: receivePokes(ctx), due: true, state: UserState{ClerkUserID: in.ClerkUserID}}
+	if err := workflow.SetQueryHandler(ctx, QueryState, func() (UserState, error) {
+		u.state.Publishing = u.publisher.running
+		return u.state, nil
+	}); err != nil {
+		return nil, fmt.Errorf("setting the state query: %w", err)
+	}
+	if in.Publish.Due {
+		u.publisher.ask(ctx, in.ClerkUserID, in.Publish.Forced)
+	}
+	return u, nil
+}
+
+// look reads the user once and does what follows from it. It answers the job that the user's
+// state calls for.
+func (u *userRun) look(ctx workflow.Context) account.Job {
+	u.pokes.drain()
+	u.due = false
+	u.alarm.set(ctx, time.Time{})
+	u.state.Looks++
+	u.doing(ctx, "reading the user")
+	var result activities.UserResult
+	err := workflow.ExecuteActivity(onClerk(ctx), u.set.users.SyncUser, activities.UserInput{ClerkUserID: u.in.ClerkUserID}).Get(ctx, &result)
+	if err != nil {
+		u.fail(ctx, "reading the user", err)
+		if u.offboarding {
+			u.eraseLater(ctx)
+		}
+		return u.job
+	}
+	u.state.Outcome, u.state.Deleting, u.state.LastFailure = result.Outcome, result.Deleting, ""
+	job := u.jobOf(result)
+	switch {
+	case job > u.job:
+		return job
+	case result.Outcome == activities.OutcomeDeleted, result.Outcome == activities.OutcomeMissing:
+		u.offboarding = false
+		u.doing(ctx, "done")
+		return u.job
+	case result.Deleting:
+		u.offboard(ctx)
+		return u.job
+	case result.CustomerDue:
+		result.PublishDue = u.ensureCustomer(ctx) || result.PublishDue
+	}
+	if result.PublishDue || result.PublishForced {
+		u.publisher.ask(ctx, u.in.ClerkUserID, result.PublishForced)
+	}
+	u.doing(ctx, "done")
+	return u.job
+}
+
+func (u *userRun) jobOf(result activities.UserResult) account.Job {
+	switch {
+	case result.Deleting && result.Outcome != activities.OutcomeDeleted:
+		return account.JobOffboard
+	case result.Outcome == activities.OutcomeSynced && !result.Deleting && !result.Onboarded:
+		return account.JobOnboard
+	default:
+		return account.JobSync
+	}
+}
+
+// ensureCustomer gives the user a customer, or their customers the user's name and email. A
+// customer that was made in vain is undone, on a context that a cancelled run does not end.
+func (u *userRun) ensureCustomer(ctx workflow.Context) (publishDue bool) {
+	u.doing(ctx, "bringing the Stripe customer up to date")
+	var result activities.CustomerResult
+	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID}
+	// A cancelled run waits for the attempt that is under way: it may have made what is to be undone.
+	waiting := workflow.WithWaitForCancellation(onStripe(ctx), true)
+	err := workflow.ExecuteActivity(waiting, u.set.customers.EnsureStripeCustomer, in).Get(ctx, &result)
+	if err != nil {
+		u.fail(ctx, "ensuring the customer", err)
+		return false
+	}
+	if result.Undo != "" {
+		disconnected, cancel := workflow.NewDisconnectedContext(ctx)
+		defer cancel()
+		undo := activities.UndoInput{ClerkUserID: u.in.ClerkUserID, CustomerID: result.Undo}
+		if err := workflow.ExecuteActivity(onStripe(disconnected), u.set.customers.UndoStripeCustomer, undo).Get(disconnected, nil); err != nil {
+			u.fail(ctx, "undoing the customer", err)
+		}
+	}
+	if result.Deleting {
+		u.due = true // the mark came meanwhile: look again, as another job
+	}
+	u.state.CustomerID = result.CustomerID
+	return result.PublishDue
+}
+
+// The pauses between two tries to erase, while customers are not settled. Each customer that
+// is settled pokes; the pauses only cover a poke that got lost.
+const (
+	firstEraseRetry = time.Minute
+	lastEraseRetry  = time.Hour
+)
+
+// offboard stops what can still be bought and erases the user once every customer is settled.
+// The customers' own workflows apply the policy; the mark that they go by is committed.
+func (u *userRun) offboard(ctx workflow.Context) {
+	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID}
+	u.offboarding = true
+	if !u.expired {
+		u.doing(ctx, "expiring open checkouts")
+		if err := workflow.ExecuteActivity(onStripe(ctx), u.set.customers.ExpireCheckouts, in).Get(ctx, nil); err != nil {
+			// A checkout that completes all the same is covered by the policy in every sync.
+			u.fail(ctx, "expiring checkouts", err)
+		}
+		u.expired = true
+	}
+	u.doing(ctx, "waiting for every customer's billing to be stopped")
+	var result activities.EraseResult
+	if err := workflow.ExecuteActivity(onDatabase(ctx), u.set.users.EraseUser, in).Get(ctx, &result); err != nil {
+		u.fail(ctx, "erasing the user", err)
+	}
+	u.state.Unsettled = result.Unsettled
+	if result.Erased {
+		u.offboarding = false
+		u.alarm.set(ctx, time.Time{})
+		u.doing(ctx, "done")
+		return
+	}
+	u.eraseLater(ctx)
+	u.describe(ctx)
+}
+
+// eraseLater sets the next try.
+func (u *userRun) eraseLater(ctx workflow.Context) {
+	pause := min(firstEraseRetry<<min(u.tries, 6), lastEraseRetry)
+	u.tries++
+	u.alarm.set(ctx, workflow.Now(ctx).Add(pause))
+}
+
+func (u *userRun) fail(ctx workflow.Context, what string, err error) {
+	if ctx.Err() != nil && temporal.IsCanceledError(err) {
+		return // cancelled, which is no failure
+	}
+	u.state.LastFailure = what + ": " + failureType(err)
+	workflow.GetLogger(ctx).Error("a step failed for good", "user", u.in.ClerkUserID, "step", what, "error", err)
+	u.describe(ctx)
+}
+
+func (u *userRun) settled() bool {
+	return !u.due && !u.pokes.waiting() && !u.offboarding && !u.alarm.fired && !u.publisher.running
+}
+
+func (u *userRun) full(ctx workflow.Context) bool {
+	if u.state.Looks == 0 {
+		return false // a run that has done nothing yet has nothing to hand on
+	}
+	return workflow.GetInfo(ctx).GetContinueAsNewSuggested() || u.in.ContinueAfter > 0 && u.state.Looks >= u.in.ContinueAfter
+}
+
+// continueAs starts the next run as the type of its job. Nothing but an outstanding publish is
+// carried: the next run begins by looking.
+func (u *userRun) continueAs(ctx workflow.Context, job account.Job) error {
+	next := u.in
+	next.Publish = u.publisher.pending()
+	switch job {
+	case account.JobOffboard:
+		return workflow.NewContinueAsNewError(ctx, UserOffboarding, next)
+	case account.JobOnboard:
+		return workflow.NewContinueAsNewError(ctx, UserOnboarding, next)
+	case account.JobSync:
+		return workflow.NewContinueAsNewError(ctx, UserProfileSync, next)
+	default:
+		return workflow.NewContinueAsNewError(ctx, UserProfileSync, next)
+	}
+}
+
+func (u *userRun) doing(ctx workflow.Context, what string) {
+	u.state.Doing = what
+	u.describe(ctx)
+}
+
+func (u *userRun) describe(ctx workflow.Context) {
+	text := fmt.Sprintf("User `%s`: %s.", u.in.ClerkUserID, u.state.Doing)
+	if u.state.CustomerID != "" {
+		text += fmt.Sprintf(" Customer `%s`.", u.state.CustomerID)
+	}
+	if u.state.Unsettled > 0 {
+		text += fmt.Sprintf(" Customers not settled yet: %d.", u.state.Unsettled)
+	}
+	if u.state.LastFailure != "" {
+		text += " Failed: " + u.state.LastFailure + "."
+	}
+	workflow.SetCurrentDetails(ctx, text)
+}

@@ -1,0 +1,115 @@
+package workflows_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/workflows"
+)
+
+func erases(results ...activities.EraseResult) func(int, activities.UserInput) (activities.EraseResult, error) {
+	return inTurn[activities.UserInput](results...)
+}
+
+func unsettled(n int) activities.EraseResult { return activities.EraseResult{Unsettled: n} }
+
+func TestOffboardingErasesAtOnceWhereNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	u := newUserRun(t, userScript{sync: users(deleting())})
+	u.run(workflows.UserOffboarding)
+	u.finished()
+	equal(t, "expired, erased", []int{len(u.expired), u.erase.times()}, []int{1, 1})
+	equal(t, "customers, publishes", []int{u.ensure.times(), u.publish.times()}, []int{0, 0})
+	equal(t, "state", u.state(), workflows.UserState{ClerkUserID: theUser, Doing: "done", Outcome: activities.OutcomeSynced, Deleting: true, Looks: 1})
+}
+
+// Each settled customer pokes. The last one ends the run.
+func TestOffboardingWaitsForEveryCustomer(t *testing.T) {
+	t.Parallel()
+	u := newUserRun(t, userScript{sync: users(deleting()), erase: erases(unsettled(2), unsettled(1), activities.EraseResult{Erased: true})})
+	u.poke(10*time.Second, 20*time.Second)
+	u.at(15*time.Second, func() {
+		equal(t, "unsettled", u.state().Unsettled, 1)
+		if text := u.details(); !strings.Contains(text, "Customers not settled yet: 1.") {
+			t.Errorf("details: %q", text)
+		}
+	})
+	u.run(workflows.UserOffboarding)
+	u.finished()
+	equal(t, "tries", u.erase.since(), []time.Duration{0, 10 * time.Second, 20 * time.Second})
+	equal(t, "expired", u.expired, []time.Duration{0})
+	equal(t, "unsettled in the end", u.state().Unsettled, 0)
+}
+
+// Without any poke it tries by itself, ever more slowly, for as long as it takes.
+func TestOffboardingTriesByItself(t *testing.T) {
+	t.Parallel()
+	results := make([]activities.EraseResult, 10)
+	for i := range results {
+		results[i] = unsettled(1)
+	}
+	u := newUserRun(t, userScript{sync: users(deleting()), erase: erases(append(results, activities.EraseResult{Erased: true})...)})
+	u.run(workflows.UserOffboarding)
+	u.finished()
+	tries := u.erase.since()
+	if len(tries) != 11 {
+		t.Fatalf("%d tries", len(tries))
+	}
+	var pauses []time.Duration
+	for i := range tries[1:] {
+		pauses = append(pauses, tries[i+1]-tries[i])
+	}
+	equal(t, "pauses", pauses, []time.Duration{
+		1 * time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 16 * time.Minute, 32 * time.Minute, time.Hour, time.Hour, time.Hour, time.Hour,
+	})
+}
+
+// Nothing that fails for good on the way may end the wait: a deleted user would be billed on.
+func TestOffboardingSurvivesEveryFailure(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]userScript{
+		"expiring": {sync: users(deleting()), expire: permanently(), erase: erases(unsettled(1), activities.EraseResult{Erased: true})},
+		"erasing": {sync: users(deleting()), erase: func(n int, _ activities.UserInput) (activities.EraseResult, error) {
+			if n == 0 {
+				return activities.EraseResult{}, permanently()
+			}
+			return activities.EraseResult{Erased: true}, nil
+		}},
+		"reading": {erase: erases(unsettled(1), activities.EraseResult{Erased: true}), sync: func(n int, _ activities.UserInput) (activities.UserResult, error) {
+			if n == 1 {
+				return activities.UserResult{}, permanently()
+			}
+			return deleting(), nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUserRun(t, p)
+			u.at(10*day, u.CancelWorkflow) // where it hangs
+			u.run(workflows.UserOffboarding)
+			u.finished()
+			equal(t, "doing", u.state().Doing, "done")
+		})
+	}
+}
+
+// A tombstone is not touched again: late events end at once.
+func TestAnErasedUserIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	u := newUserRun(t, userScript{sync: users(deleted())})
+	u.run(workflows.UserProfileSync)
+	u.finished()
+	equal(t, "all that was done", []int{u.sync.times(), u.ensure.times(), u.erase.times(), u.publish.times(), len(u.expired)}, []int{1, 0, 0, 0, 0})
+}
+
+// The user was erased by another run, while this one waited.
+func TestOffboardingEndsWhenSomebodyElseErased(t *testing.T) {
+	t.Parallel()
+	u := newUserRun(t, userScript{sync: users(deleting(), deleted()), erase: erases(unsettled(1))})
+	u.run(workflows.UserOffboarding)
+	u.finished()
+	equal(t, "looks", u.sync.since(), []time.Duration{0, time.Minute})
+	equal(t, "tries", u.erase.times(), 1)
+}
