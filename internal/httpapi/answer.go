@@ -1,0 +1,180 @@
+package httpapi
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/selfservice"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// operationAddress is where an operation is looked up.
+func operationAddress(id string) string { return "/api/operations/" + id }
+
+// done is the answer to what was done, and to what is still being settled.
+type done struct {
+	Success   bool   `json:"success"`
+	Message   string `json:"message"`
+	Operation string `json:"operation"`
+}
+
+// answer tells the caller how an operation stands: the truth, whichever it is.
+func (in *asked) answer(op *store.Operation) error {
+	in.operation, in.result = op.ID, statusWord(op.Status)
+	address := operationAddress(op.ID)
+	switch op.Status {
+	case store.OperationAccepted, store.OperationActing, store.OperationRecorded:
+		in.w.Header().Set("Location", address)
+		WriteJSON(in.w, http.StatusAccepted, done{true, "The request was accepted and is still being settled.", address})
+	case store.OperationDone:
+		WriteJSON(in.w, http.StatusOK, done{true, doneMessage(op.Action), address})
+	case store.OperationRefused:
+		in.problem(http.StatusConflict, op.Reason, refusedDetail(op.Reason), address)
+	case store.OperationFailed:
+		if op.Reason == "not_recorded" {
+			in.problem(http.StatusServiceUnavailable, "not_accepted", "It cannot be stored; nothing was done.", address)
+			return nil
+		}
+		in.problem(http.StatusBadGateway, "provider_refused", "Stripe refused it; how the subscription ends was not changed.", address)
+	case store.OperationUndone:
+		in.problem(http.StatusBadGateway, "undone", "It could not be done everywhere, and what was done has been put back.", address)
+	case store.OperationSuperseded:
+		in.problem(http.StatusConflict, "superseded", "It was changed by somebody else meanwhile, and is as they left it.", address)
+	case store.OperationExpired:
+		in.problem(http.StatusServiceUnavailable, "not_accepted", "It could not be begun in time; nothing was done.", address)
+	}
+	return nil
+}
+
+func (in *asked) problem(status int, code, detail, address string) {
+	p := Problem{Status: status, Code: code, Detail: detail, Extra: map[string]any{"operation": address}}
+	if status == http.StatusServiceUnavailable {
+		p.RetryAfter = retryLater
+	}
+	WriteProblem(in.w, in.Request, p)
+}
+
+// statusWord is how callers see a status: what has not ended is pending, however far it is.
+func statusWord(s store.OperationStatus) string {
+	if !s.Settled() {
+		return "pending"
+	}
+	return string(s)
+}
+
+func doneMessage(a store.Action) string {
+	switch a {
+	case store.ActionSync:
+		return "The user is in step."
+	case store.ActionCancel:
+		return "The subscription is set to end."
+	case store.ActionCancelNow:
+		return "The subscription has ended."
+	case store.ActionReactivate:
+		return "The subscription goes on."
+	case store.ActionReturn:
+		return "What was bought is there."
+	case store.ActionCheckout:
+		return "The checkout was opened."
+	default:
+		return "Done."
+	}
+}
+
+func refusedDetail(reason string) string {
+	switch account.Refusal(reason) {
+	case account.RefusedEnded:
+		return "The subscription has ended."
+	case account.RefusedUnpaid:
+		return "The first payment has not been made; cancel it at once instead."
+	case account.RefusedUserDeleted:
+		return "The user is being deleted."
+	default:
+		return "The state does not allow it."
+	}
+}
+
+// subscription is one subscription as callers see it.
+type subscription struct {
+	ID                 string     `json:"id"`
+	CustomerID         string     `json:"customerId"`
+	Status             string     `json:"status"`
+	Active             bool       `json:"active"`
+	Plan               string     `json:"plan,omitempty"`
+	PriceID            string     `json:"priceId,omitempty"`
+	Type               string     `json:"type,omitempty"`
+	Quantity           int64      `json:"quantity"`
+	CurrentPeriodStart *time.Time `json:"currentPeriodStart,omitempty"`
+	CurrentPeriodEnd   *time.Time `json:"currentPeriodEnd,omitempty"`
+	CancelAtPeriodEnd  bool       `json:"cancelAtPeriodEnd"`
+	CancelAt           *time.Time `json:"cancelAt,omitempty"`
+	CanceledAt         *time.Time `json:"canceledAt,omitempty"`
+	EndedAt            *time.Time `json:"endedAt,omitempty"`
+	TrialStart         *time.Time `json:"trialStart,omitempty"`
+	TrialEnd           *time.Time `json:"trialEnd,omitempty"`
+	Paused             bool       `json:"paused"`
+}
+
+func subscriptionOf(s selfservice.Subscription) subscription {
+	return subscription{
+		ID: s.ID, CustomerID: s.CustomerID, Status: string(s.Status), Active: s.Grants, Plan: s.Plan, PriceID: s.PriceID, Type: s.Type,
+		Quantity: s.Quantity, CurrentPeriodStart: moment(s.CurrentPeriodStart), CurrentPeriodEnd: moment(s.CurrentPeriodEnd),
+		CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: moment(s.CancelAt), CanceledAt: moment(s.CanceledAt), EndedAt: moment(s.EndedAt),
+		TrialStart: moment(s.TrialStart), TrialEnd: moment(s.TrialEnd), Paused: s.CollectionPaused,
+	}
+}
+
+// operation is an operation as callers see it.
+type operation struct {
+	ID             string     `json:"id"`
+	Action         string     `json:"action"`
+	Status         string     `json:"status"`
+	Reason         string     `json:"reason,omitempty"`
+	Settled        bool       `json:"settled"`
+	UserID         string     `json:"userId,omitempty"`
+	SubscriptionID string     `json:"subscriptionId,omitempty"`
+	CreatedAt      *time.Time `json:"createdAt"`
+	SettledAt      *time.Time `json:"settledAt,omitempty"`
+	ExpiresAt      *time.Time `json:"expiresAt"`
+}
+
+func operationOf(op *store.Operation) operation {
+	o := operation{
+		ID: op.ID, Action: string(op.Action), Status: statusWord(op.Status), Reason: op.Reason, Settled: op.Status.Settled(),
+		UserID: op.ClerkUserID, SubscriptionID: op.SubscriptionID, CreatedAt: moment(op.CreatedAt), ExpiresAt: moment(op.ExpiresAt),
+	}
+	if op.SettledAt != nil {
+		o.SettledAt = moment(*op.SettledAt)
+	}
+	return o
+}
+
+// auditEntry is a line of the audit log as callers see it.
+type auditEntry struct {
+	ID          int64          `json:"id"`
+	At          time.Time      `json:"at"`
+	Action      string         `json:"action"`
+	UserID      string         `json:"userId,omitempty"`
+	Entity      string         `json:"entity"`
+	Subject     string         `json:"subject"`
+	Before      map[string]any `json:"before,omitempty"`
+	After       map[string]any `json:"after,omitempty"`
+	EventIDs    []string       `json:"eventIds,omitempty"`
+	Caller      string         `json:"caller,omitempty"`
+	OperationID string         `json:"operationId,omitempty"`
+}
+
+func auditEntryOf(l store.AuditLine) auditEntry {
+	return auditEntry{ID: l.ID, At: l.At.UTC(), Action: l.Action, UserID: l.ClerkUserID, Entity: l.Entity, Subject: l.Subject,
+		Before: l.Before, After: l.After, EventIDs: l.EventIDs, Caller: l.Caller, OperationID: l.OperationID}
+}
+
+// moment is a time in UTC, nil for none.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
