@@ -1,0 +1,30 @@
+// Command worker runs workflows and activities.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/app"
+	"github.com/nepfy/clerk-stripe-sync/internal/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "worker:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	worker, err := app.NewWorker(ctx, config.Environ(), os.Stdout)
+	if err != nil {
+		return err
+	}
+	return worker.Run(ctx)
+}
