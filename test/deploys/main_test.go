@@ -1,0 +1,26 @@
+// Package deploys_test changes the programs while they work: an old and a new worker at the same
+// workflows, and copies of both programs that are restarted one after the other under load.
+package deploys_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/nepfy/clerk-stripe-sync/test/system"
+)
+
+// servers are shared by the tests of this package; each test has a database and a namespace of
+// its own on them.
+var servers = system.NewServers()
+
+// before are the programs as they were before the last change of workflow code that asks for a
+// version. They are built from the files as they were then.
+var before = &system.Programs{Replaced: map[string]string{
+	"workflows/subscription_lifecycle.go": "testdata/before/subscription_lifecycle.go.txt",
+	"workflows/command.go":                "testdata/before/command.go.txt",
+}}
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(before.Around(servers.Around(m)), system.Leftover())
+}

@@ -1,0 +1,155 @@
+package fences_test
+
+import (
+	"context"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/clerkapi"
+	"github.com/nepfy/clerk-stripe-sync/internal/exchange"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeapi"
+)
+
+// policies are what an operator may choose.
+type policies struct {
+	deletion    account.DeletionPolicy
+	linkByEmail bool
+}
+
+// actor is one who runs activities: an attempt, a worker, somebody beside the workflows. Each has
+// connections of its own, and can be stopped wherever it talks to anybody.
+type actor struct {
+	*points
+	users         *activities.Users
+	customers     *activities.Customers
+	subscriptions *activities.Subscriptions
+	projections   *activities.Projections
+	catalogue     *activities.Catalogue
+	commands      *activities.Commands
+}
+
+func (l *lab) actor(o policies) *actor {
+	l.t.Helper()
+	if o.deletion == "" {
+		o.deletion = account.DeleteCancelAtPeriodEnd
+	}
+	base := exchange.NewBase()
+	p := &points{base: base}
+	db, err := store.Open(l.t.Context(), store.Options{DSN: l.DSN, MaxConns: 2, Tracer: p})
+	l.must(err)
+	stripe := stripeapi.New(stripeapi.Options{Key: l.Sandbox.StripeSecretKey, BaseURL: l.Sandbox.StripeURL(), Transport: p})
+	clerk := clerkapi.New(clerkapi.Options{Key: l.Sandbox.ClerkSecretKey, BaseURL: l.Sandbox.ClerkURL(), Transport: p})
+	l.t.Cleanup(func() {
+		db.Close()
+		base.CloseIdleConnections()
+	})
+	a := &actor{
+		points:    p,
+		users:     &activities.Users{Store: db, Clerk: clerk, Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail},
+		customers: &activities.Customers{Store: db, Stripe: stripe, Access: access(), LinkByEmail: o.linkByEmail},
+		subscriptions: &activities.Subscriptions{Store: db, Stripe: stripe, Policy: activities.SubscriptionPolicy{
+			Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, BoundaryDelay: time.Second, RereadDelay: time.Millisecond,
+		}},
+		projections: &activities.Projections{Store: db, Clerk: clerk},
+		catalogue:   &activities.Catalogue{Store: db, Stripe: stripe},
+	}
+	a.commands = &activities.Commands{Subscriptions: a.subscriptions}
+	return a
+}
+
+// look does what an entity's workflow does when it is poked.
+func (a *actor) look(ctx context.Context, entity account.Entity) error {
+	switch kind, id := entity.Split(); kind {
+	case account.KindUser:
+		return a.lookAtUser(ctx, id)
+	case account.KindCustomer:
+		return a.lookAtCustomer(ctx, id)
+	case account.KindProduct:
+		_, err := a.catalogue.RecordProduct(ctx, activities.ProductInput{ProductID: id})
+		return err
+	case account.KindCharge:
+		return nil
+	default:
+		return nil
+	}
+}
+
+func (a *actor) lookAtCustomer(ctx context.Context, id string) error {
+	in := activities.RecordInput{CustomerID: id}
+	for {
+		result, err := a.subscriptions.RecordSubscriptions(ctx, in)
+		if err == nil && result.StopDue {
+			result, err = a.subscriptions.StopBilling(ctx, in)
+		}
+		if err == nil && result.PublishDue {
+			err = a.publish(ctx, result.ClerkUserID, false)
+		}
+		if err != nil || result.RereadAfter == 0 {
+			return err
+		}
+		in.Reread++
+	}
+}
+
+func (a *actor) lookAtUser(ctx context.Context, id string) error {
+	in := activities.UserInput{ClerkUserID: id}
+	for {
+		result, err := a.users.SyncUser(ctx, in)
+		if err != nil || result.Outcome == activities.OutcomeMissing || result.Outcome == activities.OutcomeDeleted {
+			return err
+		}
+		if result.Deleting {
+			if err := a.customers.ExpireCheckouts(ctx, in); err != nil {
+				return err
+			}
+			_, err := a.users.EraseUser(ctx, in)
+			return err
+		}
+		if result.CustomerDue {
+			made, err := a.ensure(ctx, id)
+			if err != nil {
+				return err
+			}
+			if made.Deleting {
+				continue
+			}
+			result.PublishDue = result.PublishDue || made.PublishDue
+		}
+		if result.PublishDue || result.PublishForced {
+			return a.publish(ctx, id, result.PublishForced)
+		}
+		return nil
+	}
+}
+
+// ensure gives a user a customer, and undoes one that was made in vain.
+func (a *actor) ensure(ctx context.Context, user string) (activities.CustomerResult, error) {
+	made, err := a.customers.EnsureStripeCustomer(ctx, activities.UserInput{ClerkUserID: user})
+	if err != nil || made.Undo == "" {
+		return made, err
+	}
+	_, err = a.customers.UndoStripeCustomer(ctx, activities.UndoInput{ClerkUserID: user, CustomerID: made.Undo})
+	return made, err
+}
+
+func (a *actor) publish(ctx context.Context, user string, forced bool) error {
+	for {
+		result, err := a.projections.PublishProjection(ctx, activities.PublishInput{ClerkUserID: user, Forced: forced})
+		if err != nil || !result.More {
+			return err
+		}
+		forced = false
+	}
+}
+
+func (a *actor) record(ctx context.Context, customer string) error {
+	_, err := a.subscriptions.RecordSubscriptions(ctx, activities.RecordInput{CustomerID: customer})
+	return err
+}
+
+func (a *actor) syncUser(ctx context.Context, user string) error {
+	_, err := a.users.SyncUser(ctx, activities.UserInput{ClerkUserID: user})
+	return err
+}

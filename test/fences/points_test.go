@@ -1,0 +1,232 @@
+package fences_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// points are the places at which an actor can be stopped: before each SQL statement ("sql ..."),
+// before each request to a provider ("ask GET /v1/..."), and after each answer ("answered GET
+// /v1/..."). Stopping an actor there is what makes an interleaving.
+type points struct {
+	base http.RoundTripper
+
+	mu      sync.Mutex
+	armed   []*stop
+	late    []*lateRequest
+	lost    []string
+	answers []rewrite
+	asked   []string
+}
+
+// stop is one place at which an actor stops once.
+type stop struct {
+	match   string
+	skip    int
+	at      string        // where it stopped; to be read once reached is closed
+	reached chan struct{} // closed when the actor stands there
+	release func()        // lets the actor go on; more than once changes nothing
+	gate    chan struct{}
+}
+
+// arm makes the actor stop at the next point that contains match, after skip others that do.
+// A test that ends lets go of whoever stands there.
+func (p *points) arm(t testing.TB, match string, skip int) *stop {
+	t.Helper()
+	s := &stop{match: match, skip: skip, reached: make(chan struct{}), gate: make(chan struct{})}
+	s.release = sync.OnceFunc(func() { close(s.gate) })
+	t.Cleanup(s.release)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.armed = append(p.armed, s)
+	return s
+}
+
+// disarm takes a stop back that nobody came to.
+func (p *points) disarm(s *stop) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, armed := range p.armed {
+		if armed == s {
+			p.armed = append(p.armed[:i:i], p.armed[i+1:]...)
+			return
+		}
+	}
+}
+
+func (p *points) pass(point string) {
+	p.mu.Lock()
+	for i, s := range p.armed {
+		if !strings.Contains(point, s.match) {
+			continue
+		}
+		if s.skip > 0 {
+			s.skip--
+			break
+		}
+		p.armed = append(p.armed[:i:i], p.armed[i+1:]...)
+		p.mu.Unlock()
+		s.at = point
+		close(s.reached)
+		<-s.gate
+		return
+	}
+	p.mu.Unlock()
+}
+
+// TraceQueryStart implements pgx.QueryTracer.
+func (p *points) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	p.pass("sql " + strings.Join(strings.Fields(data.SQL), " "))
+	return ctx
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (p *points) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// lateRequest is a request whose sender gives up before it arrives.
+type lateRequest struct {
+	match string
+	sent  chan *http.Request
+}
+
+// delay makes the next matching request time out for its sender without having arrived. What it
+// answers brings the request to the provider, whenever that is called.
+func (p *points) delay(t testing.TB, match string) (land func()) {
+	t.Helper()
+	late := &lateRequest{match: match, sent: make(chan *http.Request, 1)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.late = append(p.late, late)
+	return func() {
+		t.Helper()
+		select {
+		case request := <-late.sent:
+			response, err := p.base.RoundTrip(request)
+			if err != nil {
+				t.Fatal("landing a late request:", err)
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+			if response.StatusCode >= 300 {
+				t.Fatalf("a late request was answered %d", response.StatusCode)
+			}
+		default:
+			t.Fatalf("no request %q was sent", match)
+		}
+	}
+}
+
+// lose makes the answer to the next matching request not come back; the provider has done what was
+// asked.
+func (p *points) lose(match string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lost = append(p.lost, match)
+}
+
+func (p *points) takeLost(point string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, match := range p.lost {
+		if strings.Contains(point, match) {
+			p.lost = append(p.lost[:i:i], p.lost[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// rewrite replaces an answer.
+type rewrite struct {
+	match  string
+	status int
+	body   string
+}
+
+// answer replaces the answers to all requests that contain match, until the function that it
+// answers is called.
+func (p *points) answer(match string, status int, body string) (restore func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers = append(p.answers, rewrite{match, status, body})
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.answers = nil
+	}
+}
+
+// errGaveUp is what a client gets whose request does not come back in time.
+type errGaveUp struct{}
+
+func (errGaveUp) Error() string   { return "timed out" }
+func (errGaveUp) Timeout() bool   { return true }
+func (errGaveUp) Temporary() bool { return true }
+
+// RoundTrip implements http.RoundTripper.
+func (p *points) RoundTrip(request *http.Request) (*http.Response, error) {
+	point := request.Method + " " + request.URL.Path
+	p.mu.Lock()
+	p.asked = append(p.asked, point)
+	p.mu.Unlock()
+	p.pass("ask " + point)
+	if late := p.takeLate(point); late != nil {
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			return nil, err
+		}
+		detached := request.Clone(context.WithoutCancel(request.Context()))
+		detached.Body = io.NopCloser(bytes.NewReader(body))
+		late.sent <- detached
+		return nil, errGaveUp{}
+	}
+	response, err := p.base.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	if p.takeLost(point) {
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		return nil, errGaveUp{}
+	}
+	if r, ok := p.replaced(point + "?" + request.URL.RawQuery); ok {
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		response.StatusCode, response.Status = r.status, strconv.Itoa(r.status)
+		response.Body, response.ContentLength = io.NopCloser(strings.NewReader(r.body)), int64(len(r.body))
+		response.Header.Del("Content-Length")
+	}
+	p.pass("answered " + point)
+	return response, nil
+}
+
+func (p *points) takeLate(point string) *lateRequest {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, late := range p.late {
+		if strings.Contains(point, late.match) {
+			p.late = append(p.late[:i:i], p.late[i+1:]...)
+			return late
+		}
+	}
+	return nil
+}
+
+func (p *points) replaced(point string) (rewrite, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.answers {
+		if strings.Contains(point, r.match) {
+			return r, true
+		}
+	}
+	return rewrite{}, false
+}

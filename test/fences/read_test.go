@@ -1,0 +1,160 @@
+package fences_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
+)
+
+// An attempt whose answer from Stripe comes late wakes after its successor has committed. What it
+// had read is dropped; history, projection and audit show nothing of it.
+func TestLateReadOfACustomerIsDropped(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, customer, subscription := l.subscribed("ada")
+	late := l.actor(policies{})
+	at := late.arm(t, "answered GET /v1/subscriptions", 0)
+	done := begin(func() error { return late.record(t.Context(), customer) })
+	reach(t, at, done)
+
+	l.must(l.Sandbox.Stripe.SetQuantity(subscription, 3))
+	l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(subscription))
+	l.settle()
+	l.agree(user)
+	before := l.text(`SELECT concat_ws('|', projection, projection_version, (SELECT count(*) FROM subscription_changes), (SELECT count(*) FROM audit_log),
+		(SELECT read_seq FROM stripe_customers WHERE stripe_customer_id = $2)) FROM person_user WHERE clerk_user_id = $1`, user, customer)
+
+	at.release()
+	wait(t, done)
+	l.wants("3 t", `SELECT quantity || ' ' || left(cancel_at_period_end::text, 1) FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
+	l.wants(before, `SELECT concat_ws('|', projection, projection_version, (SELECT count(*) FROM subscription_changes), (SELECT count(*) FROM audit_log),
+		(SELECT read_seq FROM stripe_customers WHERE stripe_customer_id = $2)) FROM person_user WHERE clerk_user_id = $1`, user, customer)
+	l.agree(user)
+}
+
+// The late attempt still says from the user's row that a publish is due: the successor that found
+// it may have died before it told anybody.
+func TestLateReadStillAsksForThePublish(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, customer, subscription := l.subscribed("ada")
+	late := l.actor(policies{})
+	at := late.arm(t, "answered GET /v1/subscriptions", 0)
+	var result activities.RecordResult
+	done := begin(func() (err error) {
+		result, err = late.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: customer})
+		return err
+	})
+	reach(t, at, done)
+	l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(subscription))
+	l.unpoked()
+	l.must(l.work.record(t.Context(), customer))
+	at.release()
+	wait(t, done)
+	if !result.PublishDue || result.ClerkUserID != user || result.Outcome != activities.OutcomeSynced {
+		t.Errorf("the late attempt answered %+v", result)
+	}
+	l.must(l.work.publish(t.Context(), user, false))
+	l.agree(user)
+}
+
+// An event that came after a late read began is not answered by it: it tells what that read does
+// not show, though nothing in the event says so.
+func TestLateReadCompletesNoLaterEvent(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	_, customer, _ := l.subscribed("ada")
+	late := l.actor(policies{})
+	at := late.arm(t, "answered GET /v1/subscriptions", 0)
+	done := begin(func() error { return late.record(t.Context(), customer) })
+	reach(t, at, done)
+	l.must(l.Sandbox.Stripe.UpdateCustomer(customer, stripesim.CustomerSpec{Email: "ada@example.org", Name: "ada Lovelace"}))
+	l.unpoked()
+	at.release()
+	wait(t, done)
+	l.wants("pending", `SELECT status FROM webhook_events WHERE type = 'customer.updated' ORDER BY seq DESC LIMIT 1`)
+	l.wants("ada@example.com", `SELECT email FROM stripe_customers WHERE stripe_customer_id = $1`, customer)
+	l.must(l.work.record(t.Context(), customer))
+	l.wants("completed", `SELECT status FROM webhook_events WHERE type = 'customer.updated' ORDER BY seq DESC LIMIT 1`)
+	l.wants("ada@example.org", `SELECT email FROM stripe_customers WHERE stripe_customer_id = $1`, customer)
+}
+
+// The same for a user: an old name does not come back, and is not given to the customer.
+func TestLateReadOfAUserIsDropped(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, customer := l.signUp("ada")
+	late := l.actor(policies{})
+	at := late.arm(t, "answered GET /v1/users/"+user, 0)
+	done := begin(func() error { return late.lookAtUser(t.Context(), user) })
+	reach(t, at, done)
+
+	name := "Augusta"
+	l.must(l.Sandbox.Clerk.UpdateUser(user, clerksim.UserChange{FirstName: &name}))
+	l.settle()
+	before := l.text(`SELECT concat_ws('|', read_seq, profile_version, (SELECT count(*) FROM audit_log)) FROM person_user WHERE clerk_user_id = $1`, user)
+
+	at.release()
+	wait(t, done)
+	l.settle()
+	l.wants("Augusta", `SELECT first_name FROM person_user WHERE clerk_user_id = $1`, user)
+	l.wants(before, `SELECT concat_ws('|', read_seq, profile_version, (SELECT count(*) FROM audit_log)) FROM person_user WHERE clerk_user_id = $1`, user)
+	l.wants("Augusta Lovelace", `SELECT name FROM stripe_customers WHERE stripe_customer_id = $1`, customer)
+	l.agree(user)
+}
+
+// The same for a product.
+func TestLateReadOfAProductIsDropped(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, _, _ := l.subscribed("ada")
+	late := l.actor(policies{})
+	at := late.arm(t, "answered GET /v1/products/"+l.product, 0)
+	done := begin(func() error {
+		_, err := late.catalogue.RecordProduct(t.Context(), activities.ProductInput{ProductID: l.product})
+		return err
+	})
+	reach(t, at, done)
+
+	l.must(l.Sandbox.Stripe.UpdateProduct(l.product, "Premium"))
+	l.must(l.Sandbox.Stripe.ArchivePrice(l.price))
+	l.settle()
+	l.wants("Premium", `SELECT projection ->> 'plan' FROM person_user WHERE clerk_user_id = $1`, user)
+
+	at.release()
+	wait(t, done)
+	l.settle()
+	l.wants("Premium", `SELECT plan_name FROM plans WHERE stripe_product_id = $1`, l.product)
+	l.wants("false", `SELECT active FROM plan_prices WHERE stripe_price_id = $1`, l.price)
+	l.wants("Premium", `SELECT projection ->> 'plan' FROM person_user WHERE clerk_user_id = $1`, user)
+	l.agree(user)
+}
+
+// A read that began earlier commits after one that began later in every possible way, and the
+// later one stays.
+func TestTwoReadsOfOneCustomer(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, customer, subscription := l.subscribed("ada")
+	quantity := int64(1)
+	l.explore(policies{}, func() scene {
+		quantity++
+		return scene{
+			first: func(ctx context.Context, a *actor) error { return a.record(ctx, customer) },
+			second: func(ctx context.Context, b *actor) error {
+				if err := l.Sandbox.Stripe.SetQuantity(subscription, quantity); err != nil {
+					return err
+				}
+				return b.record(ctx, customer)
+			},
+			check: func() {
+				l.wants(fmt.Sprint(quantity), `SELECT quantity FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
+				l.projected(user)
+			},
+		}
+	})
+}

@@ -1,0 +1,14 @@
+package histories_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/nepfy/clerk-stripe-sync/test/system"
+)
+
+// servers are shared by the tests of this package.
+var servers = system.NewServers()
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.Around(m), system.Leftover()) }

@@ -1,0 +1,18 @@
+// Package refusals_test runs the programs and looks at what they refuse, what they take and leave
+// alone, and what they have to bear: each answer over real HTTP, and that nothing was stored or
+// changed that should not be.
+package refusals_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/nepfy/clerk-stripe-sync/test/system"
+)
+
+// servers are shared by the tests of this package; each test has a database and a namespace of
+// its own on them.
+var servers = system.NewServers()
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.Around(m), system.Leftover()) }
