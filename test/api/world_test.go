@@ -37,7 +37,8 @@ type world struct {
 // start runs the programs and waits until the price is in the catalogue.
 func start(t *testing.T, environ map[string]string) *world {
 	t.Helper()
-	o := system.Options{Environ: map[string]string{"CLERK_AUTHORIZED_PARTIES": party, "ADMIN_USER_IDS": adminID}}
+	// A command is waited for as long as a busy machine takes, so that 202 is answered where a test asks for it.
+	o := system.Options{Environ: map[string]string{"CLERK_AUTHORIZED_PARTIES": party, "ADMIN_USER_IDS": adminID, "COMMAND_WAIT": "45s"}}
 	maps.Copy(o.Environ, environ)
 	return furnish(t, system.Start(t, servers, o))
 }
@@ -49,7 +50,7 @@ func furnish(t *testing.T, s *system.System) *world {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	w := &world{System: s, t: t, http: &http.Client{Transport: transport, Timeout: 30 * time.Second}}
+	w := &world{System: s, t: t, http: &http.Client{Transport: transport, Timeout: time.Minute}}
 	w.product = s.Sandbox.Stripe.AddProduct("Pro")
 	w.price = w.addPrice(w.product, 2000)
 	return w
