@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +190,13 @@ func TestWorkGoesOnWithTheNamespace(t *testing.T) {
 	if watched, err := server.Watched(t.Context(), b.customer); err != nil || watched {
 		t.Fatalf("the customer's run is there still: %t, %v", watched, err)
 	}
+	b.Until("the server lists the run no more", func(ctx context.Context) error {
+		listed, _, err := server.WatchedPage(ctx, "")
+		if err == nil && slices.Contains(listed, b.customer) {
+			err = errors.New("listed still")
+		}
+		return err
+	})
 	if _, _, err := server.Reconcile(t.Context(), workflows.ReconciliationInput{Caller: "operator", Repair: []account.Drift{account.DriftUnwatched}}); err != nil {
 		t.Fatal(err)
 	}
