@@ -178,6 +178,13 @@ func TestWorkGoesOnWithTheNamespace(t *testing.T) {
 	for _, p := range b.programs {
 		p.lacks()
 	}
+	// A poll of the worker's that began in the namespace that is gone ends after a minute; only then it asks in the new one.
+	b.UntilWithin(3*time.Minute, "the worker polls the new namespace", func(context.Context) error {
+		if b.Count(`SELECT count(*) FROM webhook_events WHERE status IN ('pending', 'failing')`)+b.Count(`SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`) > 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 	b.Quiet(true)
 	b.Agree(newcomer, account.AccessPolicy{PastDueGrace: 72 * time.Hour})
 
