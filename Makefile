@@ -45,6 +45,10 @@ fuzz: tools-test ## send both webhook endpoints what they do not expect: make fu
 test-faults: tools-test ## break everything that can break while the load goes on
 	$(GO) test -tags faults -count 1 -timeout 6h -v $(TESTFLAGS) ./test/faults
 
+.PHONY: model
+model: ## check the models of the protocol, see docs/model
+	docs/model/run
+
 # Histories that are there are kept: versions to come have to replay what ran before them.
 .PHONY: golden
 golden: tools-test ## record golden histories of workflows that have none yet

@@ -91,16 +91,11 @@ active proctype Echo() {
 	byte before;
 	do
 	:: echoes > 0 ->
-#ifdef CLERK_FIRST
-	   atomic { before = clerk };
-	   atomic { if :: before != said[version] -> forced = true :: else fi; echoes-- }
-#else
 #ifdef NO_ECHO
 	   echoes--
 #else
 	   before = version;                   /* the projection first, then Clerk */
 	   atomic { if :: clerk != said[before] -> forced = true :: else fi; echoes-- }
-#endif
 #endif
 	:: timeout -> break
 	od

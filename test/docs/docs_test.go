@@ -16,12 +16,13 @@ import (
 const root = "../.."
 
 var (
-	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	target   = regexp.MustCompile("(?m)(?:`|^)make ([a-z-]+)")
-	variable = regexp.MustCompile("`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
-	defined  = regexp.MustCompile(`(?m)^([a-z-]+):`)
-	test     = regexp.MustCompile(`\b((?:Test|Fuzz)[A-Z]\w+)`)
-	metric   = regexp.MustCompile("`([a-z]+(?:_[a-z]+)+)(?:\\{[^`]*\\})?`")
+	link       = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	target     = regexp.MustCompile("(?m)(?:`|^)make ([a-z-]+)")
+	variable   = regexp.MustCompile("`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
+	defined    = regexp.MustCompile(`(?m)^([a-z-]+):`)
+	test       = regexp.MustCompile(`\b((?:Test|Fuzz)[A-Z]\w+)`)
+	metric     = regexp.MustCompile("`([a-z]+(?:_[a-z]+)+)(?:\\{[^`]*\\})?`")
+	precaution = regexp.MustCompile(`(?m)^#ifn?def ([A-Z_]+)`)
 )
 
 // pages are README and everything below docs, by path from the root.
@@ -56,7 +57,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// sources is all Go code of the project, with the files that ship it.
+// sources is all Go code of the project, with its models and the files that ship it.
 func sources(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
@@ -64,10 +65,10 @@ func sources(t *testing.T) string {
 		if err != nil {
 			return err
 		}
-		if entry.IsDir() && slices.Contains([]string{".git", ".dev", "bin", "docs"}, entry.Name()) && filepath.Dir(path) == root {
+		if entry.IsDir() && slices.Contains([]string{".git", ".dev", "bin"}, entry.Name()) && filepath.Dir(path) == root {
 			return filepath.SkipDir
 		}
-		if strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "compose.temporal.yml") {
+		if strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".pml") || strings.HasSuffix(path, "compose.temporal.yml") {
 			all.WriteString(read(t, path))
 		}
 		return nil
@@ -95,6 +96,23 @@ func TestLinksResolve(t *testing.T) {
 	}
 	if checked == 0 {
 		t.Error("there was nothing to check")
+	}
+}
+
+// Every precaution that a model can do without is told of in words.
+func TestModelsAreDescribed(t *testing.T) {
+	t.Parallel()
+	page := read(t, filepath.Join(root, "docs", "model", "README.md"))
+	models, err := filepath.Glob(filepath.Join(root, "docs", "model", "*.pml"))
+	if err != nil || len(models) == 0 {
+		t.Fatal("there was nothing to check:", err)
+	}
+	for _, path := range models {
+		for _, match := range precaution.FindAllStringSubmatch(read(t, path), -1) {
+			if !strings.Contains(page, "`"+match[1]+"`") {
+				t.Errorf("docs/model/README.md does not tell what %s of %s takes away", match[1], filepath.Base(path))
+			}
+		}
 	}
 }
 
