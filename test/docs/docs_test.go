@@ -22,6 +22,7 @@ var (
 	defined    = regexp.MustCompile(`(?m)^([a-z-]+):`)
 	test       = regexp.MustCompile(`\b((?:Test|Fuzz)[A-Z]\w+)`)
 	metric     = regexp.MustCompile("`([a-z]+(?:_[a-z]+)+)(?:\\{[^`]*\\})?`")
+	lesson     = regexp.MustCompile(`TestLesson\w+`)
 	precaution = regexp.MustCompile(`(?m)^#ifn?def ([A-Z_]+)`)
 )
 
@@ -96,6 +97,16 @@ func TestLinksResolve(t *testing.T) {
 	}
 	if checked == 0 {
 		t.Error("there was nothing to check")
+	}
+}
+
+// The page of lessons tells of each test of them, in their order.
+func TestLessonsAreTold(t *testing.T) {
+	t.Parallel()
+	told, made := lesson.FindAllString(read(t, filepath.Join(root, "docs", "lessons.md")), -1),
+		lesson.FindAllString(read(t, filepath.Join(root, "test", "lessons", "lessons_test.go")), -1)
+	if len(made) == 0 || !slices.Equal(told, made) {
+		t.Errorf("docs/lessons.md tells of %v, there are %v", told, made)
 	}
 }
 
