@@ -365,6 +365,7 @@ func TestLesson18AComparisonDemotesOnAnError(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)
 	user, _, _ := l.subscriber("Ada")
+	l.Rest()
 	down := l.Sandbox.StripeFaults.Add(faults.Rule{Method: http.MethodGet, PathPrefix: "/v1/subscriptions", Status: http.StatusInternalServerError})
 	var all []account.Drift
 	for _, class := range account.DriftClasses() {
@@ -436,6 +437,7 @@ func TestLesson20AnyUserCancelsAnySubscription(t *testing.T) {
 	l := learn(t, nil)
 	ada, _, subscription := l.subscriber("Ada")
 	eve, _, _ := l.subscriber("Eve")
+	l.Rest()
 	l.Sandbox.StripeFaults.Reset()
 	for _, action := range []string{"cancel", "reactivate"} {
 		if status, answer := l.asks(l.token(eve), http.MethodPost, "/api/subscriptions/"+subscription+"/"+action, ""); status != http.StatusNotFound {
