@@ -146,8 +146,9 @@ func (c *cell) arm2() {
 		rule.Status = map[bool]int{true: http.StatusUnprocessableEntity, false: http.StatusBadRequest}[c.step == stepPublish]
 		c.mend = injector.Add(rule)
 	case minute:
-		rule.Status, rule.HTML = http.StatusServiceUnavailable, true
+		rule.Status, rule.HTML, rule.OnHit = http.StatusServiceUnavailable, true, sync.OnceFunc(func() { close(arrived) })
 		c.mend = injector.Add(rule)
+		c.reached = func() { <-arrived }
 	case killed, killed2:
 		rule.Times, rule.OnHit = 1, func() { close(arrived) }
 		if c.fault == killed {
