@@ -45,6 +45,14 @@ fuzz: tools-test ## send both webhook endpoints what they do not expect: make fu
 test-faults: tools-test ## break everything that can break while the load goes on
 	$(GO) test -tags faults -count 1 -timeout 6h -v $(TESTFLAGS) ./test/faults
 
+# What `go run ./bench -h` knows: BENCH='-only ack -runs 5'.
+BENCH ?= -write docs/performance.md
+
+.PHONY: bench
+bench: tools-test ## measure both programs beside what they are compared with, into docs/performance.md
+	$(GO) build -trimpath -o bin/bench/ ./bench ./bench/load ./bench/baseline ./cmd/starter-api ./cmd/worker
+	bin/bench/bench -binaries bin/bench $(BENCH)
+
 .PHONY: model
 model: ## check the models of the protocol, see docs/model
 	docs/model/run
@@ -145,7 +153,7 @@ clean: ## remove the data of make dev and the built programs
 		echo "make dev is running (PostgreSQL is process $$pid): stop it first" >&2; exit 1; fi
 	@data=$$(readlink .dev/postgres 2>/dev/null); \
 	case "$$data" in */clerk-stripe-sync-*/postgres) rm -rf "$${data%/postgres}";; esac
-	rm -rf .dev bin/dev bin/starter-api bin/worker bin/syncctl
+	rm -rf .dev bin/bench bin/dev bin/starter-api bin/worker bin/syncctl
 
 .PHONY: clean-all
 clean-all: clean ## also remove the built tools, which take minutes to make

@@ -2,14 +2,18 @@ package activities
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/intake"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
@@ -18,9 +22,13 @@ import (
 // reads of one workflow apart keep this one apart from theirs.
 type Bulk struct {
 	Store  *store.Store
-	Stripe StripeLists
-	Clerk  interface {
+	Stripe interface {
+		StripeLists
+		EventLister
+	}
+	Clerk interface {
 		UserList
+		ChangeLister
 		UserCount
 	}
 	Users         *Users
@@ -29,6 +37,8 @@ type Bulk struct {
 	Projections   *Projections
 	Catalogue     *Catalogue
 	Deletion      account.DeletionPolicy
+	// Livemode is the mode of our Stripe key.
+	Livemode bool
 	// AtOnce is how many entities are brought in at the same time. The clients keep to the providers' rates.
 	AtOnce int
 }
@@ -49,7 +59,15 @@ const (
 	BulkOnboarding    = "onboarding"
 	// BulkNamed are the entities that were asked for, and the only list where any were.
 	BulkNamed = "named"
+	// BulkChangedUsers and BulkChanges are what has changed since a moment: Clerk's users by their own time of change,
+	// and what Stripe's events are about. They are read instead of the lists of everything, before BulkOnboarding.
+	BulkChangedUsers = "changed users"
+	BulkChanges      = "changes"
 )
+
+// BulkReachesBack is how far back a bulk sync of what has changed can reach: Stripe lists events of 30 days. A day of
+// it is left for the pass itself.
+const BulkReachesBack = eventsListed - 24*time.Hour
 
 // BulkInput names the pass and the list.
 type BulkInput struct {
@@ -158,6 +176,10 @@ func (a *Bulk) show(ctx context.Context, run *store.BulkRun, step, after string)
 		return shownBy(ctx, after, a.Stripe.SubscriptionsPage, compare.Subscriptions)
 	case BulkUsers:
 		return a.showUsers(ctx, run, after)
+	case BulkChangedUsers:
+		return a.showChangedUsers(ctx, run, after)
+	case BulkChanges:
+		return a.showChanges(ctx, run, after)
 	case BulkOnboarding:
 		ids, next, err := a.Store.WithoutCustomer(ctx, after, onboardingPage)
 		page := bulkPage{next: next, seen: len(ids)}
@@ -182,10 +204,18 @@ func shownBy[T any](ctx context.Context, after string, list func(context.Context
 	return page, err
 }
 
-func (a *Bulk) showUsers(ctx context.Context, run *store.BulkRun, after string) (page bulkPage, err error) {
+func offsetOf(after string) (int, error) {
 	offset, err := strconv.Atoi(orZero(after))
 	if err != nil {
-		return page, failure.New(failure.Permanent, "worker", "bring in users", "bad_offset", nil)
+		return 0, failure.New(failure.Permanent, "worker", "bring in users", "bad_offset", nil)
+	}
+	return offset, nil
+}
+
+func (a *Bulk) showUsers(ctx context.Context, run *store.BulkRun, after string) (page bulkPage, err error) {
+	offset, err := offsetOf(after)
+	if err != nil {
+		return page, err
 	}
 	if after == "" {
 		count, err := a.Clerk.CountUsers(ctx)
@@ -200,12 +230,55 @@ func (a *Bulk) showUsers(ctx context.Context, run *store.BulkRun, after string) 
 	if err != nil {
 		return page, err
 	}
+	return a.shownUsers(ctx, run, users, next)
+}
+
+func (a *Bulk) shownUsers(ctx context.Context, run *store.BulkRun, users []account.ListedUser, next int) (page bulkPage, err error) {
 	if next > 0 {
 		page.next = strconv.Itoa(next)
 	}
 	page.seen = len(users)
 	page.found, err = a.Store.Compare(run.ID, a.Deletion).Users(ctx, users)
 	return page, err
+}
+
+// showChangedUsers reads those users first that were changed last. One who is changed meanwhile moves others to a later
+// page, so that some are looked at twice and none is passed over.
+func (a *Bulk) showChangedUsers(ctx context.Context, run *store.BulkRun, after string) (page bulkPage, err error) {
+	offset, err := offsetOf(after)
+	if err != nil {
+		return page, err
+	}
+	users, next, err := a.Clerk.ChangedUsersPage(ctx, offset)
+	if err != nil {
+		return page, err
+	}
+	if older := slices.IndexFunc(users, func(u account.ListedUser) bool { return u.UpdatedAt.Before(*run.Since) }); older >= 0 {
+		users, next = users[:older], 0
+	}
+	return a.shownUsers(ctx, run, users, next)
+}
+
+// showChanges reads what Stripe's events are about, from the newest back. An event says that something has changed;
+// what it is now is read.
+func (a *Bulk) showChanges(ctx context.Context, run *store.BulkRun, after string) (page bulkPage, err error) {
+	identity, err := a.Store.Identity(ctx)
+	if err != nil {
+		return page, err
+	}
+	listed, next, err := a.Stripe.EventsPage(ctx, *run.Since, after)
+	if err != nil {
+		return page, err
+	}
+	page.next, page.seen = next, len(listed)
+	for _, e := range recovered(intake.Rules{Livemode: a.Livemode, Identity: identity}, listed) {
+		switch kind, _ := e.Entity.Split(); {
+		case e.Ignore != "":
+		case kind == account.KindProduct, kind == account.KindCustomer:
+			page.entities = append(page.entities, e.Entity)
+		}
+	}
+	return page, nil
 }
 
 const (
@@ -243,9 +316,12 @@ func (a *Bulk) bringIn(ctx context.Context, step string, due []account.Entity, f
 			activity.RecordHeartbeat(ctx)
 			mu.Lock()
 			defer mu.Unlock()
+			doubt, doubtful := errors.AsType[*unconfirmed](err)
 			switch {
 			case err == nil:
 				done++
+			case doubtful:
+				failures[entity] = doubt.Error()
 			case failure.Of(err) == failure.Permanent:
 				failures[entity] = failure.CodeOf(err)
 			default:
@@ -257,6 +333,11 @@ func (a *Bulk) bringIn(ctx context.Context, step string, due []account.Entity, f
 	err = group.Wait()
 	return done, failures, err
 }
+
+// unconfirmed says that a user's own notes point at a customer that nothing else says is theirs.
+type unconfirmed struct{ customerID string }
+
+func (u *unconfirmed) Error() string { return "hint_not_confirmed: " + u.customerID }
 
 // one brings one entity in, as its workflow does.
 func (a *Bulk) one(ctx context.Context, step string, entity account.Entity, found []store.Difference) error {
@@ -274,8 +355,8 @@ func (a *Bulk) one(ctx context.Context, step string, entity account.Entity, foun
 }
 
 func (a *Bulk) user(ctx context.Context, step, id string) error {
-	in := UserInput{ClerkUserID: id}
-	publish, forced := true, false
+	in := UserInput{ClerkUserID: id, InBulk: true}
+	publish, forced, doubtful := true, false, ""
 	if step != BulkOnboarding {
 		synced, err := a.Users.SyncUser(ctx, in)
 		if err != nil {
@@ -293,12 +374,24 @@ func (a *Bulk) user(ctx context.Context, step, id string) error {
 			return err
 		}
 		publish = publish || customer.PublishDue
+		switch {
+		case customer.Claimed && customer.Hinted != "":
+			if err := a.customer(ctx, customer.Hinted, nil); err != nil {
+				return err
+			}
+		case customer.Hinted != "":
+			doubtful = customer.Hinted
+		}
 	}
-	if !publish {
-		return nil
+	if publish {
+		if _, err := a.Projections.PublishProjection(ctx, PublishInput{ClerkUserID: id, Forced: forced}); err != nil {
+			return err
+		}
 	}
-	_, err := a.Projections.PublishProjection(ctx, PublishInput{ClerkUserID: id, Forced: forced})
-	return err
+	if doubtful != "" {
+		return &unconfirmed{doubtful}
+	}
+	return nil
 }
 
 func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference) error {

@@ -33,6 +33,9 @@ type CustomerResult struct {
 	Claimed bool `json:"claimed,omitempty"`
 	// Deleting is set when the user is being deleted: nothing was made.
 	Deleting bool `json:"deleting,omitempty"`
+	// Hinted is the customer that the user's own notes point at, where the user has none and none was made. With
+	// Claimed it is theirs.
+	Hinted string `json:"hinted,omitempty"`
 }
 
 // EnsureStripeCustomer gives a user a customer, unless they have one or one claims them, and
@@ -75,6 +78,10 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	if result.Claimed {
 		return result, nil
 	}
+	if result.Hinted, result.Claimed, err = a.hinted(ctx, user, in.InBulk); err != nil || result.Claimed || in.InBulk && result.Hinted != "" {
+		return result, err
+	}
+	result.Hinted = ""
 	return a.create(ctx, user)
 }
 
@@ -114,6 +121,45 @@ func (a *Customers) claimed(ctx context.Context, user *store.User) (bool, error)
 		return nil
 	})
 	return found, err
+}
+
+// hinted looks at the customer that the user's own notes point at, "" where there is none that they could be right
+// about. Where it is theirs, that is kept as evidence, and the customer's own look links it.
+func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (customerID string, theirs bool, err error) {
+	customerID, err = a.Store.Hint(ctx, user)
+	if err != nil || customerID == "" {
+		return "", false, err
+	}
+	customer, err := a.Stripe.Customer(ctx, customerID)
+	if failure.IsNotFound(err) || err == nil && customer.Deleted {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	owner, err := a.Store.OwnerOfCustomer(ctx, customerID)
+	if err != nil || owner != "" {
+		return customerID, false, err
+	}
+	claims, err := a.Store.ClaimsOn(ctx, customerID)
+	if err != nil {
+		return "", false, err
+	}
+	verified := ""
+	if user.EmailVerified {
+		verified = user.Profile().Email
+	}
+	if !account.Adopts(user.ClerkUserID, verified, customer, claims) {
+		return customerID, false, nil
+	}
+	claim := account.Claim{CustomerID: customerID, ClerkUserID: user.ClerkUserID, Source: "hint:" + user.ClerkUserID}
+	if err := a.Store.AddClaim(ctx, claim); err != nil {
+		return "", false, err
+	}
+	if inBulk {
+		return customerID, true, nil
+	}
+	return customerID, true, a.Store.Poke(ctx, account.JobSync, account.CustomerEntity(customerID))
 }
 
 // creations is how often one attempt starts over with a new key, when what Stripe replays under
@@ -257,10 +303,26 @@ func (a *Customers) pushProfile(ctx context.Context, user *store.User, c store.C
 	}
 	profile := user.Profile()
 	email, name := profile.Email, profile.FullName()
+	// The key is of the version, and of the repair where the version was written before: under the
+	// first key Stripe would answer as it did then, and write nothing.
+	key := "customer:profile:" + c.ID + ":" + strconv.FormatInt(user.ProfileVersion, 10)
+	if c.ProfileForgotten() {
+		key += ":" + strconv.FormatInt(-c.ProfileVersion, 10)
+		// Somebody has changed it, and our copy may be from before.
+		shown, err := a.Stripe.Customer(ctx, c.ID)
+		switch {
+		case failure.IsNotFound(err):
+			return a.Store.NoteDrift(ctx, account.CustomerEntity(c.ID), account.DriftCustomerMissing, c.ID)
+		case err != nil:
+			return err
+		case shown.Deleted:
+			return nil // its own sync records that
+		}
+		c.Email, c.Name = &shown.Email, &shown.Name
+	}
 	if differs(c.Email, email) || differs(c.Name, name) {
 		// Both are sent, whichever differs: under one key the parameters must be the same in
 		// each attempt.
-		key := "customer:profile:" + c.ID + ":" + strconv.FormatInt(user.ProfileVersion, 10)
 		_, err := a.Stripe.UpdateCustomer(ctx, c.ID, &email, &name, key)
 		switch {
 		case failure.IsNotFound(err):

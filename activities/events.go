@@ -32,7 +32,7 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 	}
 	events := make([]stripeevent.Event, len(due))
 	for i, d := range due {
-		event, err := stripeevent.Parse([]byte(d.Payload))
+		event, err := stripeevent.Parse(d.Payload)
 		if err != nil {
 			// Intake parsed it; what it holds by now is no reason to stop the others.
 			continue

@@ -282,6 +282,39 @@ func TestPublisherThatWritesLate(t *testing.T) {
 	}
 }
 
+// A sync publishes what it has changed where Clerk takes it at once. Where it does not, the sync has recorded all the
+// same, says that a publish is due, and the next ones leave Clerk alone for a while.
+func TestASyncPublishesAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "cus_1")
+	w.publish(t, false)
+	w.subscriptions.Prompt = &activities.PromptPublisher{Projections: w.projections}
+	w.stripe.put(subscription("sub_1", "cus_1", account.StatusTrialing))
+	result := w.record(t, "cus_1")
+	if user := w.user(t); result.PublishDue || result.Published != user.ProjectionVersion || user.PublishDue() || w.clerk.version(t, ada) != user.ProjectionVersion {
+		t.Fatalf("the sync came to %+v, Clerk holds version %d of %d", result, w.clerk.version(t, ada), user.ProjectionVersion)
+	}
+	writes := w.clerk.writes
+	if again := w.record(t, "cus_1"); again.PublishDue || again.Published != 0 || w.clerk.writes != writes {
+		t.Errorf("a sync that changes nothing came to %+v and %d writes", again, w.clerk.writes-writes)
+	}
+
+	stalled := w.clerk.holdWrite()
+	w.stripe.put(subscription("sub_1", "cus_1", account.StatusActive))
+	result = w.record(t, "cus_1")
+	if user := w.user(t); !result.PublishDue || result.Published != 0 || !user.PublishDue() || result.Status != account.StatusActive {
+		t.Fatalf("with a Clerk that does not answer the sync came to %+v", result)
+	}
+	<-stalled.read
+	if again := w.record(t, "cus_1"); !again.PublishDue || w.clerk.writes != writes {
+		t.Errorf("right after that a sync came to %+v and %d writes", again, w.clerk.writes-writes)
+	}
+	w.publish(t, false)
+	if user := w.user(t); user.PublishDue() || w.clerk.version(t, ada) != user.ProjectionVersion {
+		t.Errorf("then Clerk holds version %d of %d", w.clerk.version(t, ada), user.ProjectionVersion)
+	}
+}
+
 // What a publisher wrote is what is recorded, even if it is lower than what was recorded: a
 // publisher that dies right after that leaves a difference that the sweep finds.
 func TestALowerVersionIsRecorded(t *testing.T) {

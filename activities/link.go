@@ -36,7 +36,12 @@ func (a *Subscriptions) link(ctx context.Context, customerID string) (linked boo
 			return err
 		}
 		linked = true
-		if err := tx.Link(ctx, user, customer, source, 0, nil); err != nil {
+		profile := user.Profile()
+		given := int64(0)
+		if !differs(customer.Email, profile.Email) && !differs(customer.Name, profile.FullName()) {
+			given = user.ProfileVersion // as Stripe has just shown it
+		}
+		if err := tx.Link(ctx, user, customer, source, given, nil); err != nil {
 			return err
 		}
 		if err := tx.ResolveDrift(ctx, account.CustomerEntity(customerID), account.DriftOrphanCustomer, ""); err != nil {
@@ -46,7 +51,7 @@ func (a *Subscriptions) link(ctx context.Context, customerID string) (linked boo
 			// It comes too late to be erased with its user.
 			return tx.EraseCustomer(ctx, customer)
 		}
-		if user.Deleting() {
+		if user.Deleting() || given > 0 {
 			return nil
 		}
 		// The user's own workflow gives the customer their name and email.

@@ -128,7 +128,7 @@ func (b *bench) deliver(entity account.Entity, types ...string) {
 	list := make([]store.NewEvent, len(types))
 	for i, eventType := range types {
 		list[i] = store.NewEvent{Source: "stripe", EventID: fmt.Sprintf("evt_%s_%d", entity, i), Type: eventType, Entity: entity,
-			Job: account.JobSync, Payload: []byte(`{}`), ReceivedAt: time.Now()}
+			Job: account.JobSync, Payload: `{}`, ReceivedAt: time.Now()}
 	}
 	if _, err := b.store.AddEvents(b.t.Context(), list, 0); err != nil {
 		b.t.Fatal(err)

@@ -83,16 +83,7 @@ func (a *Recovery) RecoverEvents(ctx context.Context, pass RecoveryPass) (Recove
 }
 
 func (a *Recovery) recoverEvents(ctx context.Context, rules intake.Rules, listed []stripeevent.Listed, pass *RecoveryPass) error {
-	var events []store.NewEvent
-	now := time.Now()
-	for _, e := range listed {
-		if !stripeevent.Handled(e.Type) {
-			continue // its delivery was never asked for
-		}
-		event := store.NewEvent{Source: intake.SourceStripe, EventID: e.ID, Payload: e.Body, ReceivedAt: now, Recovered: true}
-		rules.Classify(&event)
-		events = append(events, event)
-	}
+	events := recovered(rules, listed)
 	if len(events) == 0 {
 		return nil
 	}
@@ -106,6 +97,20 @@ func (a *Recovery) recoverEvents(ctx context.Context, rules intake.Rules, listed
 		}
 	}
 	return nil
+}
+
+// recovered are the events of a list as if they had been delivered now, but for those whose delivery was never asked for.
+func recovered(rules intake.Rules, listed []stripeevent.Listed) (events []store.NewEvent) {
+	now := time.Now()
+	for _, e := range listed {
+		if !stripeevent.Handled(e.Type) {
+			continue
+		}
+		event := store.NewEvent{Source: intake.SourceStripe, EventID: e.ID, Payload: string(e.Body), ReceivedAt: now, Recovered: true}
+		rules.Classify(&event)
+		events = append(events, event)
+	}
+	return events
 }
 
 // RecoverUsers reads Clerk's users, those first that were changed last, back to what is known, and has

@@ -18,6 +18,8 @@ type Subscriptions struct {
 	Policy SubscriptionPolicy
 	// Observe is told about every event that a sync takes; it may be nil.
 	Observe func(source, eventType string, status store.EventStatus, received time.Time)
+	// Prompt publishes what a sync has changed; it may be nil.
+	Prompt *PromptPublisher
 }
 
 // SubscriptionPolicy is what an operator may choose about subscriptions.
@@ -74,6 +76,8 @@ type RecordResult struct {
 	// RereadAfter is set when Stripe did not show yet what an event told.
 	RereadAfter time.Duration `json:"rereadAfter,omitempty"`
 	PublishDue  bool          `json:"publishDue,omitempty"`
+	// Published is the version of the projection that this very sync has written to Clerk, zero if none.
+	Published int64 `json:"published,omitempty"`
 	// StopDue is set when the owner is being deleted and a subscription would bill them on.
 	StopDue bool `json:"stopDue,omitempty"`
 	// Events is how many events were completed.
@@ -87,10 +91,22 @@ type RecordResult struct {
 // payment facts and the events that it answers, in one transaction. A customer that no user
 // owns is linked if the evidence names one.
 //
+// What that changes for Clerk it publishes where Clerk takes it at once; else it answers that a publish is due.
+//
 // Idempotent: it stores a state, not a change. An attempt that wakes up late is dropped by the
-// read fence; events that are completed already are not taken again.
+// read fence; events that are completed already are not taken again. For what is published see
+// [Projections.PublishProjection].
 func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput) (result RecordResult, err error) {
 	defer func() { showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err) }()
+	if result, err = a.record(ctx, in); err != nil || !result.PublishDue || result.ClerkUserID == "" {
+		return result, err
+	}
+	version, done := a.Prompt.Publish(ctx, result.ClerkUserID)
+	result.Published, result.PublishDue = version, !done
+	return result, nil
+}
+
+func (a *Subscriptions) record(ctx context.Context, in RecordInput) (result RecordResult, err error) {
 	number, err := a.Store.NextRead(ctx)
 	if err != nil {
 		return result, err

@@ -24,6 +24,9 @@ type Users struct {
 // UserInput names a user.
 type UserInput struct {
 	ClerkUserID string `json:"clerkUserId"`
+	// InBulk is set by a bulk sync: it looks at a customer that is found itself, and what is doubtful it leaves to a
+	// person.
+	InBulk bool `json:"inBulk,omitempty"`
 }
 
 // UserResult says what the workflow has to do next.
@@ -129,13 +132,13 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		if err := tx.ResolveDrift(ctx, account.UserEntity(in.ClerkUserID), account.DriftUserMissing, ""); err != nil {
 			return err
 		}
-		return a.judge(ctx, tx, row, before, held, &result)
+		return a.judge(ctx, tx, row, before, user.CustomerHint, held, &result)
 	})
 	return result, err
 }
 
 // judge says what is left to do for a user whose profile is stored.
-func (a *Users) judge(ctx context.Context, tx *store.Tx, row, before *store.User, held json.RawMessage, result *UserResult) error {
+func (a *Users) judge(ctx context.Context, tx *store.Tx, row, before *store.User, hint string, held json.RawMessage, result *UserResult) error {
 	customers, err := tx.CustomersOf(ctx, row)
 	if err != nil {
 		return err
@@ -150,6 +153,11 @@ func (a *Users) judge(ctx context.Context, tx *store.Tx, row, before *store.User
 		}
 	}
 	result.CustomerDue = result.CustomerDue || !result.Onboarded
+	if !result.Onboarded {
+		if err := tx.SetHint(ctx, row, hint); err != nil {
+			return err
+		}
+	}
 	result.PublishDue = row.PublishDue()
 	if before == nil || before.ProjectionVersion == 0 {
 		return nil // never published: the ordinary publish writes in any case

@@ -397,6 +397,9 @@ type BulkRequest struct {
 
 	// Ids Clerk users and Stripe customers; none for all.
 	Ids *[]string `json:"ids,omitempty"`
+
+	// Since Only what has changed since this moment, which is at most 29 days ago; not together with `ids` or `dryRun`.
+	Since *time.Time `json:"since,omitempty"`
 }
 
 // BulkRun defines model for BulkRun.
@@ -425,8 +428,11 @@ type BulkRun struct {
 	Paused bool             `json:"paused"`
 
 	// Seen How much was looked at of each list.
-	Seen      map[string]int64 `json:"seen"`
-	StartedAt time.Time        `json:"startedAt"`
+	Seen map[string]int64 `json:"seen"`
+
+	// Since From when on what has changed is meant.
+	Since     *time.Time `json:"since"`
+	StartedAt time.Time  `json:"startedAt"`
 
 	// Step The list that is being read.
 	Step      string    `json:"step"`

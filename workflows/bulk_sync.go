@@ -18,6 +18,8 @@ type BulkSyncInput struct {
 	ID string `json:"id"`
 	// Named is set where the pass is about entities that were named, and not about all lists.
 	Named bool `json:"named,omitempty"`
+	// Changed is set where the pass is about what has changed since a moment.
+	Changed bool `json:"changed,omitempty"`
 	// Carried is how many lists have been read; set by continue-as-new and by nobody else.
 	Carried int `json:"carried,omitempty"`
 	// ContinueAfter makes a run continue as new after so many activities; zero leaves it to the server.
@@ -42,7 +44,7 @@ func BulkSync(ctx workflow.Context, in BulkSyncInput) error {
 	if err := workflow.SetQueryHandler(ctx, QueryState, func() (BulkSyncState, error) { return b.state, nil }); err != nil {
 		return fmt.Errorf("setting the state query: %w", err)
 	}
-	steps := bulkSteps(in.Named)
+	steps := bulkSteps(in)
 	for b.in.Carried < len(steps) {
 		b.state.Step = steps[b.in.Carried]
 		complete, err := b.read(ctx)
@@ -62,9 +64,12 @@ func BulkSync(ctx workflow.Context, in BulkSyncInput) error {
 	return b.finish(ctx, "", nil)
 }
 
-func bulkSteps(named bool) []string {
-	if named {
+func bulkSteps(in BulkSyncInput) []string {
+	switch {
+	case in.Named:
 		return []string{activities.BulkNamed}
+	case in.Changed:
+		return []string{activities.BulkChangedUsers, activities.BulkChanges, activities.BulkOnboarding}
 	}
 	return []string{activities.BulkProducts, activities.BulkPrices, activities.BulkUsers, activities.BulkCustomers,
 		activities.BulkSubscriptions, activities.BulkOnboarding}
@@ -81,7 +86,7 @@ type bulkSync struct {
 // read takes the list that is under way on, and tells whether it has come to its end.
 func (b *bulkSync) read(ctx workflow.Context) (complete bool, err error) {
 	activity, on := any(b.set.bulk.BulkStripe), onStripe
-	if b.state.Step == activities.BulkUsers {
+	if b.state.Step == activities.BulkUsers || b.state.Step == activities.BulkChangedUsers {
 		activity, on = b.set.bulk.BulkClerk, onClerk
 	}
 	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Bringing in %s.", b.state.Step))
@@ -123,9 +128,7 @@ func (b *bulkSync) finish(ctx workflow.Context, failure string, end error) error
 }
 
 // inBulk has an activity done after all that a person waits for. A page of many users takes longer than one
-// look; the heartbeat tells when whoever reads it is gone.
+// look.
 func inBulk(ctx workflow.Context) workflow.Context {
-	ctx = routinely(ctx, bulkPatience)
-	ctx = workflow.WithStartToCloseTimeout(ctx, 10*time.Minute)
-	return workflow.WithHeartbeatTimeout(ctx, time.Minute)
+	return workflow.WithStartToCloseTimeout(routinely(ctx, bulkPatience), 10*time.Minute)
 }

@@ -61,6 +61,15 @@ func TestBulkSyncOfWhatIsNamed(t *testing.T) {
 	equal(t, "lists", b.read, []string{"named"})
 }
 
+// Of what has changed the users come first, and those who have no customer by then are given one.
+func TestBulkSyncOfWhatHasChanged(t *testing.T) {
+	t.Parallel()
+	b := newBulk(t)
+	b.ExecuteWorkflow(workflows.BulkSync, workflows.BulkSyncInput{ID: "bulk_1", Changed: true})
+	b.finished()
+	equal(t, "lists", b.read, []string{"changed users", "changes", "onboarding"})
+}
+
 // A long pass goes on in the next run with the list that it has come to.
 func TestBulkSyncGoesOnInTheNextRun(t *testing.T) {
 	t.Parallel()

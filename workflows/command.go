@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
@@ -158,6 +157,6 @@ func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activit
 // urgently puts an activity before others where the server knows priorities, and has it begun again
 // soon if its worker dies: a person is waiting.
 func urgently(ctx workflow.Context) workflow.Context {
-	ctx = workflow.WithPriority(ctx, temporal.Priority{PriorityKey: 1})
+	ctx = prioritized(ctx, activities.PriorityPerson, "command")
 	return workflow.WithHeartbeatTimeout(ctx, 12*time.Second)
 }

@@ -14,6 +14,8 @@ type publisher struct {
 	// queued is set when a pass is to begin: it does what was asked for until then.
 	queued bool
 	forced bool
+	// priority is the most urgent of those who asked for the pass that is to begin, 0 where none has one.
+	priority int
 	// begun and ended count the passes.
 	begun, ended int
 	// failed is set when the last publish ended in a permanent failure. The versions still
@@ -23,13 +25,16 @@ type publisher struct {
 
 // ask has the user's projection published, and answers the pass that does it: one that begins after
 // this. forced is for where Clerk was seen to hold something else than what was published: such a
-// publish may not skip.
+// publish may not skip. It is as urgent as what ctx has activities done for.
 func (p *publisher) ask(ctx workflow.Context, clerkUserID string, forced bool) (pass int) {
 	if clerkUserID == "" {
 		return p.ended
 	}
 	p.forced = p.forced || forced
 	p.queued = true
+	if key := workflow.GetActivityOptions(ctx).Priority.PriorityKey; key > 0 && (p.priority == 0 || key < p.priority) {
+		p.priority = key
+	}
 	if !p.running {
 		p.running = true
 		workflow.Go(ctx, func(ctx workflow.Context) {
@@ -49,11 +54,15 @@ func (p *publisher) done(pass int) bool { return p.ended >= pass }
 func (p *publisher) publish(ctx workflow.Context, clerkUserID string) {
 	var set activitySet
 	in := activities.PublishInput{ClerkUserID: clerkUserID, Forced: p.forced}
-	p.forced = false
+	publishing := onClerk(ctx)
+	if p.priority > 0 {
+		publishing = prioritized(publishing, p.priority, "publish")
+	}
+	p.forced, p.priority = false, 0
 	p.begun++
 	defer func() { p.ended = p.begun }()
 	var result activities.PublishResult
-	err := workflow.ExecuteActivity(onClerk(ctx), set.projections.PublishProjection, in).Get(ctx, &result)
+	err := workflow.ExecuteActivity(publishing, set.projections.PublishProjection, in).Get(ctx, &result)
 	p.failed = err != nil
 	if err != nil {
 		workflow.GetLogger(ctx).Warn("publish gave up; the sweep comes back to it", "error", err)

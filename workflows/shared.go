@@ -63,6 +63,10 @@ func onDatabase(ctx workflow.Context) workflow.Context {
 	return activityOptions(ctx, QueueMain, 30*time.Second)
 }
 
+// sign is how long the server waits for a sign of life from an attempt, which every worker gives by itself. A task that
+// got lost on its way to a worker that just stopped, and one whose worker died, are then given to another soon.
+const sign = 15 * time.Second
+
 // activityOptions gives an activity as many attempts as it takes: what can be gone in a minute
 // (a provider's outage) or in a night (a revoked key) must not need anyone to start it again.
 // Only a permanent failure ends it, and the activity has said so on the events by then. Without
@@ -71,6 +75,7 @@ func activityOptions(ctx workflow.Context, queue string, attempt time.Duration) 
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:           queue,
 		StartToCloseTimeout: attempt,
+		HeartbeatTimeout:    sign,
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval:    time.Second,
 			BackoffCoefficient: 2,
@@ -82,7 +87,7 @@ func activityOptions(ctx workflow.Context, queue string, attempt time.Duration) 
 // routinely has an activity done after all that a person or somebody's access waits for, and given up
 // after a while: what is done again and again by itself need not be seen through each time.
 func routinely(ctx workflow.Context, patience time.Duration) workflow.Context {
-	ctx = workflow.WithPriority(ctx, temporal.Priority{PriorityKey: 5})
+	ctx = prioritized(ctx, activities.PriorityRoutine, workflow.GetInfo(ctx).WorkflowType.Name)
 	return workflow.WithScheduleToCloseTimeout(ctx, patience)
 }
 

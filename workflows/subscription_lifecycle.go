@@ -158,7 +158,8 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	defer func() { l.state.Syncing = false }()
 	l.state.Syncs++
 	var result activities.RecordResult
-	err := workflow.ExecuteActivity(onStripe(ctx), l.set.subscriptions.RecordSubscriptions, in).Get(ctx, &result)
+	looking := l.prioritized(onStripe(ctx))
+	err := workflow.ExecuteActivity(looking, l.set.subscriptions.RecordSubscriptions, in).Get(ctx, &result)
 	if err != nil {
 		l.fail(ctx, err)
 		l.showFailure(ctx)
@@ -169,19 +170,28 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 		// that completes late is covered too. Its result is another value: what it leaves out
 		// must not be filled with what was read before it.
 		var stopped activities.RecordResult
-		err = workflow.ExecuteActivity(onStripe(ctx), l.set.subscriptions.StopBilling, in).Get(ctx, &stopped)
+		err = workflow.ExecuteActivity(looking, l.set.subscriptions.StopBilling, in).Get(ctx, &stopped)
 		if err == nil {
 			result = stopped
 		}
 	}
 	l.adopt(ctx, result)
 	if result.PublishDue {
-		l.publisher.ask(ctx, result.ClerkUserID, false)
+		l.publisher.ask(looking, result.ClerkUserID, false)
 	}
 	if err != nil {
 		l.fail(ctx, err)
 	}
 	l.showFailure(ctx)
+}
+
+// prioritized has a look at a customer who has no access yet, as far as this run knows, done before looks at those who
+// have: a first checkout must not wait for a month's renewals.
+func (l *lifecycle) prioritized(ctx workflow.Context) workflow.Context {
+	if l.state.Live {
+		return prioritized(ctx, activities.PriorityKnown, "known")
+	}
+	return prioritized(ctx, activities.PriorityNew, "new")
 }
 
 // retryFailed is when a look that failed for good, or a billing that runs on after it was

@@ -1,11 +1,14 @@
 package workflows_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
@@ -104,6 +107,22 @@ func TestPokesDuringASyncCostOneMore(t *testing.T) {
 			equal(t, "looks", l.record.since(), []time.Duration{0, 10 * time.Second})
 		})
 	}
+}
+
+// Whoever does something for a run has to show that it lives: else a task that got lost waits for the end of its time.
+func TestActivitiesShowThatTheyLive(t *testing.T) {
+	t.Parallel()
+	published := live()
+	published.PublishDue = true
+	l := newLifecycle(t, script{record: looks(published, over())})
+	seen := map[string]time.Duration{}
+	l.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, _ converter.EncodedValues) {
+		seen[info.ActivityType.Name] = info.HeartbeatTimeout
+	})
+	l.at(time.Hour, func() { l.SignalWorkflow(workflows.SignalPoke, nil) })
+	l.run()
+	l.finished()
+	equal(t, "signs of life", seen, map[string]time.Duration{"RecordSubscriptions": 15 * time.Second, "PublishProjection": 15 * time.Second})
 }
 
 func TestAThousandPokesCostOneSync(t *testing.T) {

@@ -125,7 +125,7 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 	u.state.Looks++
 	u.doing(ctx, "reading the user")
 	var result activities.UserResult
-	err := workflow.ExecuteActivity(onClerk(ctx), u.set.users.SyncUser, activities.UserInput{ClerkUserID: u.in.ClerkUserID}).Get(ctx, &result)
+	err := workflow.ExecuteActivity(u.prioritized(onClerk(ctx)), u.set.users.SyncUser, activities.UserInput{ClerkUserID: u.in.ClerkUserID}).Get(ctx, &result)
 	if err != nil {
 		u.fail(ctx, "reading the user", err)
 		if u.offboarding {
@@ -149,10 +149,23 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 		result.PublishDue = u.ensureCustomer(ctx) || result.PublishDue
 	}
 	if result.PublishDue || result.PublishForced {
-		u.publisher.ask(ctx, u.in.ClerkUserID, result.PublishForced)
+		u.publisher.ask(u.prioritized(ctx), u.in.ClerkUserID, result.PublishForced)
 	}
 	u.doing(ctx, "done")
 	return u.job
+}
+
+// prioritized has what is done for a user who is new done before what follows of a wave of renewals: each of them
+// changes the user's metadata, of which Clerk tells again.
+func (u *userRun) prioritized(ctx workflow.Context) workflow.Context {
+	switch u.job {
+	case account.JobOnboard:
+		return prioritized(ctx, activities.PriorityNew, "new")
+	case account.JobSync:
+		return prioritized(ctx, activities.PriorityKnown, "known")
+	default:
+		return ctx
+	}
 }
 
 func (u *userRun) jobOf(result activities.UserResult) account.Job {
@@ -173,7 +186,7 @@ func (u *userRun) ensureCustomer(ctx workflow.Context) (publishDue bool) {
 	var result activities.CustomerResult
 	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID}
 	// A cancelled run waits for the attempt that is under way: it may have made what is to be undone.
-	waiting := workflow.WithWaitForCancellation(onStripe(ctx), true)
+	waiting := u.prioritized(workflow.WithWaitForCancellation(onStripe(ctx), true))
 	err := workflow.ExecuteActivity(waiting, u.set.customers.EnsureStripeCustomer, in).Get(ctx, &result)
 	if err != nil {
 		u.fail(ctx, "ensuring the customer", err)

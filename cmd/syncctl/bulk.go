@@ -33,6 +33,7 @@ type bulk struct {
 type startBulk struct {
 	DryRun    bool     `help:"Only count what differs."`
 	ID        []string `help:"Only this Clerk user or Stripe customer; several times for several." name:"id" placeholder:"ID"`
+	Since     string   `help:"Only what has changed since then, at most 29 days ago: a time, such as 2026-01-31T08:00:00Z, a day, such as 2026-01-31, or so long ago, such as 36h." placeholder:"TIME"`
 	Alongside bool     `help:"Begin although another goes on."`
 	Detach    bool     `help:"Do not wait for the end."`
 }
@@ -40,7 +41,11 @@ type startBulk struct {
 // Run begins a bulk sync.
 func (c startBulk) Run(s *session) error {
 	return s.console(func(o *app.Operator) error {
-		run, begun, err := o.StartBulk(s, operator.BulkOrder{DryRun: c.DryRun, IDs: c.ID, Alongside: c.Alongside, Caller: caller})
+		since, err := timeOf("--since", c.Since)
+		if err != nil {
+			return err
+		}
+		run, begun, err := o.StartBulk(s, operator.BulkOrder{DryRun: c.DryRun, IDs: c.ID, Since: since, Alongside: c.Alongside, Caller: caller})
 		if err != nil {
 			return err
 		}

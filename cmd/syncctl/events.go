@@ -59,11 +59,12 @@ func timeOf(flag, text string) (time.Time, error) {
 	if ago, err := time.ParseDuration(text); err == nil {
 		return time.Now().Add(-ago), nil
 	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("%w: %s is neither a time, such as 2026-01-31T08:00:00Z, nor so long ago, such as 2h", errUsage, flag)
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at, nil
+		}
 	}
-	return at, nil
+	return time.Time{}, fmt.Errorf("%w: %s is neither a time, such as 2026-01-31T08:00:00Z or 2026-01-31, nor so long ago, such as 2h", errUsage, flag)
 }
 
 // console is what commands about the inbox and about differences stand on.

@@ -28,6 +28,8 @@ type commandLine struct {
 	Drift  drift       `cmd:"" help:"In what the three systems differ, and to have it repaired."`
 	Bulk   bulk        `cmd:"" help:"Bring in everything that Clerk and Stripe hold, beside all else that goes on."`
 
+	Revenue revenue `cmd:"" help:"What comes in a month, by currency (MRR)."`
+
 	Subscriptions subscriptions `cmd:"" group:"api" help:"List a user's subscriptions."`
 	Cancel        cancel        `cmd:"" group:"api" help:"Cancel a subscription."`
 	Reactivate    reactivate    `cmd:"" group:"api" help:"Take a cancellation back."`

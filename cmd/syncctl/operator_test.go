@@ -53,6 +53,8 @@ func TestOperatorFindsAndRepairs(t *testing.T) {
 		succeed(t, c.Environ, well, "user", id)
 	}
 	succeed(t, c.Environ, []string{"no difference is known"}, "drift")
+	succeed(t, c.Environ, []string{"usd", "20.00"}, "revenue")
+	succeed(t, c.Environ, []string{`"currency":"usd","amount":2000,"subscriptions":1`}, "revenue", "--json")
 
 	c.Sandbox.StripeWebhooks.SetFaults(delivery.Faults{Lose: 1})
 	if err := c.Sandbox.Stripe.CancelAtPeriodEnd(c.subscription); err != nil {

@@ -8,6 +8,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	sdk "go.temporal.io/sdk/worker"
+
 	"github.com/nepfy/clerk-stripe-sync/internal/app"
 	"github.com/nepfy/clerk-stripe-sync/internal/config"
 )
@@ -21,7 +23,13 @@ func main() {
 	}
 }
 
+// cachedWorkflows is how many runs are kept in memory between two of their tasks, about fifty kilobytes each. A customer's
+// run sleeps for weeks: what a burst needs is to be remembered for a minute, and who is forgotten costs one read of a
+// short history. With the SDK's ten thousand the memory grows with the number of customers.
+const cachedWorkflows = 1000
+
 func run(ctx context.Context) error {
+	sdk.SetStickyWorkflowCacheSize(cachedWorkflows)
 	worker, err := app.NewWorker(ctx, config.Environ(), os.Stdout)
 	if err != nil {
 		return err

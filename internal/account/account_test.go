@@ -166,3 +166,32 @@ func TestFullName(t *testing.T) {
 		}
 	}
 }
+
+func TestAdopts(t *testing.T) {
+	t.Parallel()
+	claim := func(user string) account.Claim {
+		return account.Claim{CustomerID: "cus_1", ClerkUserID: user, Source: "checkout:cs_1"}
+	}
+	for name, c := range map[string]struct {
+		email, has string
+		metadata   map[string]string
+		claims     []account.Claim
+		want       bool
+	}{
+		"names the user":                        {metadata: map[string]string{"clerk_user_id": "user_1"}, want: true},
+		"names the user, has another address":   {email: "ada@example.com", has: "other@example.com", metadata: map[string]string{"userId": "user_1"}, want: true},
+		"names another, has the address":        {email: "ada@example.com", has: "ada@example.com", metadata: map[string]string{"clerk_user_id": "user_2"}},
+		"has the address":                       {email: "ada@example.com", has: "Ada@Example.com", want: true},
+		"has the address, another claims it":    {email: "ada@example.com", has: "ada@example.com", claims: []account.Claim{claim("user_2")}},
+		"has the address, two claim it":         {email: "ada@example.com", has: "ada@example.com", claims: []account.Claim{claim("user_1"), claim("user_2")}},
+		"is claimed by the user":                {claims: []account.Claim{claim("user_1")}, want: true},
+		"names the user, is claimed by another": {metadata: map[string]string{"clerk_user_id": "user_1"}, claims: []account.Claim{claim("user_2")}},
+		"has no address, as the user":           {},
+		"has an address, the user none":         {has: "ada@example.com"},
+	} {
+		customer := account.Customer{ID: "cus_1", Email: c.has, Metadata: c.metadata}
+		if got := account.Adopts("user_1", c.email, customer, c.claims); got != c.want {
+			t.Errorf("one that %s: %t", name, got)
+		}
+	}
+}

@@ -1,6 +1,9 @@
 package account
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Claim is evidence that a customer belongs to a user: somebody who may say so wrote the Clerk
 // user id on the customer, on one of its subscriptions, or on a checkout session.
@@ -53,6 +56,16 @@ func Claimant(claims []Claim) (clerkUserID string, conflict bool) {
 		clerkUserID = c.ClerkUserID
 	}
 	return clerkUserID, false
+}
+
+// Adopts tells whether a customer that a user's own notes point at is theirs: it names them and nobody else, or, where
+// it names nobody, it has the address that they have verified as their primary one. The notes themselves prove nothing.
+func Adopts(clerkUserID, verifiedEmail string, customer Customer, claims []Claim) bool {
+	named, conflict := Claimant(append(ReadClaims(customer, nil), claims...))
+	if conflict || named != "" {
+		return named == clerkUserID
+	}
+	return verifiedEmail != "" && strings.EqualFold(customer.Email, verifiedEmail)
 }
 
 // DistinctUsers lists the users that claims name, each once, sorted.

@@ -39,6 +39,9 @@ type User struct {
 	Email string
 	// EmailVerified tells whether Clerk has verified that very address.
 	EmailVerified bool
+	// CustomerHint is the Stripe customer that an earlier application's unsafe metadata names, "" where it names none.
+	// The user could have written it: see [Adopts].
+	CustomerHint string
 }
 
 // ListedUser is a user as Clerk's list shows them.

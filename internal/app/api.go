@@ -85,7 +85,7 @@ func (a *API) listen(ctx context.Context) error {
 			r.metrics.Event(source, eventType, string(outcome))
 		},
 	}
-	options := httpapi.WebhookOptions{Intake: intake, Metrics: r.metrics, Logger: webhook}
+	options := httpapi.WebhookOptions{Intake: intake, Metrics: r.metrics, Logger: r.logger}
 	options.Secrets = c.ClerkWebhookSecrets
 	clerk, err := httpapi.NewClerkWebhook(options)
 	if err != nil {

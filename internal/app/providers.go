@@ -9,8 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/clerkapi"
 	"github.com/nepfy/clerk-stripe-sync/internal/config"
 	"github.com/nepfy/clerk-stripe-sync/internal/exchange"
@@ -39,12 +41,12 @@ func newProviders(r *runtime, c config.Providers, watch *identityWatch) provider
 		stripe: stripeapi.New(stripeapi.Options{
 			Key: c.StripeSecretKey.Reveal(), BaseURL: c.StripeAPIURL, Timeout: c.ProviderTimeout,
 			Observe:   observeCalls(r, telemetry.ScopeStripe),
-			Transport: limited{rate.NewLimiter(rate.Limit(c.StripeRate), burst(c.StripeRate)), stripeSeen, exchange.NewBase()},
+			Transport: newLimited(c.StripeRate, stripeSeen),
 		}),
 		clerk: clerkapi.New(clerkapi.Options{
 			Key: c.ClerkSecretKey.Reveal(), BaseURL: c.ClerkAPIURL, Timeout: c.ProviderTimeout,
 			Observe:   observeCalls(r, telemetry.ScopeClerk),
-			Transport: limited{rate.NewLimiter(rate.Limit(c.ClerkRate), burst(c.ClerkRate)), clerkSeen, exchange.NewBase()},
+			Transport: newLimited(c.ClerkRate, clerkSeen),
 		}),
 	}
 	r.closers = append(r.closers, p.stripe.Close, p.clerk.Close)
@@ -57,9 +59,35 @@ func burst(perSecond float64) int { return max(1, int(perSecond/4)) }
 // limited sends requests no faster than a limiter allows, and none before the account is known.
 type limited struct {
 	limiter *rate.Limiter
+	// known and routine let one of the calls at a time to the limiter that nobody is waiting for: it gives out its moments in
+	// the order in which it is asked, and what is urgent has to wait for at most one of them so. A routine call needs both.
+	known, routine *semaphore.Weighted
+	priority       func(context.Context) int
 	// seen is closed once the key was seen to be of the right account; nil if nobody has to wait.
 	seen <-chan struct{}
 	base http.RoundTripper
+}
+
+func newLimited(perSecond float64, seen <-chan struct{}) limited {
+	return limited{rate.NewLimiter(rate.Limit(perSecond), burst(perSecond)), semaphore.NewWeighted(1), semaphore.NewWeighted(1), activities.PriorityOf, seen, exchange.NewBase()}
+}
+
+// wait waits for the moment of a call.
+func (l limited) wait(ctx context.Context) error {
+	var turns []*semaphore.Weighted
+	switch key := l.priority(ctx); {
+	case key >= activities.PriorityRoutine:
+		turns = []*semaphore.Weighted{l.routine, l.known}
+	case key >= activities.PriorityKnown:
+		turns = []*semaphore.Weighted{l.known}
+	}
+	for _, turn := range turns {
+		if err := turn.Acquire(ctx, 1); err != nil {
+			return err //nolint:wrapcheck // wrapped by who calls
+		}
+		defer turn.Release(1)
+	}
+	return l.limiter.Wait(ctx) //nolint:wrapcheck // wrapped by who calls
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -71,7 +99,7 @@ func (l limited) RoundTrip(request *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("waiting to see whose key it is: %w", request.Context().Err())
 		}
 	}
-	if err := l.limiter.Wait(request.Context()); err != nil {
+	if err := l.wait(request.Context()); err != nil {
 		return nil, fmt.Errorf("waiting for the provider's rate: %w", err)
 	}
 	return l.base.RoundTrip(request)

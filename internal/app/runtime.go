@@ -48,6 +48,8 @@ func newRuntime(ctx context.Context, environ map[string]string, logs io.Writer, 
 	}
 	r.store = db
 	r.closers = append(r.closers, db.Close)
+	r.metrics.WatchGauge("database_connections_in_use", "Connections to PostgreSQL that something holds at this moment.",
+		func() float64 { return float64(db.InUse()) })
 	if r.temporal, err = r.connectTemporal(ctx, environ); err != nil {
 		r.close()
 		return nil, err

@@ -150,10 +150,10 @@ func (w *Worker) work(ctx context.Context) error {
 	}
 }
 
-// callsPerActivity is how many provider calls an activity makes at most as a rule. With it the
-// rate of a task queue keeps all workers together below the provider's limit; what makes more
+// callsPerActivity is how many calls an activity on a provider's queue makes, as a rule: nearly all make one. With it
+// the rate of a task queue keeps all workers together below the provider's limit; what makes more
 // calls waits for the client's own limiter.
-const callsPerActivity = 2
+const callsPerActivity = 1.25
 
 // bulkAtOnce is how many entities a bulk sync brings in at the same time: enough to keep a provider that takes a
 // quarter of a second to answer at its rate.
@@ -174,6 +174,9 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 		OnFatalError:                onFatal,
 		DisableRegistrationAliasing: true,
 		Interceptors:                []interceptor.WorkerInterceptor{activities.NewInterceptor(r.logger, w.report)},
+	}
+	if c.UrgentQueues {
+		options.Interceptors = append(options.Interceptors, workflows.NewUrgentQueues())
 	}
 	if c.BuildID != "" {
 		options.DeploymentOptions = worker.DeploymentOptions{
@@ -207,34 +210,39 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 		main.RegisterActivity(activity)
 	}
 
-	stripe := onQueue(workflows.QueueStripe, c.StripeRate)
 	customers := &activities.Customers{Store: r.store, Stripe: w.providers.stripe, Access: access, LinkByEmail: c.LinkByEmail, Compensated: r.metrics.Compensated}
-	stripe.RegisterActivity(customers)
-	subscriptions := &activities.Subscriptions{Store: r.store, Stripe: w.providers.stripe, Observe: w.observe, Policy: activities.SubscriptionPolicy{
+	projections := &activities.Projections{Store: r.store, Clerk: w.providers.clerk}
+	subscriptions := &activities.Subscriptions{Store: r.store, Stripe: w.providers.stripe, Prompt: &activities.PromptPublisher{Projections: projections}, Observe: w.observe, Policy: activities.SubscriptionPolicy{
 		Access: access, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, BoundaryDelay: c.BoundaryDelay, RereadDelay: c.RereadDelay,
 	}}
-	stripe.RegisterActivity(subscriptions)
-	stripe.RegisterActivity(&activities.Commands{Subscriptions: subscriptions, Compensated: r.metrics.Compensated})
 	catalogue := &activities.Catalogue{Store: r.store, Stripe: w.providers.stripe}
-	stripe.RegisterActivity(catalogue)
-	stripe.RegisterActivity(&activities.Disputes{Store: r.store, Stripe: w.providers.stripe})
-	projections := &activities.Projections{Store: r.store, Clerk: w.providers.clerk}
 	bulk := &activities.Bulk{Store: r.store, Stripe: w.providers.stripe, Clerk: w.providers.clerk, Users: users, Customers: customers,
-		Subscriptions: subscriptions, Projections: projections, Catalogue: catalogue, Deletion: c.OnUserDeleted, AtOnce: bulkAtOnce}
+		Subscriptions: subscriptions, Projections: projections, Catalogue: catalogue, Deletion: c.OnUserDeleted, Livemode: c.StripeLivemode(), AtOnce: bulkAtOnce}
 	main.RegisterActivity(bulk.FinishBulk)
-	stripe.RegisterActivity(bulk.BulkStripe)
-	stripe.RegisterActivity(recovery.RecoverEvents)
-	stripe.RegisterActivity(reconciler.CompareStripe)
-	stripe.RegisterActivity(reconciler.LookAtStripe)
-
-	clerk := onQueue(workflows.QueueClerk, c.ClerkRate)
-	clerk.RegisterActivity(users.SyncUser)
-	clerk.RegisterActivity(recovery.RecoverUsers)
-	clerk.RegisterActivity(reconciler.CompareUsers)
-	clerk.RegisterActivity(reconciler.LookAtUsers)
-	clerk.RegisterActivity(projections)
-	clerk.RegisterActivity(bulk.BulkClerk)
-	return []worker.Worker{main, stripe, clerk}
+	all := []worker.Worker{main}
+	for queue, known := range map[string]struct {
+		perSecond  float64
+		activities []any
+	}{
+		workflows.QueueStripe: {c.StripeRate, []any{
+			customers, subscriptions, &activities.Commands{Subscriptions: subscriptions, Compensated: r.metrics.Compensated}, catalogue,
+			&activities.Disputes{Store: r.store, Stripe: w.providers.stripe},
+			bulk.BulkStripe, recovery.RecoverEvents, reconciler.CompareStripe, reconciler.LookAtStripe,
+		}},
+		workflows.QueueClerk: {c.ClerkRate, []any{
+			users.SyncUser, projections, bulk.BulkClerk, recovery.RecoverUsers, reconciler.CompareUsers, reconciler.LookAtUsers,
+		}},
+	} {
+		// What is urgent is taken from its own queue also where it is not given one: another worker may do that.
+		for _, name := range []string{queue, workflows.UrgentQueue(queue)} {
+			one := onQueue(name, known.perSecond)
+			for _, activity := range known.activities {
+				one.RegisterActivity(activity)
+			}
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 func (w *Worker) report(a activities.Report) {

@@ -2,7 +2,7 @@
 // metadata: it is Clerk's SDK behind our own types and our own failures.
 //
 // Nothing else of a user is ever written. unsafe_metadata can be written by the user's own
-// browser, and so is neither read nor written.
+// browser, and so is never written, and read only for where to look.
 //
 // Clerk takes ten writes of one user in ten seconds, and has no idempotency keys: a request that
 // timed out here may still take effect there, even after a later one.
@@ -17,6 +17,7 @@ import (
 
 	"github.com/clerk/clerk-sdk-go/v2"
 	"github.com/clerk/clerk-sdk-go/v2/user"
+	"github.com/tidwall/gjson"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/exchange"
@@ -177,6 +178,7 @@ func toUser(u *clerk.User) account.User {
 		LastName:  value(u.LastName),
 		Username:  value(u.Username),
 	}
+	user.CustomerHint = customerHint(u)
 	primary := value(u.PrimaryEmailAddressID)
 	for _, e := range u.EmailAddresses {
 		if e != nil && primary != "" && e.ID == primary {
@@ -200,6 +202,18 @@ func stripeMetadata(u *clerk.User) (json.RawMessage, error) {
 		return nil, nil
 	}
 	return held, nil
+}
+
+// customerHint reads the customer that an earlier application has noted under the key "stripe" of the unsafe metadata:
+// by itself, or under one of the names that such applications use.
+func customerHint(u *clerk.User) string {
+	noted := gjson.GetBytes(u.UnsafeMetadata, metadataKey)
+	for _, name := range []string{"@this", "customerId", "customer_id", "stripeCustomerId", "customer", "customer.id", "id"} {
+		if c := noted.Get(name); c.Type == gjson.String && account.ValidCustomerID(c.Str) {
+			return c.Str
+		}
+	}
+	return ""
 }
 
 func value(s *string) string {

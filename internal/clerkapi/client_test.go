@@ -92,6 +92,14 @@ func TestUser(t *testing.T) {
 			 "phone_numbers":[{"id":"idn_3","object":"phone_number","phone_number":"+15555550100"}],"public_metadata":{}`,
 			account.User{ID: ada}, "",
 		},
+		{
+			"an earlier application's notes", `"unsafe_metadata":{"stripe":{"subscriptionId":"sub_1","customerId":"cus_1"}}`,
+			account.User{ID: ada, CustomerHint: "cus_1"}, "",
+		},
+		{"a note by itself", `"unsafe_metadata":{"stripe":"cus_1"}`, account.User{ID: ada, CustomerHint: "cus_1"}, ""},
+		{"a whole customer as a note", `"unsafe_metadata":{"stripe":{"customer":{"id":"cus_1"}}}`, account.User{ID: ada, CustomerHint: "cus_1"}, ""},
+		{"notes that are of no use", `"unsafe_metadata":{"stripe":{"customerId":"../cus_1","customer":7},"customerId":"cus_1"}`, account.User{ID: ada}, ""},
+		{"notes that are no object", `"unsafe_metadata":"cus_1"`, account.User{ID: ada}, ""},
 		{"metadata null", `"public_metadata":null`, account.User{ID: ada}, ""},
 		{"our key null", `"public_metadata":{"stripe":null}`, account.User{ID: ada}, ""},
 	}

@@ -3,12 +3,14 @@
 package clerkevent
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"time"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
@@ -44,29 +46,20 @@ var (
 
 // Parse reads a verified payload. It fails only for what is no event at all: not JSON, or
 // without a type. Events of unknown types are fine.
-func Parse(body []byte) (Event, error) {
-	var payload struct {
-		Type       json.RawMessage `json:"type"`
-		InstanceID json.RawMessage `json:"instance_id"`
-		Timestamp  json.RawMessage `json:"timestamp"`
-		Data       json.RawMessage `json:"data"`
-	}
-	if json.Unmarshal(body, &payload) != nil {
+func Parse(body string) (Event, error) {
+	payload := gjson.Parse(body)
+	if !gjson.Valid(body) || !payload.IsObject() {
 		return Event{}, fmt.Errorf("%w: not a JSON object", ErrNotAnEvent)
 	}
-	e := Event{Type: text(payload.Type), Timestamp: moment(payload.Timestamp)}
+	e := Event{Type: text(payload.Get("type")), Timestamp: moment(payload.Get("timestamp"))}
 	if !typeForm.MatchString(e.Type) {
 		return Event{}, fmt.Errorf("%w: no usable type", ErrNotAnEvent)
 	}
-	if id := text(payload.InstanceID); instanceForm.MatchString(id) {
+	if id := text(payload.Get("instance_id")); instanceForm.MatchString(id) {
 		e.InstanceID = id
 	}
 	if Handled(e.Type) {
-		var user struct {
-			ID json.RawMessage `json:"id"`
-		}
-		_ = json.Unmarshal(payload.Data, &user) // without an object there is no id
-		if id := text(user.ID); account.ValidUserID(id) {
+		if id := text(payload.Get("data.id")); account.ValidUserID(id) {
 			e.UserID = id
 		}
 	}
@@ -102,19 +95,18 @@ func (e Event) Job() account.Job {
 }
 
 // text answers a JSON string, "" for anything else.
-func text(raw json.RawMessage) string {
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
+func text(r gjson.Result) string {
+	if r.Type != gjson.String {
 		return ""
 	}
-	return s
+	return r.Str
 }
 
 // moment reads a time in milliseconds, as Clerk sends it, or in seconds, as Clerk's own examples
 // have it: what would lie before 1973 in milliseconds is in seconds.
-func moment(raw json.RawMessage) time.Time {
-	var n int64
-	if json.Unmarshal(raw, &n) != nil || n <= 0 {
+func moment(r gjson.Result) time.Time {
+	n, err := strconv.ParseInt(r.Raw, 10, 64)
+	if err != nil || n <= 0 {
 		return time.Time{}
 	}
 	if n < 100_000_000_000 {

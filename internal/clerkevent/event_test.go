@@ -62,7 +62,7 @@ func TestParse(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := clerkevent.Parse([]byte(test.body))
+			got, err := clerkevent.Parse(test.body)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func TestParse(t *testing.T) {
 func TestParseRefusesWhatIsNoEvent(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{"", "null", "[]", "{", "{}", `{"type":""}`, `{"type":7}`, `{"type":"ada@example.com"}`, `{"type":"user.created"} x`} {
-		_, err := clerkevent.Parse([]byte(body))
+		_, err := clerkevent.Parse(body)
 		if !errors.Is(err, clerkevent.ErrNotAnEvent) {
 			t.Errorf("Parse(%s): error is %v", body, err)
 		}

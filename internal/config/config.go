@@ -72,6 +72,9 @@ type Worker struct {
 	DeploymentName string `env:"TEMPORAL_DEPLOYMENT_NAME"`
 	BuildID        string `env:"TEMPORAL_BUILD_ID"`
 
+	// UrgentQueues has what is urgent handed to task queues of its own: for servers of Temporal without priorities.
+	UrgentQueues bool `env:"URGENT_QUEUES" envDefault:"false"`
+
 	// ReconcileRepair lists the classes of differences that a scheduled comparison repairs by itself.
 	// Empty: none, it only tells of them.
 	ReconcileRepair []account.Drift `env:"RECONCILE_REPAIR"`

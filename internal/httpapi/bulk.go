@@ -23,6 +23,7 @@ type BulkOperator interface {
 type bulkBody struct {
 	DryRun    bool     `json:"dryRun"`
 	IDs       []string `json:"ids"`
+	Since     string   `json:"since"`
 	Alongside bool     `json:"alongside"`
 }
 
@@ -32,7 +33,11 @@ func (a *API) startBulk(in *asked) error {
 	if err := decode(in.body, &body, true, true); err != nil {
 		return err
 	}
-	run, begun, err := a.o.Operator.StartBulk(in.Context(), operator.BulkOrder{DryRun: body.DryRun, IDs: body.IDs, Alongside: body.Alongside, Caller: in.caller.Name()})
+	since, err := timeOf("since", body.Since)
+	if err != nil {
+		return err
+	}
+	run, begun, err := a.o.Operator.StartBulk(in.Context(), operator.BulkOrder{DryRun: body.DryRun, IDs: body.IDs, Since: since, Alongside: body.Alongside, Caller: in.caller.Name()})
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 
 	stripewebhook "github.com/stripe/stripe-go/v76/webhook"
 	svix "github.com/svix/svix-webhooks/go"
+	"github.com/tidwall/gjson"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/config"
 )
@@ -27,6 +27,7 @@ const (
 	codeBodyNotJSON      = "body_not_json"
 	codeEventIDInvalid   = "event_id_invalid"
 	codeNotStored        = "not_stored"
+	codeOverloaded       = "overloaded"
 )
 
 // tolerance is how far a signature's time may be from ours, either way: what both providers advise.
@@ -79,21 +80,14 @@ func (v stripeVerifier) verify(header http.Header, body []byte, now time.Time) (
 }
 
 func (stripeVerifier) eventID(_ http.Header, body []byte) (string, string) {
-	var event struct {
-		ID string `json:"id"`
-	}
-	if !startsObject(body) {
+	if !isObject(body) {
 		return "", codeBodyNotJSON
 	}
-	// The decoder checks the whole body before it looks at any member.
-	err := json.Unmarshal(body, &event)
-	if _, malformed := errors.AsType[*json.SyntaxError](err); malformed {
-		return "", codeBodyNotJSON
-	}
-	if err != nil || !stripeEventForm.MatchString(event.ID) {
+	id := gjson.GetBytes(body, "id")
+	if id.Type != gjson.String || !stripeEventForm.MatchString(id.Str) {
 		return "", codeEventIDInvalid
 	}
-	return event.ID, ""
+	return id.Str, ""
 }
 
 // stripeTime returns the t of a Stripe-Signature header; of several, the last, as the library does.
@@ -149,7 +143,7 @@ func (v clerkVerifier) verify(header http.Header, body []byte, now time.Time) (i
 }
 
 func (clerkVerifier) eventID(header http.Header, body []byte) (string, string) {
-	if !startsObject(body) || !json.Valid(body) {
+	if !isObject(body) {
 		return "", codeBodyNotJSON
 	}
 	id := header.Get("svix-id")
@@ -175,8 +169,7 @@ func checkTime(stamp string, now time.Time) string {
 	}
 }
 
-// startsObject reports whether a body can be a JSON object in UTF-8, as JSON has to be; other text
-// could never be stored.
-func startsObject(body []byte) bool {
-	return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) && utf8.Valid(body)
+// isObject reports whether a body is a JSON object in UTF-8, as JSON has to be; other text could never be stored.
+func isObject(body []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) && utf8.Valid(body) && gjson.ValidBytes(body)
 }

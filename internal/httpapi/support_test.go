@@ -122,6 +122,7 @@ type edge struct {
 
 type edgeOptions struct {
 	bodyTimeout, acceptTimeout time.Duration
+	maxInHand                  int
 }
 
 func newEdge(t testing.TB, o edgeOptions) *edge {
@@ -131,7 +132,7 @@ func newEdge(t testing.TB, o edgeOptions) *edge {
 	e.router = httpapi.NewRouter(httpapi.RouterOptions{Logger: e.logger, Metrics: e.counts, BodyTimeout: o.bodyTimeout})
 	options := func(secrets ...config.Secret) httpapi.WebhookOptions {
 		return httpapi.WebhookOptions{
-			Secrets: secrets, Intake: e.intake, Metrics: e.counts, Logger: e.logger, AcceptTimeout: o.acceptTimeout,
+			Secrets: secrets, Intake: e.intake, Metrics: e.counts, Logger: e.logger, AcceptTimeout: o.acceptTimeout, MaxInHand: o.maxInHand,
 		}
 	}
 	clerk, err := httpapi.NewClerkWebhook(options(clerkSecret, clerkSecret2))

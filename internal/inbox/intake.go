@@ -72,7 +72,7 @@ func (i *Intake) Accept(ctx context.Context, d Delivery) (Outcome, error) {
 }
 
 func (i *Intake) classify(ctx context.Context, d Delivery) store.NewEvent {
-	event := store.NewEvent{Source: d.Source, EventID: d.EventID, Payload: d.Body, ReceivedAt: d.ReceivedAt}
+	event := store.NewEvent{Source: d.Source, EventID: d.EventID, Payload: string(d.Body), ReceivedAt: d.ReceivedAt}
 	intake.Rules{Livemode: i.Livemode, Identity: i.Identity.Get(ctx)}.Classify(&event)
 	return event
 }

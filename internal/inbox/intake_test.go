@@ -66,13 +66,13 @@ func decide(t *testing.T, identity store.Identity, source, body string) (decisio
 	if e.Source != source || e.EventID != "id_1" || !e.ReceivedAt.Equal(received) {
 		t.Errorf("stored as %+v", e)
 	}
-	if ignored := e.Ignore != ""; ignored != (outcome == inbox.Ignored) || ignored != (e.Payload == nil) || ignored != (e.Entity == "") {
+	if ignored := e.Ignore != ""; ignored != (outcome == inbox.Ignored) || ignored != (e.Payload == "") || ignored != (e.Entity == "") {
 		t.Errorf("%s: outcome %s, %d bytes kept, entity %q, ignored %q", body, outcome, len(e.Payload), e.Entity, e.Ignore)
 	}
 	d := decision{e.Entity, e.Job, e.Ignore}
 	if e.Ignore != "" {
 		d.job = 0
-	} else if string(e.Payload) != body {
+	} else if e.Payload != body {
 		t.Errorf("kept %s of %s", e.Payload, body)
 	}
 	return d, e

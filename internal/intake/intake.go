@@ -43,7 +43,7 @@ func (r Rules) Classify(event *store.NewEvent) {
 		r.stripe(event)
 	}
 	if event.Ignore != "" {
-		event.Entity, event.Payload = "", nil
+		event.Entity, event.Payload = "", ""
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"strings"
+	"time"
 
+	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 	"github.com/nepfy/clerk-stripe-sync/workflows"
@@ -17,6 +19,8 @@ type BulkOrder struct {
 	DryRun bool
 	// IDs are Clerk users and Stripe customers; none for all.
 	IDs []string
+	// Since is the moment from which on what has changed is meant; zero for everything.
+	Since time.Time
 	// Alongside lets it go on beside another.
 	Alongside bool
 	// Caller is who wants it.
@@ -34,6 +38,12 @@ func (c *Console) StartBulk(ctx context.Context, o BulkOrder) (run *store.BulkRu
 	wanted := store.BulkRun{ID: "bulk_" + strings.ToLower(rand.Text()), Caller: o.Caller, DryRun: o.DryRun, Alongside: o.Alongside}
 	if o.DryRun && len(o.IDs) > 0 {
 		return nil, false, mistaken("a dry run is of everything; syncctl user shows how one user stands")
+	}
+	if !o.Since.IsZero() {
+		if err := checkSince(o, time.Now()); err != nil {
+			return nil, false, err
+		}
+		wanted.Since = &o.Since
 	}
 	for _, id := range o.IDs {
 		switch {
@@ -53,11 +63,26 @@ func (c *Console) StartBulk(ctx context.Context, o BulkOrder) (run *store.BulkRu
 	}
 	// Recorded first: a run that nobody knows of could not be stopped. One that is recorded and does not start
 	// is found by whoever asks next.
-	if err := c.Runs.StartBulk(ctx, workflows.BulkSyncInput{ID: wanted.ID, Named: len(wanted.Entities) > 0}); err != nil {
+	if err := c.Runs.StartBulk(ctx, workflows.BulkSyncInput{ID: wanted.ID, Named: len(wanted.Entities) > 0, Changed: wanted.Since != nil}); err != nil {
 		return nil, false, errors.Join(err, c.Store.FinishBulk(ctx, wanted.ID, "not started"))
 	}
 	run, err = c.Store.Bulk(ctx, wanted.ID)
 	return run, true, err
+}
+
+func checkSince(o BulkOrder, now time.Time) error {
+	switch {
+	case len(o.IDs) > 0:
+		return mistaken("name either ids or a moment; those that are named are brought in whenever they were changed")
+	case o.DryRun:
+		return mistaken("a dry run is of everything; leave the moment out")
+	case o.Since.After(now):
+		return mistaken("the moment %s is yet to come", o.Since.Format(time.RFC3339))
+	case now.Sub(o.Since) > activities.BulkReachesBack:
+		return mistaken("Stripe tells of the last 30 days only; name a moment after %s, or none to bring in everything",
+			now.Add(-activities.BulkReachesBack).UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // beginBulk records a pass, or answers the one that is in its way. One whose run is gone is in nobody's way.

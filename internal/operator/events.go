@@ -265,7 +265,7 @@ func (c *Console) replayable(ctx context.Context, rules intake.Rules, e store.Ev
 	if err != nil || payload == "" {
 		return nil, "its payload is not kept", err
 	}
-	event := store.NewEvent{Source: e.Source, EventID: e.EventID, Payload: []byte(payload)}
+	event := store.NewEvent{Source: e.Source, EventID: e.EventID, Payload: payload}
 	rules.Classify(&event)
 	if event.Ignore != "" {
 		return nil, "it would be ignored: " + event.Ignore, nil

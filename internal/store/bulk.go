@@ -21,6 +21,8 @@ type BulkRun struct {
 	DryRun bool `db:"dry_run" json:"dryRun"`
 	// Entities are the users and customers that are meant; none for all.
 	Entities []string `db:"entities" json:"entities"`
+	// Since is the moment from which on what has changed is meant, nil for everything.
+	Since *time.Time `db:"since" json:"since"`
 	// Alongside lets it go on beside another.
 	Alongside bool `db:"alongside" json:"alongside"`
 	// Step is the list that is being read, After the place behind which its next page begins.
@@ -43,7 +45,7 @@ type BulkRun struct {
 	Failure *string `db:"failure" json:"failure"`
 }
 
-const bulkColumns = `id, caller, dry_run, entities, alongside, step, after, paused, pages, seen, found, done, failed, users, started_at, updated_at, finished_at, failure`
+const bulkColumns = `id, caller, dry_run, entities, since, alongside, step, after, paused, pages, seen, found, done, failed, users, started_at, updated_at, finished_at, failure`
 
 // ErrBulkUnderWay says that another pass has not ended.
 var ErrBulkUnderWay = errors.New("another bulk sync is under way")
@@ -54,8 +56,8 @@ func (s *Store) BeginBulk(ctx context.Context, r BulkRun) error {
 	if r.Entities == nil {
 		r.Entities = []string{}
 	}
-	_, err := s.pool.Exec(ctx, `INSERT INTO bulk_runs (id, caller, dry_run, entities, alongside) VALUES ($1, $2, $3, $4, $5)`,
-		r.ID, r.Caller, r.DryRun, r.Entities, r.Alongside)
+	_, err := s.pool.Exec(ctx, `INSERT INTO bulk_runs (id, caller, dry_run, entities, since, alongside) VALUES ($1, $2, $3, $4, $5, $6)`,
+		r.ID, r.Caller, r.DryRun, r.Entities, r.Since, r.Alongside)
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.ConstraintName == "bulk_runs_one" {
 		return ErrBulkUnderWay
 	}

@@ -1,9 +1,7 @@
 package store
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -26,9 +24,14 @@ func (t *Tx) SetClaims(ctx context.Context, customerID string, claims []account.
 	return classify("forget claims", err)
 }
 
-const upsertClaim = `INSERT INTO customer_claims AS c (stripe_customer_id, clerk_user_id, source, event_id) VALUES ($1, $2, $3, nullif($4, ''))
+// upsertClaims stores evidence in one order, so that two transactions do not wait for each other; of two claims in one
+// place the later counts. What is known already is not touched.
+const upsertClaims = `INSERT INTO customer_claims AS known (stripe_customer_id, clerk_user_id, source, event_id)
+	SELECT DISTINCT ON (customer, place) customer, clerk_user, place, nullif(event_id, '') FROM claims
+	WHERE NOT EXISTS (SELECT FROM customer_claims k WHERE k.stripe_customer_id = customer AND k.source = place AND k.clerk_user_id = clerk_user)
+	ORDER BY customer, place, n DESC
 	ON CONFLICT (stripe_customer_id, source) DO UPDATE SET clerk_user_id = excluded.clerk_user_id, event_id = excluded.event_id, claimed_at = now()
-	WHERE c.clerk_user_id <> excluded.clerk_user_id`
+	WHERE known.clerk_user_id <> excluded.clerk_user_id`
 
 // ClaimsOn lists the evidence about a customer.
 func (t *Tx) ClaimsOn(ctx context.Context, customerID string) ([]account.Claim, error) {
@@ -85,19 +88,23 @@ type claimOf struct {
 	eventID string
 }
 
-// addClaims stores evidence in one order, so that two transactions do not wait for each other.
+// columnsOf are claims as the arrays that a statement takes them in: customers, users, places and events.
+func columnsOf(claims []claimOf) []any {
+	n := len(claims)
+	customers, users, places, events := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	for i, c := range claims {
+		customers[i], users[i], places[i], events[i] = c.CustomerID, c.ClerkUserID, c.Source, c.eventID
+	}
+	return []any{customers, users, places, events}
+}
+
 func (t *Tx) addClaims(ctx context.Context, claims []claimOf) error {
 	if len(claims) == 0 {
 		return nil
 	}
-	slices.SortFunc(claims, func(a, b claimOf) int {
-		return cmp.Or(cmp.Compare(a.CustomerID, b.CustomerID), cmp.Compare(a.Source, b.Source))
-	})
-	batch := &pgx.Batch{}
-	for _, c := range claims {
-		batch.Queue(upsertClaim, c.CustomerID, c.ClerkUserID, c.Source, c.eventID)
-	}
-	return classify("store claims", t.tx.SendBatch(ctx, batch).Close())
+	_, err := t.tx.Exec(ctx, `WITH claims AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+		WITH ORDINALITY AS c (customer, clerk_user, place, event_id, n)) `+upsertClaims, columnsOf(claims)...)
+	return classify("store claims", err)
 }
 
 // AddClaim stores evidence that did not come with an event.

@@ -23,6 +23,10 @@ type Customer struct {
 	DeletedInStripe bool       `db:"deleted_in_stripe"`
 }
 
+// ProfileForgotten tells whether the customer is to be given its user's profile again, although it was given
+// this version before: somebody has overwritten it at Stripe.
+func (c Customer) ProfileForgotten() bool { return c.ProfileVersion < 0 }
+
 const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe`
 
 // errLinkMoved says that a customer got another user between reading the link and locking the
@@ -146,6 +150,26 @@ func nullTime(t time.Time) *time.Time {
 	}
 	t = t.UTC()
 	return &t
+}
+
+// SetHint keeps which customer a user's own notes point at; "" forgets what they pointed at before.
+func (t *Tx) SetHint(ctx context.Context, u *User, customerID string) error {
+	if customerID == "" {
+		_, err := t.tx.Exec(ctx, `DELETE FROM customer_hints WHERE user_id = $1`, u.ID)
+		return classify("forget a hint", err)
+	}
+	_, err := t.tx.Exec(ctx, `INSERT INTO customer_hints AS h (user_id, stripe_customer_id) VALUES ($1, $2)
+		ON CONFLICT (user_id) DO UPDATE SET stripe_customer_id = excluded.stripe_customer_id WHERE h.stripe_customer_id <> excluded.stripe_customer_id`, u.ID, customerID)
+	return classify("keep a hint", err)
+}
+
+// Hint answers which customer a user's own notes point at, "" where they point at none.
+func (s *Store) Hint(ctx context.Context, u *User) (customerID string, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT stripe_customer_id FROM customer_hints WHERE user_id = $1`, u.ID).Scan(&customerID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return customerID, classify("look for a hint", err)
 }
 
 // OwnerOfCustomer answers the Clerk id of the user who owns a customer, "" where nobody does.

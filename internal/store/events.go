@@ -38,8 +38,9 @@ type NewEvent struct {
 	Job     account.Job
 	// Ignore is why the event is ignored at the door, "" if it is not. Ignored events are kept
 	// without their payload.
-	Ignore     string
-	Payload    []byte
+	Ignore string
+	// Payload is the event as it was sent: JSON in UTF-8.
+	Payload    string
 	ReceivedAt time.Time
 	Claims     []account.Claim
 	// Recovered is set for an event that was not delivered but found in the provider's own list.
@@ -50,8 +51,9 @@ type NewEvent struct {
 // of each of their entities. It answers for each whether it was new. An event that is already
 // known is not stored again, whatever its state.
 func (s *Store) AddEvents(ctx context.Context, events []NewEvent, spacing time.Duration) (isNew []bool, err error) {
-	err = s.Update(ctx, "store deliveries", Cause{}, func(ctx context.Context, tx *Tx) error {
-		isNew, err = tx.addEvents(ctx, events, spacing)
+	// One statement is a transaction of its own, and takes one turn between the program and PostgreSQL.
+	err = tryAgain(ctx, func() error {
+		isNew, err = addEvents(ctx, s.pool, events, spacing)
 		return err
 	})
 	return isNew, err
@@ -68,8 +70,8 @@ func (s *Store) TryAddEvents(ctx context.Context) error {
 	_, _ = cryptorand.Read(filling) // it cannot fail
 	word := cryptorand.Text()
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		_, err := (&Tx{tx: tx}).addEvents(ctx, []NewEvent{{Source: "stripe", EventID: "evt_" + word, Type: "none", Entity: account.CustomerEntity("cus_" + word),
-			Payload: fmt.Appendf(nil, `{"filling":"%x"}`, filling), ReceivedAt: time.Now()}}, 0)
+		_, err := addEvents(ctx, tx, []NewEvent{{Source: "stripe", EventID: "evt_" + word, Type: "none", Entity: account.CustomerEntity("cus_" + word),
+			Payload: fmt.Sprintf(`{"filling":"%x"}`, filling), ReceivedAt: time.Now()}}, 0)
 		if err != nil {
 			return err
 		}
@@ -81,32 +83,48 @@ func (s *Store) TryAddEvents(ctx context.Context) error {
 	return classify("try to store a delivery", err)
 }
 
-func (t *Tx) addEvents(ctx context.Context, events []NewEvent, spacing time.Duration) ([]bool, error) {
+// storeEvents numbers events as they came, and writes events, claims and pokes each in one order, so that two copies
+// that are given the same deliveries do not wait for each other. Only what is new makes claims and pokes.
+const storeEvents = `WITH d AS MATERIALIZED (
+		SELECT nextval('sync_seq') AS seq, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[])
+			AS d (source, event_id, type, entity, job, reason, received_at, payload, recovered)),
+	stored AS (
+		INSERT INTO webhook_events (source, event_id, type, entity, seq, status, reason, received_at, completed_at, retry_at, payload, recovered)
+		SELECT source, event_id, type, nullif(entity, ''), seq, CASE WHEN reason = '' THEN 'pending' ELSE 'ignored' END, nullif(reason, ''), received_at,
+		       CASE WHEN reason = '' THEN NULL ELSE now() END, CASE WHEN reason = '' THEN now() + $2::interval END, nullif(payload, ''), recovered
+		FROM d ORDER BY source, event_id, seq
+		ON CONFLICT (source, event_id) DO NOTHING RETURNING source, event_id, seq),
+	claims AS (SELECT c.* FROM unnest($12::text[], $13::text[], $14::text[], $15::text[]) WITH ORDINALITY AS c (customer, clerk_user, place, event_id, n)
+		JOIN stored ON stored.source = 'stripe' AND stored.event_id = c.event_id),
+	claimed AS (` + upsertClaims + ` RETURNING 1),
+	poked AS (INSERT INTO pokes AS p (entity, job, due_at, token, event_token)
+		SELECT entity, job, clock_timestamp(), token, token FROM (SELECT *, nextval('sync_seq') AS token FROM (
+			SELECT entity, max(job) AS job FROM d JOIN stored USING (source, event_id, seq)
+			-- Claims before pokes, as everywhere.
+			WHERE reason = '' AND (SELECT count(*) FROM claimed) >= 0 GROUP BY entity ORDER BY entity) AS d) AS d
+		` + onPoke + `)
+	SELECT source, event_id FROM stored`
+
+func addEvents(ctx context.Context, q querier, events []NewEvent, spacing time.Duration) ([]bool, error) {
 	n := len(events)
-	sources, ids, types, entities := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	sources, ids, types, entities, jobs := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]int16, n)
 	reasons, payloads, times, recovered := make([]string, n), make([]string, n), make([]time.Time, n), make([]bool, n)
 	index := make(map[[2]string]int, n)
+	var claims []claimOf
 	for i, e := range events {
-		sources[i], ids[i], types[i], entities[i], reasons[i] = e.Source, e.EventID, e.Type, string(e.Entity), e.Ignore
-		times[i], recovered[i] = e.ReceivedAt, e.Recovered
+		sources[i], ids[i], types[i], entities[i], jobs[i] = e.Source, e.EventID, e.Type, string(e.Entity), int16(max(e.Job, account.JobSync))
+		reasons[i], times[i], recovered[i] = e.Ignore, e.ReceivedAt, e.Recovered
 		if e.Ignore == "" {
-			payloads[i] = string(e.Payload)
+			payloads[i] = e.Payload
+			for _, c := range e.Claims {
+				claims = append(claims, claimOf{c, e.EventID})
+			}
 		}
 		if _, twice := index[[2]string{e.Source, e.EventID}]; !twice {
 			index[[2]string{e.Source, e.EventID}] = i
 		}
 	}
-	// Numbered as they came, and written in one order, so that two copies that are given the same
-	// deliveries do not wait for each other.
-	rows, err := t.tx.Query(ctx, `WITH d AS MATERIALIZED (
-			SELECT nextval('sync_seq') AS seq, * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $9::boolean[])
-				AS d (source, event_id, type, entity, reason, received_at, payload, recovered))
-		INSERT INTO webhook_events (source, event_id, type, entity, seq, status, reason, received_at, completed_at, retry_at, payload, recovered)
-		SELECT source, event_id, type, nullif(entity, ''), seq, CASE WHEN reason = '' THEN 'pending' ELSE 'ignored' END, nullif(reason, ''), received_at,
-		       CASE WHEN reason = '' THEN NULL ELSE now() END, CASE WHEN reason = '' THEN now() + $8::interval END, nullif(payload, ''), recovered
-		FROM d ORDER BY source, event_id, seq
-		ON CONFLICT (source, event_id) DO NOTHING RETURNING source, event_id`,
-		sources, ids, types, entities, reasons, times, payloads, sweepAfter, recovered)
+	rows, err := q.Query(ctx, storeEvents, append([]any{spacing, sweepAfter, sources, ids, types, entities, jobs, reasons, times, payloads, recovered}, columnsOf(claims)...)...)
 	if err != nil {
 		return nil, classify("store deliveries", err)
 	}
@@ -115,22 +133,10 @@ func (t *Tx) addEvents(ctx context.Context, events []NewEvent, spacing time.Dura
 		return nil, classify("store deliveries", err)
 	}
 	isNew := make([]bool, n)
-	jobs := map[account.Entity]account.Job{}
-	var claims []claimOf
 	for _, key := range stored {
-		i := index[[2]string{key.Source, key.ID}]
-		isNew[i] = true
-		if e := events[i]; e.Ignore == "" {
-			jobs[e.Entity] = max(jobs[e.Entity], e.Job, account.JobSync)
-			for _, c := range e.Claims {
-				claims = append(claims, claimOf{c, e.EventID})
-			}
-		}
+		isNew[index[[2]string{key.Source, key.ID}]] = true
 	}
-	if err := t.addClaims(ctx, claims); err != nil {
-		return nil, err
-	}
-	return isNew, t.poke(ctx, jobs, spacing)
+	return isNew, nil
 }
 
 // Due is an event that a sync takes.

@@ -22,7 +22,7 @@ func TestAddEvents(t *testing.T) {
 	w := newWorld(t)
 	claimed := stripeEvent("evt_3", "cus_2")
 	claimed.Claims = []account.Claim{{CustomerID: "cus_2", ClerkUserID: "user_9", Source: "checkout:cs_1"}}
-	ignored := store.NewEvent{Source: "stripe", EventID: "evt_4", Type: "balance.available", Ignore: "type not handled", Payload: []byte(`{"secret":1}`),
+	ignored := store.NewEvent{Source: "stripe", EventID: "evt_4", Type: "balance.available", Ignore: "type not handled", Payload: `{"secret":1}`,
 		ReceivedAt: time.Now(), Claims: []account.Claim{{CustomerID: "cus_3", ClerkUserID: "user_9", Source: "checkout:cs_2"}}}
 	isNew := w.add(
 		stripeEvent("evt_1", "cus_1"), stripeEvent("evt_2", "cus_1"), stripeEvent("evt_1", "cus_1"), claimed, ignored,

@@ -183,13 +183,13 @@ func (w *world) link(userID, customerID string) {
 // stripeEvent is a delivery about a customer.
 func stripeEvent(id, customerID string) store.NewEvent {
 	return store.NewEvent{Source: "stripe", EventID: id, Type: "customer.subscription.updated", Entity: account.CustomerEntity(customerID),
-		Job: account.JobSync, Payload: []byte(`{"id":"` + id + `"}`), ReceivedAt: time.Now()}
+		Job: account.JobSync, Payload: `{"id":"` + id + `"}`, ReceivedAt: time.Now()}
 }
 
 // clerkEvent is a delivery about a user.
 func clerkEvent(id, eventType, userID string) store.NewEvent {
 	return store.NewEvent{Source: "clerk", EventID: id, Type: eventType, Entity: account.UserEntity(userID),
-		Job: store.JobOf(eventType), Payload: []byte(`{"type":"` + eventType + `"}`), ReceivedAt: time.Now()}
+		Job: store.JobOf(eventType), Payload: `{"type":"` + eventType + `"}`, ReceivedAt: time.Now()}
 }
 
 // must fails the test on an error.

@@ -44,8 +44,9 @@ func (s *Store) Poke(ctx context.Context, job account.Job, entities ...account.E
 }
 
 // poke makes entities due: at once if they were not poked for longer than spacing, else that
-// long after their last poke, so that a burst costs one poke at its start and one at its end.
-// The rows are written in order, so that two transactions do not wait for each other.
+// long after their last poke, so that a burst costs one poke at its start and one at its end, if
+// that still finds an event. The rows are written in order, so that two transactions do not wait
+// for each other.
 func (t *Tx) poke(ctx context.Context, jobs map[account.Entity]account.Job, spacing time.Duration) error {
 	if len(jobs) == 0 {
 		return nil
@@ -55,12 +56,17 @@ func (t *Tx) poke(ctx context.Context, jobs map[account.Entity]account.Job, spac
 	for i, e := range entities {
 		names[i], kinds[i] = string(e), int16(jobs[e])
 	}
-	_, err := t.tx.Exec(ctx, `INSERT INTO pokes AS p (entity, job, due_at)
-		SELECT entity, job, clock_timestamp() FROM unnest($1::text[], $2::smallint[]) AS d (entity, job)
-		ON CONFLICT (entity) DO UPDATE SET job = greatest(CASE WHEN p.due_at IS NULL THEN 0 ELSE p.job END, excluded.job),
-			token = nextval('sync_seq'), due_at = least(p.due_at, greatest(clock_timestamp(), p.poked_at + $3::interval))`, names, kinds, spacing)
+	_, err := t.tx.Exec(ctx, `INSERT INTO pokes AS p (entity, job, due_at, token, event_token)
+		SELECT entity, job, clock_timestamp(), token, 0
+		FROM (SELECT *, nextval('sync_seq') AS token FROM unnest($2::text[], $3::smallint[]) AS d (entity, job)) AS d `+onPoke,
+		spacing, names, kinds)
 	return classify("poke", err)
 }
+
+// onPoke is what a poke does to one that is there already; $1 is the spacing.
+const onPoke = `ON CONFLICT (entity) DO UPDATE SET job = greatest(CASE WHEN p.due_at IS NULL THEN 0 ELSE p.job END, excluded.job),
+	token = excluded.token, event_token = CASE WHEN p.due_at IS NULL OR p.event_token IN (p.token, -1) THEN excluded.event_token ELSE 0 END,
+	due_at = least(p.due_at, greatest(clock_timestamp(), p.poked_at + $1::interval))`
 
 // Poke is a claimed row of the outbox.
 type Poke struct {
@@ -68,22 +74,29 @@ type Poke struct {
 	Job      int16  `db:"job"`
 	Token    int64  `db:"token"`
 	Attempts int    `db:"attempts"`
+	// forEvents is set where nobody but deliveries has asked.
+	forEvents bool
 }
 
 // ClaimPokes takes what is due for as long as the lease lasts: a dispatcher that dies after
 // this call leaves them to the next one. wait is how long until something else falls due, at
 // most the lease, and zero if there may be more due now.
 func (s *Store) ClaimPokes(ctx context.Context, limit int, lease time.Duration) (claimed []Poke, wait time.Duration, err error) {
+	// Behind the claim the mark of deliveries is -1, which is no token: whoever claims once more when the lease is over
+	// pokes, whatever has become of the events.
 	rows, _ := s.pool.Query(ctx, `UPDATE pokes SET due_at = clock_timestamp() + $2::interval, poked_at = clock_timestamp(),
-			attempts = attempts + 1, token = nextval('sync_seq')
+			attempts = attempts + 1, token = nextval('sync_seq'), event_token = CASE WHEN event_token = token THEN -1 ELSE 0 END
 		WHERE entity = ANY(ARRAY(SELECT entity FROM pokes WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-		RETURNING entity, job, token, attempts`, limit, lease)
-	claimed, err = pgx.CollectRows(rows, pgx.RowToStructByName[Poke])
+		RETURNING entity, job, token, attempts, event_token = -1`, limit, lease)
+	claimed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p Poke, err error) {
+		return p, row.Scan(&p.Entity, &p.Job, &p.Token, &p.Attempts, &p.forEvents)
+	})
 	if err != nil {
 		return nil, 0, classify("claim pokes", err)
 	}
-	if len(claimed) == limit {
-		return claimed, 0, nil
+	full := len(claimed) == limit
+	if claimed, err = s.withoutIdle(ctx, claimed); err != nil || full {
+		return claimed, 0, err
 	}
 	var next *float64
 	err = s.pool.QueryRow(ctx, `SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM pokes WHERE due_at IS NOT NULL`).Scan(&next)
@@ -95,6 +108,39 @@ func (s *Store) ClaimPokes(ctx context.Context, limit int, lease time.Duration) 
 		wait = min(wait, max(time.Duration(*next*float64(time.Second)), time.Millisecond))
 	}
 	return claimed, wait, nil
+}
+
+// withoutIdle clears and leaves out the customers for whom nobody but deliveries has asked and whose events have been
+// taken since. As a rule that is the rest of a burst, which the look at its start has caught. A delivery that commits
+// while this looks asks anew.
+func (s *Store) withoutIdle(ctx context.Context, claimed []Poke) ([]Poke, error) {
+	var told []string
+	for _, p := range claimed {
+		if kind, _ := account.Entity(p.Entity).Split(); p.forEvents && kind == account.KindCustomer && account.Job(p.Job) == account.JobSync {
+			told = append(told, p.Entity)
+		}
+	}
+	if len(told) == 0 {
+		return claimed, nil
+	}
+	rows, _ := s.pool.Query(ctx, `SELECT entity FROM unnest($1::text[]) AS d (entity) WHERE NOT EXISTS
+		(SELECT 1 FROM webhook_events e WHERE e.entity = d.entity AND e.status IN ('pending', 'failing', 'waiting'))`, told)
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, classify("look for events of those that are due", err)
+	}
+	if len(names) == 0 {
+		return claimed, nil
+	}
+	var due, idle []Poke
+	for _, p := range claimed {
+		if slices.Contains(names, p.Entity) {
+			idle = append(idle, p)
+		} else {
+			due = append(due, p)
+		}
+	}
+	return due, s.PokesDone(ctx, idle)
 }
 
 // PokesDone clears what was poked, unless it has been asked for again meanwhile.

@@ -33,6 +33,77 @@ func (w *world) addSpaced(id string, spacing time.Duration) {
 	}
 }
 
+// What deliveries have told of a customer and a sync has taken is not poked for. Whatever else was asked for is, and so
+// is an event that is still due, a user, and a claim whose dispatcher has died.
+func TestPokesForEventsThatAreTaken(t *testing.T) {
+	t.Parallel()
+	taken := func(w *world) { w.exec(`UPDATE webhook_events SET status = 'completed'`) }
+	for name, c := range map[string]struct {
+		ask  func(*world)
+		want int
+	}{
+		"taken":              {func(w *world) { w.addSpaced("evt_1", 0); taken(w) }, 0},
+		"due":                {func(w *world) { w.addSpaced("evt_1", 0) }, 1},
+		"waiting":            {func(w *world) { w.addSpaced("evt_1", 0); w.exec(`UPDATE webhook_events SET status = 'waiting'`) }, 1},
+		"one taken, one due": {func(w *world) { w.addSpaced("evt_1", 0); taken(w); w.addSpaced("evt_2", 0) }, 1},
+		"asked for":          {func(w *world) { must(t, w.Poke(t.Context(), account.JobSync, "customer/cus_1")) }, 1},
+		"asked for, later": {func(w *world) {
+			w.addSpaced("evt_1", 0)
+			taken(w)
+			must(t, w.Poke(t.Context(), account.JobSync, "customer/cus_1"))
+		}, 1},
+		"asked for before, and not poked yet, taken": {func(w *world) {
+			must(t, w.Poke(t.Context(), account.JobSync, "customer/cus_1"))
+			w.addSpaced("evt_1", 0)
+			taken(w)
+		}, 1},
+		"while a poke for events is under way, taken": {func(w *world) {
+			w.addSpaced("evt_1", 0)
+			claimed, _ := w.claim(10, time.Minute)
+			w.addSpaced("evt_2", 0)
+			must(t, w.PokesDone(t.Context(), claimed))
+			taken(w)
+			w.exec(`UPDATE pokes SET due_at = now()`)
+		}, 0},
+		"while what was asked for is under way, taken": {func(w *world) {
+			must(t, w.Poke(t.Context(), account.JobSync, "customer/cus_1"))
+			claimed, _ := w.claim(10, time.Minute)
+			w.addSpaced("evt_1", 0)
+			must(t, w.PokesDone(t.Context(), claimed))
+			taken(w)
+			w.exec(`UPDATE pokes SET due_at = now()`)
+		}, 1},
+		"another job before": {func(w *world) {
+			must(t, w.Poke(t.Context(), account.JobOffboard, "customer/cus_1"))
+			w.addSpaced("evt_1", 0)
+			taken(w)
+		}, 1},
+		"a dispatcher died": {func(w *world) {
+			w.addSpaced("evt_1", 0)
+			w.claim(10, 0)
+			taken(w)
+		}, 1},
+		"of a user": {func(w *world) {
+			_, err := w.AddEvents(t.Context(), []store.NewEvent{{Source: "clerk", EventID: "msg_1", Type: "user.updated", Entity: "user/user_1", Payload: "{}", ReceivedAt: time.Now()}}, 0)
+			must(t, err)
+			taken(w)
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c.ask(w)
+			claimed, _ := w.claim(10, time.Minute)
+			if len(claimed) != c.want {
+				t.Fatalf("%d pokes were claimed, want %d", len(claimed), c.want)
+			}
+			if due := one[int](w, `SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`); due != c.want {
+				t.Errorf("%d pokes are due behind the claim, want %d", due, c.want)
+			}
+		})
+	}
+}
+
 // The first delivery of a burst pokes at once, all the others together once more, a spacing later.
 func TestPokeSpacing(t *testing.T) {
 	t.Parallel()
@@ -220,14 +291,14 @@ func TestLimitsHoldUnderAnyPlan(t *testing.T) {
 		w.add(stripeEvent(fmt.Sprintf("evt_%d", i), fmt.Sprintf("cus_%d", i)), stripeEvent(fmt.Sprintf("evt_w%d", i), "cus_w"), stripeEvent(fmt.Sprintf("evt_d%d", i), "cus_d"))
 		w.user(i)
 	}
-	w.exec(`UPDATE webhook_events SET retry_at = now() - interval '1 hour'`)
-	w.exec(`UPDATE webhook_events SET status = 'waiting', reason = 'x', received_at = now() - interval '2 days', retry_at = NULL WHERE event_id LIKE 'evt_w%'`)
-	w.exec(`UPDATE webhook_events SET status = 'completed', completed_at = now() - interval '2 days' WHERE event_id LIKE 'evt_d%'`)
-	w.exec(`UPDATE person_user SET projection_version = 5, publish_retry_at = now() - interval '1 hour'`)
 	const limit = 3
 	if claimed, _ := w.claim(limit, time.Hour); len(claimed) != limit {
 		t.Errorf("claimed %d pokes, want %d", len(claimed), limit)
 	}
+	w.exec(`UPDATE webhook_events SET retry_at = now() - interval '1 hour'`)
+	w.exec(`UPDATE webhook_events SET status = 'waiting', reason = 'x', received_at = now() - interval '2 days', retry_at = NULL WHERE event_id LIKE 'evt_w%'`)
+	w.exec(`UPDATE webhook_events SET status = 'completed', completed_at = now() - interval '2 days' WHERE event_id LIKE 'evt_d%'`)
+	w.exec(`UPDATE person_user SET projection_version = 5, publish_retry_at = now() - interval '1 hour'`)
 	w.exec(`UPDATE pokes SET due_at = NULL, poked_at = now() - interval '1 hour'`)
 	forgotten, err := w.ForgetIdlePokes(t.Context(), time.Minute, limit)
 	must(t, err)

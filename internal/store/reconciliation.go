@@ -359,13 +359,13 @@ func jobOfRepair(class account.Drift) account.Job {
 }
 
 // forgetProfile forgets which version of its user's profile a customer was given last, so that it is
-// given it again, and answers the user.
+// given it again, and answers the user. What stands instead of the version is another number each time.
 func (t *Tx) forgetProfile(ctx context.Context, customerID string) (*User, error) {
 	user, customer, err := t.LockCustomer(ctx, customerID)
 	if err != nil || user == nil {
 		return nil, err
 	}
-	_, err = t.tx.Exec(ctx, `UPDATE stripe_customers SET profile_version = 0 WHERE stripe_customer_id = $1`, customer.ID)
+	_, err = t.tx.Exec(ctx, `UPDATE stripe_customers SET profile_version = -nextval('sync_seq') WHERE stripe_customer_id = $1`, customer.ID)
 	return user, classify("forget a customer's profile", err)
 }
 

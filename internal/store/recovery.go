@@ -36,7 +36,7 @@ func (s *Store) AdvanceRecovery(ctx context.Context, source string, until time.T
 // their entities poked. It answers for each whether it was missing.
 func (s *Store) RecoverEvents(ctx context.Context, events []NewEvent, spacing time.Duration) (missing []bool, err error) {
 	err = s.Update(ctx, "recover events", Cause{}, func(ctx context.Context, tx *Tx) error {
-		if missing, err = tx.addEvents(ctx, events, spacing); err != nil {
+		if missing, err = addEvents(ctx, tx.tx, events, spacing); err != nil {
 			return err
 		}
 		return tx.announce(ctx)

@@ -74,6 +74,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return &Store{pool: pool, onDrift: o.OnDrift}, nil
 }
 
+// InUse is how many of the pool's connections something holds at this moment.
+func (s *Store) InUse() int { return int(s.pool.Stat().AcquiredConns()) }
+
 // Close closes all connections.
 func (s *Store) Close() { s.pool.Close() }
 
@@ -106,8 +109,7 @@ type Cause struct {
 // fn may run more than once: a deadlock, or a link that moved while its rows were being
 // locked, starts it again.
 func (s *Store) Update(ctx context.Context, operation string, why Cause, fn func(ctx context.Context, tx *Tx) error) error {
-	const attempts = 5
-	for attempt := 1; ; attempt++ {
+	err := tryAgain(ctx, func() error {
 		var drifted []NewDrift
 		err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(tx pgx.Tx) error {
 			t := &Tx{tx: tx, why: why}
@@ -115,20 +117,30 @@ func (s *Store) Update(ctx context.Context, operation string, why Cause, fn func
 			drifted = t.drifted
 			return err
 		})
-		if err == nil {
-			for _, d := range drifted {
-				s.onDrift(ctx, d)
-			}
-			return nil
+		if err != nil {
+			return err
 		}
+		for _, d := range drifted {
+			s.onDrift(ctx, d)
+		}
+		return nil
+	})
+	return classify(operation, err)
+}
+
+// tryAgain does what may lose a race to another transaction, a few times if it does.
+func tryAgain(ctx context.Context, try func() error) error {
+	const attempts = 5
+	for attempt := 1; ; attempt++ {
+		err := try()
 		switch {
-		case attempt == attempts:
-			return classify(operation, err)
+		case err == nil || attempt == attempts:
+			return err
 		case errors.Is(err, errLinkMoved):
 		case isDeadlock(err):
 			giveWay(ctx, attempt)
 		default:
-			return classify(operation, err)
+			return err
 		}
 	}
 }

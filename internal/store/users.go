@@ -202,6 +202,7 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 	batch.Queue(`UPDATE person_user SET first_name = NULL, last_name = NULL, user_name = NULL, email = NULL, email_verified = false,
 		deleted_at = coalesce(deleted_at, now()), published_version = projection_version, publish_due_since = NULL,
 		publish_retry_at = NULL, publish_error = NULL, updated_at = now() WHERE id = $1`, u.ID)
+	batch.Queue(`DELETE FROM customer_hints WHERE user_id = $1`, u.ID)
 	batch.Queue(`UPDATE stripe_customers SET email = NULL, name = NULL WHERE user_id = $1`, u.ID)
 	batch.Queue(`UPDATE subscriptions SET metadata = NULL WHERE user_id = $1 AND metadata IS NOT NULL`, u.ID)
 	batch.Queue(`UPDATE webhook_events SET payload = NULL WHERE entity = ANY($1) AND status IN ('completed', 'ignored') AND payload IS NOT NULL`, entities)

@@ -177,6 +177,7 @@ func TestErase(t *testing.T) {
 			_, err := tx.SetProfile(ctx, u, ada(user), 1, nil)
 			return err
 		})
+		w.withUser(user, func(ctx context.Context, tx *store.Tx, u *store.User) error { return tx.SetHint(ctx, u, customer) })
 		w.link(user, customer)
 		w.update(func(ctx context.Context, tx *store.Tx) error {
 			_, c, err := tx.LockCustomer(ctx, customer)
@@ -205,6 +206,13 @@ func TestErase(t *testing.T) {
 	}
 	if p := u.Profile(); p != (account.User{ID: id}) {
 		t.Errorf("left of the profile: %+v", p)
+	}
+	for customer, left := range map[string]int{"cus_1": 0, "cus_2": 1} {
+		var hints int
+		must(t, w.conn.QueryRow(t.Context(), `SELECT count(*) FROM customer_hints WHERE stripe_customer_id = $1`, customer).Scan(&hints))
+		if hints != left {
+			t.Errorf("%d hints at %s are left, want %d", hints, customer, left)
+		}
 	}
 	for _, table := range []string{"person_user", "stripe_customers", "subscriptions", "audit_log", "subscription_changes", "drift", "payments", "customer_claims"} {
 		key := map[string]string{"person_user": "id", "stripe_customers": "user_id", "subscriptions": "user_id", "subscription_changes": "user_id", "audit_log": "user_id"}[table]
@@ -349,6 +357,21 @@ func TestUnreachable(t *testing.T) {
 	for _, err := range []error{s.Ping(ctx), s.Migrated(ctx), s.MarkFailing(ctx, "user/user_1", "x"), s.ListenForPokes(ctx, func() { t.Error("woken by nobody") })} {
 		if failure.Of(err) != failure.Transient || err == nil {
 			t.Errorf("an unreachable database was answered: %v", err)
+		}
+	}
+}
+
+// A hint is that of the user's latest notes, and gone with them.
+func TestHints(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.user(1)
+	u, err := w.UserByClerkID(t.Context(), id)
+	must(t, err)
+	for _, noted := range []string{"", "cus_1", "cus_2", "cus_2", "", ""} {
+		w.withUser(id, func(ctx context.Context, tx *store.Tx, u *store.User) error { return tx.SetHint(ctx, u, noted) })
+		if got, err := w.Hint(t.Context(), u); err != nil || got != noted {
+			t.Errorf("the hint is %q, %v, want %q", got, err, noted)
 		}
 	}
 }

@@ -1,11 +1,12 @@
 package stripeevent
 
 import (
-	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
@@ -74,93 +75,72 @@ func (e Event) Changed() []Change {
 	if e.ObjectKind != "subscription" || family(e.Type) != "customer.subscription." || !hasPrefix("sub_", e.ObjectID) {
 		return nil
 	}
-	var named map[string]json.RawMessage
-	if json.Unmarshal(e.previous, &named) != nil || len(named) == 0 {
+	was, is := e.previous, e.object
+	if !was.IsObject() {
 		return nil
 	}
-	var was previousAttributes
-	_ = json.Unmarshal(e.previous, &was) // what has an unexpected shape is left out
-	is := e.object
-
 	var changes []Change
 	add := func(field, before, after string) {
 		if before != after {
 			changes = append(changes, Change{SubscriptionID: e.ObjectID, Field: field, Before: before, After: after})
 		}
 	}
-	// A name in previous_attributes without a value means that there was none.
-	for _, f := range []struct{ name, before, after string }{
-		{"status", code(was.Status), code(is.Status)},
-		{"cancel_at_period_end", was.CancelAtPeriodEnd.String(), is.CancelAtPeriodEnd.String()},
-		{"cancel_at", was.CancelAt.String(), is.CancelAt.String()},
-		{"canceled_at", was.CanceledAt.String(), is.CanceledAt.String()},
-		{"trial_end", was.TrialEnd.String(), is.TrialEnd.String()},
-		{"pause_collection", was.PauseCollection.String(), is.PauseCollection.String()},
-	} {
-		if _, changed := named[f.name]; changed {
-			add(f.name, f.before, f.after)
+	for _, field := range []string{"status", "cancel_at_period_end", "cancel_at", "canceled_at", "trial_end", "pause_collection"} {
+		// A name in previous_attributes without a value means that there was none.
+		if before := was.Get(field); before.Exists() {
+			add(field, valueOf(field, before), valueOf(field, is.Get(field)))
 		}
 	}
 	// These stand on the items, or on the subscription, or on both.
-	if before := was.periodEnd(); before != 0 {
-		add("current_period_end", before.String(), is.periodEnd().String())
+	if before := periodEnd(was); before != 0 {
+		add("current_period_end", decimal(before), decimal(periodEnd(is)))
 	}
-	if was.Items.HasMore || is.Items.HasMore {
+	if flag(was.Get("items.has_more")) || flag(is.Get("items.has_more")) {
 		return changes
 	}
-	if before := was.prices(); before != "" {
-		add("price", before, is.prices())
+	if before := prices(was); before != "" {
+		add("price", before, prices(is))
 	}
-	if before := was.quantity(); before != 0 {
-		add("quantity", before.String(), is.quantity().String())
+	if before := quantity(was); before != 0 {
+		add("quantity", decimal(before), decimal(quantity(is)))
 	}
 	return changes
 }
 
-// previousAttributes are the fields of a subscription as they were, as far as they have changed.
-type previousAttributes struct {
-	Status text `json:"status"`
-	terms
+// valueOf is what a subscription's own field says, as the text of a [Change].
+func valueOf(field string, r gjson.Result) string {
+	switch field {
+	case "status":
+		return code(text(r))
+	case "cancel_at_period_end":
+		return strconv.FormatBool(flag(r))
+	case "pause_collection":
+		return strconv.FormatBool(r.IsObject())
+	default:
+		return decimal(number(r))
+	}
 }
 
-// terms are what we compare of a subscription, beside its status. Since 2025-03-31.basil the
-// period stands on the items.
-type terms struct {
-	CancelAtPeriodEnd flag     `json:"cancel_at_period_end"`
-	CancelAt          number   `json:"cancel_at"`
-	CanceledAt        number   `json:"canceled_at"`
-	TrialEnd          number   `json:"trial_end"`
-	CurrentPeriodEnd  number   `json:"current_period_end"`
-	Quantity          number   `json:"quantity"`
-	PauseCollection   presence `json:"pause_collection"`
-	Items             items    `json:"items"`
-}
-
-type items struct {
-	HasMore flag `json:"has_more"`
-	Data    []struct {
-		Quantity         number `json:"quantity"`
-		CurrentPeriodEnd number `json:"current_period_end"`
-		Price            ref    `json:"price"`
-	} `json:"data"`
-}
-
-// periodEnd is the end of the period, of several items the first.
-func (t terms) periodEnd() number {
-	end := t.CurrentPeriodEnd
-	for _, i := range t.Items.Data {
-		if t.CurrentPeriodEnd == 0 && i.CurrentPeriodEnd != 0 && (end == 0 || i.CurrentPeriodEnd < end) {
-			end = i.CurrentPeriodEnd
+// periodEnd is the end of the period, of several items the first. Since 2025-03-31.basil the period stands on the
+// items.
+func periodEnd(subscription gjson.Result) int64 {
+	if end := number(subscription.Get("current_period_end")); end != 0 {
+		return end
+	}
+	var first int64
+	for _, item := range itemsOf(subscription) {
+		if end := number(item.Get("current_period_end")); end != 0 && (first == 0 || end < first) {
+			first = end
 		}
 	}
-	return end
+	return first
 }
 
-func (t terms) prices() string {
+func prices(subscription gjson.Result) string {
 	var prices []string
-	for _, i := range t.Items.Data {
-		if i.Price != "" {
-			prices = append(prices, string(i.Price))
+	for _, item := range itemsOf(subscription) {
+		if price := reference(item.Get("price")); price != "" {
+			prices = append(prices, price)
 		}
 	}
 	return joined(prices)
@@ -168,15 +148,25 @@ func (t terms) prices() string {
 
 // quantity is the sum over the items; the subscription itself has one only while it has a
 // single item.
-func (t terms) quantity() number {
-	if len(t.Items.Data) == 0 {
-		return t.Quantity
+func quantity(subscription gjson.Result) int64 {
+	items := itemsOf(subscription)
+	if len(items) == 0 {
+		return number(subscription.Get("quantity"))
 	}
-	var sum number
-	for _, i := range t.Items.Data {
-		sum += i.Quantity
+	var sum int64
+	for _, item := range items {
+		sum += number(item.Get("quantity"))
 	}
 	return sum
+}
+
+// itemsOf are the items in a subscription, or those that have changed in it.
+func itemsOf(subscription gjson.Result) []gjson.Result {
+	items := subscription.Get("items.data")
+	if !items.IsArray() {
+		return nil
+	}
+	return items.Array()
 }
 
 func joined(ids []string) string {

@@ -1,6 +1,10 @@
 package stripeevent
 
-import "github.com/nepfy/clerk-stripe-sync/internal/account"
+import (
+	"github.com/tidwall/gjson"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+)
 
 // Claims answers the evidence that the event holds of which Clerk user its customer belongs to:
 // the client_reference_id of a checkout session, and the metadata of a session, a subscription, a
@@ -20,12 +24,12 @@ func (e Event) Claims() []account.Claim {
 			claims = append(claims, account.Claim{CustomerID: customer, ClerkUserID: user, Source: place + ":" + objectID})
 		}
 	}
-	named, _ := account.ClaimedUser(e.object.Metadata)
+	named, _ := account.ClaimedUser(metadata(e.object.Get("metadata")))
 	switch e.ObjectKind {
 	case "checkout.session":
-		reference := string(e.object.ClientReferenceID)
-		claim(reference, "checkout", e.ObjectID)
-		if named != reference {
+		referred := text(e.object.Get("client_reference_id"))
+		claim(referred, "checkout", e.ObjectID)
+		if named != referred {
 			claim(named, "checkout_metadata", e.ObjectID)
 		}
 	case "subscription":
@@ -33,19 +37,20 @@ func (e Event) Claims() []account.Claim {
 	case "customer":
 		claim(named, "customer", e.ObjectID)
 	case "invoice":
-		for _, details := range []subscriptionDetails{e.object.SubscriptionDetails, e.object.Parent.SubscriptionDetails} {
-			user, _ := account.ClaimedUser(details.Metadata)
-			claim(user, "subscription", e.object.subscriptionID())
+		// Since 2025-03-31.basil the subscription stands under parent.
+		for _, details := range []string{"subscription_details", "parent.subscription_details"} {
+			user, _ := account.ClaimedUser(metadata(e.object.Get(details).Get("metadata")))
+			claim(user, "subscription", subscriptionOf(e.object))
 		}
 	}
 	return claims
 }
 
-// subscriptionID answers the subscription that an invoice is for, in both shapes.
-func (o object) subscriptionID() string {
-	for _, id := range []ref{o.Subscription, o.Parent.SubscriptionDetails.Subscription, o.SubscriptionDetails.Subscription} {
-		if hasPrefix("sub_", string(id)) {
-			return string(id)
+// subscriptionOf answers the subscription that an invoice is for, in both shapes.
+func subscriptionOf(invoice gjson.Result) string {
+	for _, place := range []string{"subscription", "parent.subscription_details.subscription", "subscription_details.subscription"} {
+		if id := reference(invoice.Get(place)); hasPrefix("sub_", id) {
+			return id
 		}
 	}
 	return ""

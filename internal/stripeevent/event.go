@@ -9,13 +9,14 @@
 package stripeevent
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
@@ -42,8 +43,7 @@ type Event struct {
 	ObjectID   string
 	ObjectKind string
 
-	object   object
-	previous json.RawMessage
+	object, previous gjson.Result
 }
 
 var (
@@ -53,47 +53,42 @@ var (
 	objectIDForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
 )
 
-// Parse reads a verified payload. It fails only for what is no event at all: not JSON, without
-// an id, or without a type. Events of unknown types and with unknown objects are fine.
-func Parse(body []byte) (Event, error) {
-	var payload struct {
-		ID         text   `json:"id"`
-		Type       text   `json:"type"`
-		Livemode   flag   `json:"livemode"`
-		Account    text   `json:"account"`
-		APIVersion text   `json:"api_version"`
-		Created    number `json:"created"`
-		Data       struct {
-			Object   object          `json:"object"`
-			Previous json.RawMessage `json:"previous_attributes"`
-		} `json:"data"`
-	}
-	err := json.Unmarshal(body, &payload)
-	if unfit, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && unfit.Field != "" {
-		// Something inside has an unexpected shape; the rest is read all the same.
-		err = nil
-	}
-	switch {
-	case err != nil:
+// Parse reads a verified payload. It fails only for what is no event at all: not JSON, without an id, or without a
+// type. Events of unknown types and with unknown objects are fine.
+func Parse(body string) (Event, error) {
+	payload := gjson.Parse(body)
+	if !gjson.Valid(body) || !payload.IsObject() {
 		return Event{}, fmt.Errorf("%w: not a JSON object", ErrNotAnEvent)
-	case !eventIDForm.MatchString(string(payload.ID)):
+	}
+	var e Event
+	payload.ForEach(func(name, value gjson.Result) bool {
+		switch name.Str {
+		case "id":
+			e.ID = text(value)
+		case "type":
+			e.Type = text(value)
+		case "livemode":
+			e.Livemode = flag(value)
+		case "account":
+			e.Account = text(value)
+		case "api_version":
+			e.APIVersion = text(value)
+		case "created":
+			e.Created = moment(value)
+		case "data":
+			e.object, e.previous = value.Get("object"), value.Get("previous_attributes")
+		}
+		return true
+	})
+	switch {
+	case !eventIDForm.MatchString(e.ID):
 		return Event{}, fmt.Errorf("%w: no usable id", ErrNotAnEvent)
-	case !typeForm.MatchString(string(payload.Type)):
+	case !typeForm.MatchString(e.Type):
 		return Event{}, fmt.Errorf("%w: no usable type", ErrNotAnEvent)
 	}
-	e := Event{
-		ID:         string(payload.ID),
-		Type:       string(payload.Type),
-		Livemode:   bool(payload.Livemode),
-		Account:    string(payload.Account),
-		APIVersion: string(payload.APIVersion),
-		Created:    payload.Created.time(),
-		ObjectKind: string(payload.Data.Object.Object),
-		object:     payload.Data.Object,
-		previous:   payload.Data.Previous,
-	}
-	if objectIDForm.MatchString(string(e.object.ID)) {
-		e.ObjectID = string(e.object.ID)
+	if e.object.IsObject() {
+		e.ObjectKind = text(e.object.Get("object"))
+		e.ObjectID = reference(e.object.Get("id"))
 	}
 	return e, nil
 }
@@ -169,7 +164,7 @@ func (e Event) Entity() account.Entity {
 	}
 	switch family(e.Type) {
 	case "charge.dispute.":
-		if id := string(e.object.Charge); account.ValidChargeID(id) {
+		if id := reference(e.object.Get("charge")); account.ValidChargeID(id) {
 			return account.ChargeEntity(id)
 		}
 		return ""
@@ -179,7 +174,7 @@ func (e Event) Entity() account.Entity {
 		}
 		return ""
 	case "price.":
-		if id := string(e.object.Product); account.ValidProductID(id) {
+		if id := reference(e.object.Get("product")); account.ValidProductID(id) {
 			return account.ProductEntity(id)
 		}
 		return ""
@@ -204,7 +199,7 @@ func (e Event) CreatedObject() string {
 
 // customerID answers the customer that the event's object is or names, "" without one.
 func (e Event) customerID() string {
-	id := string(e.object.Customer)
+	id := reference(e.object.Get("customer"))
 	if e.ObjectKind == "customer" {
 		id = e.ObjectID
 	}

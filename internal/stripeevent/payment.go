@@ -21,9 +21,9 @@ func (e Event) Payment() (account.Payment, bool) {
 	p := account.Payment{
 		ID:         e.ObjectID,
 		CustomerID: e.customerID(),
-		Status:     code(o.Status),
-		Currency:   code(o.Currency),
-		Created:    o.Created.time(),
+		Status:     code(text(o.Get("status"))),
+		Currency:   code(text(o.Get("currency"))),
+		Created:    moment(o.Get("created")),
 	}
 	switch {
 	case strings.HasPrefix(e.Type, "invoice.") && hasPrefix("in_", p.ID):
@@ -43,22 +43,22 @@ func (e Event) invoice(p account.Payment) account.Payment {
 	o := e.object
 	p.Kind = account.PaymentInvoice
 	p.InvoiceID = p.ID
-	p.SubscriptionID = o.subscriptionID()
-	p.IntentID = withPrefix("pi_", o.PaymentIntent)
-	p.ChargeID = chargeID(o.Charge)
-	for _, payment := range o.Payments.Data {
+	p.SubscriptionID = subscriptionOf(o)
+	p.IntentID = withPrefix("pi_", reference(o.Get("payment_intent")))
+	p.ChargeID = chargeID(reference(o.Get("charge")))
+	for _, payment := range o.Get("payments.data.#.payment").Array() {
 		if p.IntentID == "" {
-			p.IntentID = withPrefix("pi_", payment.Payment.PaymentIntent)
+			p.IntentID = withPrefix("pi_", reference(payment.Get("payment_intent")))
 		}
 		if p.ChargeID == "" {
-			p.ChargeID = chargeID(payment.Payment.Charge)
+			p.ChargeID = chargeID(reference(payment.Get("charge")))
 		}
 	}
-	p.Reason = code(o.BillingReason)
-	p.Amount = int64(o.Total)
-	p.AmountPaid = int64(o.AmountPaid)
-	p.Attempts = int64(o.AttemptCount)
-	p.PaidAt = o.StatusTransitions.PaidAt.time()
+	p.Reason = code(text(o.Get("billing_reason")))
+	p.Amount = number(o.Get("total"))
+	p.AmountPaid = number(o.Get("amount_paid"))
+	p.Attempts = number(o.Get("attempt_count"))
+	p.PaidAt = moment(o.Get("status_transitions.paid_at"))
 	return p
 }
 
@@ -66,14 +66,14 @@ func (e Event) paymentIntent(p account.Payment) account.Payment {
 	o := e.object
 	p.Kind = account.PaymentIntent
 	p.IntentID = p.ID
-	p.InvoiceID = withPrefix("in_", o.Invoice)
-	p.ChargeID = chargeID(o.LatestCharge)
-	p.Reason = code(o.LastPaymentError.DeclineCode)
+	p.InvoiceID = withPrefix("in_", reference(o.Get("invoice")))
+	p.ChargeID = chargeID(reference(o.Get("latest_charge")))
+	p.Reason = code(text(o.Get("last_payment_error.decline_code")))
 	if p.Reason == "" {
-		p.Reason = code(o.LastPaymentError.Code)
+		p.Reason = code(text(o.Get("last_payment_error.code")))
 	}
-	p.Amount = int64(o.Amount)
-	p.AmountPaid = int64(o.AmountReceived)
+	p.Amount = number(o.Get("amount"))
+	p.AmountPaid = number(o.Get("amount_received"))
 	p.PaidAt = e.paidNow(p.Status == "succeeded")
 	return p
 }
@@ -82,17 +82,17 @@ func (e Event) charge(p account.Payment) account.Payment {
 	o := e.object
 	p.Kind = account.PaymentCharge
 	p.ChargeID = p.ID
-	p.IntentID = withPrefix("pi_", o.PaymentIntent)
-	p.InvoiceID = withPrefix("in_", o.Invoice)
-	p.Reason = code(o.FailureCode)
-	p.Amount = int64(o.Amount)
-	p.AmountPaid = int64(o.AmountCaptured)
-	p.AmountRefunded = int64(o.AmountRefunded)
+	p.IntentID = withPrefix("pi_", reference(o.Get("payment_intent")))
+	p.InvoiceID = withPrefix("in_", reference(o.Get("invoice")))
+	p.Reason = code(text(o.Get("failure_code")))
+	p.Amount = number(o.Get("amount"))
+	p.AmountPaid = number(o.Get("amount_captured"))
+	p.AmountRefunded = number(o.Get("amount_refunded"))
 	// Stripe leaves the status at "succeeded" when a charge is refunded.
 	switch {
-	case bool(o.Refunded):
+	case flag(o.Get("refunded")):
 		p.Status = "refunded"
-	case o.AmountRefunded > 0:
+	case p.AmountRefunded > 0:
 		p.Status = "partially_refunded"
 	}
 	return p
@@ -101,10 +101,10 @@ func (e Event) charge(p account.Payment) account.Payment {
 func (e Event) dispute(p account.Payment) account.Payment {
 	o := e.object
 	p.Kind = account.PaymentDispute
-	p.ChargeID = chargeID(o.Charge)
-	p.IntentID = withPrefix("pi_", o.PaymentIntent)
-	p.Reason = code(o.Reason)
-	p.Amount = int64(o.Amount)
+	p.ChargeID = chargeID(reference(o.Get("charge")))
+	p.IntentID = withPrefix("pi_", reference(o.Get("payment_intent")))
+	p.Reason = code(text(o.Get("reason")))
+	p.Amount = number(o.Get("amount"))
 	return p
 }
 
@@ -117,29 +117,29 @@ func (e Event) paidNow(paid bool) time.Time {
 }
 
 // code takes a text that is one of Stripe's codes. Anything else could be a text about a person.
-func code(t text) string {
-	if len(t) > 64 || strings.IndexFunc(string(t), notOfACode) >= 0 {
+func code(t string) string {
+	if len(t) > 64 || strings.IndexFunc(t, notOfACode) >= 0 {
 		return ""
 	}
-	return string(t)
+	return t
 }
 
 func notOfACode(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_'
 }
 
-func chargeID(r ref) string {
-	if !account.ValidChargeID(string(r)) {
+func chargeID(id string) string {
+	if !account.ValidChargeID(id) {
 		return ""
 	}
-	return string(r)
+	return id
 }
 
-func withPrefix(prefix string, r ref) string {
-	if !hasPrefix(prefix, string(r)) {
+func withPrefix(prefix, id string) string {
+	if !hasPrefix(prefix, id) {
 		return ""
 	}
-	return string(r)
+	return id
 }
 
 // hasPrefix tells whether an id has a prefix and something behind it.

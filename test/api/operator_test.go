@@ -67,6 +67,8 @@ func TestOperatorsMistakes(t *testing.T) {
 		"no such bulk sync to pause":    {post("/api/sync/bulk/bulk_none/pause", ""), 404, "bulk_not_found"},
 		"no such bulk sync to cancel":   {post("/api/sync/bulk/bulk_none/cancel", ""), 404, "bulk_not_found"},
 		"a bulk sync of nobody":         {post("/api/sync/bulk", `{"ids":["ada"]}`), 400, "field_invalid"},
+		"changes since a word":          {post("/api/sync/bulk", `{"since":"yesterday"}`), 400, "field_invalid"},
+		"changes since long ago":        {post("/api/sync/bulk", `{"since":"2020-01-31T00:00:00Z"}`), 400, "field_invalid"},
 		"no such event":                 {get("/api/events/stripe/evt_none"), 404, "event_not_found"},
 		"no such source":                {get("/api/events?source=paypal"), 400, "field_invalid"},
 		"no such status":                {get("/api/events?status=lost"), 400, "field_invalid"},

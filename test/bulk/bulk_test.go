@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"go.temporal.io/api/workflowservice/v1"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/app"
 	"github.com/nepfy/clerk-stripe-sync/internal/operator"
@@ -40,10 +43,13 @@ type product struct {
 // newProduct has so many people: a third pays, a third has paid, and a third never did. Nobody told us.
 func newProduct(t *testing.T, people int) *product {
 	t.Helper()
+	return newProductOn(t, servers, people)
+}
+
+func newProductOn(t *testing.T, servers *system.Servers, people int) *product {
+	t.Helper()
 	p := &product{System: system.Start(t, servers, system.Options{}), t: t}
-	for _, webhooks := range []*delivery.Sender{p.Sandbox.ClerkWebhooks, p.Sandbox.StripeWebhooks} {
-		webhooks.SetFaults(delivery.Faults{Lose: 1})
-	}
+	p.deliver(delivery.Faults{Lose: 1})
 	var err error
 	if p.console, err = app.NewConsole(t.Context(), p.Environ); err != nil {
 		t.Fatal(err)
@@ -66,6 +72,13 @@ func newProduct(t *testing.T, people int) *product {
 	p.buys(p.orphan, price, false)
 	p.must(stripe.Settled(t.Context()))
 	return p
+}
+
+// deliver has both providers deliver webhooks from now on with such faults.
+func (p *product) deliver(faults delivery.Faults) {
+	for _, webhooks := range []*delivery.Sender{p.Sandbox.ClerkWebhooks, p.Sandbox.StripeWebhooks} {
+		webhooks.SetFaults(faults)
+	}
 }
 
 func (p *product) person(i int) system.Owned {
@@ -160,6 +173,12 @@ func TestAnExistingProductIsBroughtIn(t *testing.T) {
 	if run.Found["orphan_customer"] == 0 {
 		t.Errorf("nobody is told of the customer that names nobody: %v", run.Found)
 	}
+	// Their customers are called as they are: there was nothing for a workflow of a user to do.
+	users, err := p.Temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Query: `WorkflowType IN ('UserOnboarding', 'UserProfileSync', 'UserOffboarding')`})
+	p.must(err)
+	if n := users.GetCount(); n != 0 {
+		t.Errorf("%d workflows of users were started", n)
+	}
 	// Each who can still change is watched, and nobody else.
 	live := p.Count(`SELECT count(DISTINCT stripe_customer_id) FROM subscriptions WHERE status = 'active'`)
 	p.Quiet(true)
@@ -182,6 +201,69 @@ func TestAnExistingProductIsBroughtIn(t *testing.T) {
 	if n := p.Count(`SELECT count(*) FROM pokes WHERE token > $1`, poked); n != 0 {
 		t.Errorf("a second pass woke %d workflows", n)
 	}
+}
+
+// What has changed since a moment is brought in, and nothing else is read: a new user, a name, a cancellation and a
+// product that nobody told us of. What cannot be told that way is refused, with what to do instead.
+func TestWhatHasChangedIsBroughtIn(t *testing.T) {
+	t.Parallel()
+	p := newProduct(t, people)
+	p.ended(p.begin(operator.BulkOrder{}))
+	p.agrees()
+	p.Quiet(true)
+	done := time.Now().Unix()
+	p.Until("the second is over", func(context.Context) error {
+		if time.Now().Unix() == done {
+			return errors.New("not yet") // Stripe's times are whole seconds
+		}
+		return nil
+	})
+	since := time.Now().Truncate(time.Second)
+
+	stripe := p.Sandbox.Stripe
+	yearly := stripe.AddPrice(stripe.AddProduct("Pro, yearly"), 20000, "year")
+	renamed, cancels := p.people[0], p.people[3]
+	p.must(p.Sandbox.Clerk.UpdateUser(renamed.ClerkUserID, clerksim.UserChange{LastName: new("Sample")}))
+	p.must(stripe.CancelAtPeriodEnd(p.subscription(cancels)))
+	newcomer := p.person(people + 1)
+	p.people = append(p.people, newcomer)
+	p.must(stripe.Settled(t.Context()))
+	for _, injector := range []*faults.Injector{p.Sandbox.StripeFaults, p.Sandbox.ClerkFaults} {
+		injector.Reset()
+	}
+
+	run := p.ended(p.begin(operator.BulkOrder{Since: since}))
+	if run.Failure != nil || run.Failed != 0 || run.Seen[activities.BulkChangedUsers] != 2 || run.Done != 4+1 { // the newcomer is stored, and given a customer
+		t.Errorf("it came to %+v", run)
+	}
+	if n := p.Sandbox.StripeFaults.Requests()["GET /v1/subscriptions"]; n > 2 {
+		t.Errorf("the subscriptions of %d customers were read, want those of the one who cancels, and of the newcomer", n)
+	}
+	p.agrees()
+	if n := p.Count(`SELECT count(*) FROM plan_prices WHERE stripe_price_id = $1`, yearly); n != 1 {
+		t.Error("the new price is not in the catalogue")
+	}
+	if n := p.Count(`SELECT count(*) FROM subscriptions WHERE cancel_at_period_end`); n != 1 {
+		t.Errorf("%d subscriptions are set to end", n)
+	}
+
+	for what, o := range map[string]operator.BulkOrder{
+		"30 days":    {Since: time.Now().AddDate(0, 0, -40)},
+		"yet to":     {Since: time.Now().Add(time.Hour)},
+		"either ids": {Since: since, IDs: []string{newcomer.ClerkUserID}},
+		"dry run":    {Since: since, DryRun: true},
+	} {
+		if _, _, err := p.console.StartBulk(t.Context(), o); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%+v is answered %v", o, err)
+		}
+	}
+}
+
+// subscription is the one that a person pays for.
+func (p *product) subscription(who system.Owned) (id string) {
+	p.t.Helper()
+	p.must(p.Row(p.t.Context(), `SELECT stripe_subscription_id FROM subscriptions WHERE stripe_customer_id = $1 AND status = 'active'`, []any{who.Customers[0]}, &id))
+	return id
 }
 
 // A worker that dies repeats at most the page that was under way.

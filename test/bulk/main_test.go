@@ -11,6 +11,12 @@ import (
 
 // servers are shared by the tests of this package; each test has a database and a namespace of
 // its own on them.
-var servers = system.NewServers()
+var (
+	servers = system.NewServers()
+	// prioritizing know the priorities of tasks.
+	prioritizing = system.NewServersWith(map[string]string{"matching.useNewMatcher": "true"})
+)
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.Around(m), system.Leftover()) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(servers.Around(prioritizing.Around(m)), system.Leftover())
+}

@@ -87,7 +87,7 @@ func (w *town) knownVersion(id string) {
 		for _, q := range described.Info.TaskQueuesInfos {
 			queues[q.Name] = true
 		}
-		if len(queues) != 3 {
+		if len(queues) != 5 {
 			return fmt.Errorf("it polls %v", queues)
 		}
 		return nil
@@ -108,9 +108,18 @@ func (w *town) operate(command ...string) (said string) {
 	temporal, err := localstack.TemporalBinary(w.t.Context(), root, io.Discard)
 	w.must(err)
 	command = append(command, "--address", w.Environ["TEMPORAL_ADDRESS"], "--namespace", w.Namespace)
-	out, err := exec.CommandContext(w.t.Context(), temporal, command...).CombinedOutput()
-	if err != nil {
-		w.t.Fatalf("temporal %v: %v: %s", command, err, out)
-	}
-	return string(out)
+	w.Until("the command is taken", func(ctx context.Context) error {
+		out, err := exec.CommandContext(ctx, temporal, command...).CombinedOutput()
+		said = string(out)
+		// The server keeps a deployment in a workflow of its own, which begins anew after a change: asked between
+		// two runs, it does not find the deployment. Whoever gives the command gives it again.
+		if err != nil && !strings.Contains(said, "Worker Deployment not found") {
+			w.t.Fatalf("temporal %v: %v: %s", command, err, said)
+		}
+		if err != nil {
+			return fmt.Errorf("temporal %v: %w: %s", command, err, said)
+		}
+		return nil
+	})
+	return said
 }

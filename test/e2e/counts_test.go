@@ -48,7 +48,8 @@ func TestOneCommitForManyDeliveries(t *testing.T) {
 	committing, released := make(chan struct{}), make(chan struct{})
 	release := sync.OnceFunc(func() { close(released) })
 	relay.OnAnswer(func(sql string) {
-		if sql == "commit" && commits.Add(1) == 1 {
+		// One statement stores a group, and is a transaction of its own.
+		if strings.Contains(sql, "INSERT INTO webhook_events") && commits.Add(1) == 1 {
 			close(committing)
 			<-released
 		}
@@ -196,7 +197,7 @@ func TestTheCommitWakesTheDispatcher(t *testing.T) {
 }
 
 // A pass pokes each entity once, whatever is due for it, with a signal that carries nothing; and what
-// comes of it is one look at Stripe and one write to Clerk: two ordinary activities.
+// comes of it is one look at Stripe and one write to Clerk: two ordinary activities at most.
 func TestOneSignalAndTwoActivities(t *testing.T) {
 	t.Parallel()
 	const people = 3
@@ -255,8 +256,9 @@ func TestOneSignalAndTwoActivities(t *testing.T) {
 	for i, user := range users {
 		s.Agree(user, policy())
 		c := countsOf(t, s, workflows.CustomerWorkflowID(customers[i]))
-		if c.activities["RecordSubscriptions"] != 1 || c.activities["PublishProjection"] != 1 || len(c.activities) != 2 || c.markers != 0 || c.signals != 1 {
-			t.Errorf("customer %s: %d signals, activities %v, %d markers; want one signal, one look, one publish", customers[i], c.signals, c.activities, c.markers)
+		// Where Clerk does not take it at once there is a publish besides.
+		if c.activities["RecordSubscriptions"] != 1 || c.activities["PublishProjection"]+1 != len(c.activities) || len(c.activities) > 2 || c.markers != 0 || c.signals != 1 {
+			t.Errorf("customer %s: %d signals, activities %v, %d markers; want one signal, one look", customers[i], c.signals, c.activities, c.markers)
 		}
 	}
 	if n := s.Sandbox.StripeFaults.Requests()["GET /v1/subscriptions"]; n != people {
@@ -290,6 +292,7 @@ func takeIn(t *testing.T, s *system.System) {
 
 // counts is what the history of a run holds.
 type counts struct {
+	events          int
 	signals, loaded int // loaded: with something in it
 	markers         int // of which local activities would be some
 	run             string
@@ -304,6 +307,7 @@ func countsOf(t *testing.T, s *system.System, workflowID string) counts {
 		if err != nil {
 			t.Fatalf("reading the history of %s: %v", workflowID, err)
 		}
+		c.events++
 		switch {
 		case event.GetWorkflowExecutionStartedEventAttributes() != nil:
 			c.run = event.GetWorkflowExecutionStartedEventAttributes().GetOriginalExecutionRunId()

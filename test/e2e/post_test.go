@@ -189,7 +189,7 @@ func subject(event stripeevent.Event) (customer string, about bool) {
 
 func (p *post) parse(m delivery.Message) stripeevent.Event {
 	p.t.Helper()
-	event, err := stripeevent.Parse(m.Body)
+	event, err := stripeevent.Parse(string(m.Body))
 	if err != nil {
 		p.t.Fatal(err)
 	}

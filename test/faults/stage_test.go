@@ -35,7 +35,6 @@ type stage struct {
 	replicas map[string][]*replica
 	db       *pgxpool.Pool
 	truth    *system.Truth
-	lasts    time.Duration
 
 	broken atomic.Uint64 // the faultSet of now
 }
@@ -60,7 +59,7 @@ func newStage(t *testing.T, seed uint64, lasts time.Duration) *stage {
 	t.Setenv("TEST_DATABASE_URL", g.postgres.DSN())
 	t.Setenv("TEST_TEMPORAL_ADDRESS", g.temporal.Address())
 	look := max(5*time.Second, lasts/120)
-	s := &stage{t: t, ground: g, lasts: lasts, replicas: map[string][]*replica{}}
+	s := &stage{t: t, ground: g, replicas: map[string][]*replica{}}
 	s.System = system.Start(t, servers, system.Options{
 		Stopped: true,
 		Sandbox: sandbox.Options{
@@ -225,14 +224,15 @@ func (s *stage) sell(seed uint64) {
 
 // levels is what a run may not leave higher than it found it.
 type levels struct {
-	goroutines  map[string]int // of each copy of a program
-	cached      map[string]int // runs of workflows in a worker's cache
-	connections int            // of the programs to PostgreSQL
-	inside      int            // of those, in a transaction
+	goroutines map[string]int // of each copy of a program
+	cached     map[string]int // runs of workflows in a worker's cache
+	held       int            // connections to PostgreSQL that something in the programs holds
+	listening  int            // connections that are in no pool: those that wait for pokes
+	inside     int            // connections of theirs that are in a transaction
 }
 
 func (l levels) String() string {
-	return fmt.Sprintf("goroutines %v, runs in the workers' caches %v, %d connections to PostgreSQL, %d in a transaction", l.goroutines, l.cached, l.connections, l.inside)
+	return fmt.Sprintf("goroutines %v, runs in the workers' caches %v, %d connections to PostgreSQL held, %d listening, %d in a transaction", l.goroutines, l.cached, l.held, l.listening, l.inside)
 }
 
 func (s *stage) levels(ctx context.Context) (levels, error) {
@@ -245,6 +245,11 @@ func (s *stage) levels(ctx context.Context) (levels, error) {
 				return l, err
 			}
 			l.goroutines[name] = int(n)
+			held, err := metric(ctx, r.metrics, "clerk_stripe_sync_database_connections_in_use", "")
+			if err != nil {
+				return l, err
+			}
+			l.held += int(held)
 			if program == system.ProgramWorker {
 				// The SDK tells the cache's size when a run of the type comes or goes, as these always do.
 				runs, err := metric(ctx, r.metrics, "temporal_sticky_cache_size", `workflow_type="EventRecovery"`)
@@ -255,8 +260,8 @@ func (s *stage) levels(ctx context.Context) (levels, error) {
 			}
 		}
 	}
-	err := s.Row(ctx, `SELECT count(*), count(*) FILTER (WHERE state LIKE '%transaction%') FROM pg_stat_activity
-		WHERE datname = current_database() AND application_name = 'clerk-stripe-sync'`, nil, &l.connections, &l.inside)
+	err := s.Row(ctx, `SELECT count(*) FILTER (WHERE query LIKE 'LISTEN %'), count(*) FILTER (WHERE state LIKE '%transaction%') FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = 'clerk-stripe-sync'`, nil, &l.listening, &l.inside)
 	return l, err
 }
 

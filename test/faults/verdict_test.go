@@ -49,15 +49,19 @@ func (v *verdict) add(later *verdict) {
 func (s *stage) wait(patience time.Duration, condition func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	var last error
 	for {
 		err := condition(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err // what is asked when the time is over fails for that reason
+		}
 		select {
 		case <-time.After(250 * time.Millisecond):
 		case <-ctx.Done():
-			return err
+			return last
 		}
 	}
 }
@@ -446,10 +450,6 @@ func (s *stage) everybodyLeaves() {
 // a while, on either side, have some each.
 const slack = 30
 
-// long is a run that has the time to wait until the pools have closed the connections that they do not
-// need any more, which they do after five minutes.
-const long = 30 * time.Minute
-
 // ofARun is how many goroutines a run of a workflow has at most while it is in a worker's cache. A run that
 // has gone on at another worker stays in the cache of the first, which the SDK bounds.
 const ofARun = 4
@@ -474,13 +474,34 @@ func (s *stage) settledLevels(before *levels) levels {
 		if now.inside > 0 {
 			return fmt.Errorf("%d connections are in a transaction", now.inside)
 		}
-		if s.lasts >= long && now.connections > before.connections {
-			return fmt.Errorf("%d connections to PostgreSQL, at the start %d", now.connections, before.connections)
+		if now.held > before.held {
+			return fmt.Errorf("%d connections to PostgreSQL are held, at the start %d", now.held, before.held)
+		}
+		if now.listening > before.listening {
+			return fmt.Errorf("%d connections to PostgreSQL listen, at the start %d", now.listening, before.listening)
 		}
 		return nil
 	})
 	if err != nil {
 		s.t.Errorf("the programs do not come down: %v (%s)", err, now)
 	}
+	if before == nil {
+		now.held = s.leastHeld(now.held)
+	}
 	return now
+}
+
+// leastHeld answers the fewest connections that the programs hold at once of twenty looks at rest.
+func (s *stage) leastHeld(least int) int {
+	s.t.Helper()
+	for range 20 {
+		_ = s.wait(time.Second, func(ctx context.Context) error {
+			now, err := s.levels(ctx)
+			if err == nil {
+				least = min(least, now.held)
+			}
+			return err
+		})
+	}
+	return least
 }

@@ -151,7 +151,7 @@ func (l *lab) lateEvents(user string, n int) {
 	var events []store.NewEvent
 	for _, kind := range []string{"user.created", "user.updated"} {
 		events = append(events, store.NewEvent{Source: intake.SourceClerk, EventID: fmt.Sprintf("msg_%s_%s", kind, user), Type: kind, Entity: account.UserEntity(user),
-			Job: store.JobOf(kind), ReceivedAt: time.Now(), Payload: fmt.Appendf(nil, `{"type":%q,"data":{"id":%q,"first_name":"Xanthippe%dx"}}`, kind, user, n)})
+			Job: store.JobOf(kind), ReceivedAt: time.Now(), Payload: fmt.Sprintf(`{"type":%q,"data":{"id":%q,"first_name":"Xanthippe%dx"}}`, kind, user, n)})
 	}
 	_, err := l.Store.AddEvents(l.t.Context(), events, 0)
 	l.must(err)

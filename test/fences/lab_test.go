@@ -69,18 +69,18 @@ func (l *lab) take() {
 	l.must(errors.Join(l.Sandbox.Clerk.Settled(ctx), l.Sandbox.Stripe.Settled(ctx)))
 	var events []store.NewEvent
 	for _, m := range l.Sandbox.ClerkWebhooks.TakeHeld() {
-		e, err := clerkevent.Parse(m.Body)
+		e, err := clerkevent.Parse(string(m.Body))
 		l.must(err)
 		if e.Entity() != "" {
-			events = append(events, store.NewEvent{Source: intake.SourceClerk, EventID: m.ID, Type: e.Type, Entity: e.Entity(), Job: e.Job(), Payload: m.Body, ReceivedAt: time.Now()})
+			events = append(events, store.NewEvent{Source: intake.SourceClerk, EventID: m.ID, Type: e.Type, Entity: e.Entity(), Job: e.Job(), Payload: string(m.Body), ReceivedAt: time.Now()})
 		}
 	}
 	for _, m := range l.Sandbox.StripeWebhooks.TakeHeld() {
-		e, err := stripeevent.Parse(m.Body)
+		e, err := stripeevent.Parse(string(m.Body))
 		l.must(err)
 		if e.Entity() != "" && stripeevent.Handled(e.Type) {
 			events = append(events, store.NewEvent{Source: intake.SourceStripe, EventID: m.ID, Type: e.Type, Entity: e.Entity(), Job: account.JobSync,
-				Payload: m.Body, ReceivedAt: time.Now(), Claims: e.Claims()})
+				Payload: string(m.Body), ReceivedAt: time.Now(), Claims: e.Claims()})
 		}
 	}
 	if len(events) > 0 {

@@ -203,7 +203,7 @@ func words() []string {
 		string(store.OperationFailed), string(store.OperationUndone), string(store.OperationSuperseded), string(store.OperationExpired),
 		string(account.KindUser), string(account.KindCustomer), string(account.KindProduct),
 		activities.ListProducts, activities.ListPrices, activities.ListCustomers, activities.ListSubscriptions,
-		activities.BulkUsers, activities.BulkOnboarding, activities.BulkNamed,
+		activities.BulkUsers, activities.BulkOnboarding, activities.BulkNamed, activities.BulkChangedUsers, activities.BulkChanges,
 		"operator",         // who asks from the command line
 		"AwaitWithTimeout", // what the SDK calls the timer of a caller's patience
 		"Sleep",            // and that of a pause

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/big"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -534,6 +536,41 @@ func TestLesson25TestModeInLive(t *testing.T) {
 }
 
 // A life, with a renewal that is declined, moves no money but what Stripe moves by itself.
+// A trial brings in nothing yet, a year is twelve months, and what is paused or over is not counted. That no row is
+// left out, however many there are, is shown by TestBilledAddsUpEveryRow in internal/store.
+func TestLesson26RevenueCountsTrialsAndForgetsYearlyPlans(t *testing.T) {
+	t.Parallel()
+	l := learn(t, nil)
+	yearly := l.Sandbox.Stripe.AddPrice(l.Sandbox.Stripe.AddProduct("Pro, yearly"), 12000, "year")
+	l.counts("the yearly price is in the catalogue", 1, `SELECT count(*) FROM plan_prices WHERE stripe_price_id = $1`, yearly)
+	for name, spec := range map[string]stripesim.CheckoutSpec{
+		"Ada": {PriceID: l.price, Quantity: 3}, "Bob": {PriceID: yearly}, "Cleo": {PriceID: l.price, TrialDays: 14}, "Dan": {PriceID: l.price}, "Eve": {PriceID: l.price},
+	} {
+		user := l.user(name)
+		spec.CustomerID, spec.ClientReferenceID = l.customer(user), user
+		bought, err := l.Sandbox.Stripe.CompleteCheckout(t.Context(), spec)
+		l.must(err)
+		switch name {
+		case "Dan":
+			l.must(l.Sandbox.Stripe.PauseCollection(bought.SubscriptionID))
+		case "Eve":
+			l.must(l.Sandbox.Stripe.CancelNow(bought.SubscriptionID))
+		}
+	}
+	l.counts("all five are stored as they are", 5, `SELECT count(*) FROM subscriptions WHERE status <> 'active' OR collection_paused OR quantity = 3 OR billing_interval = 'year'`)
+	l.Quiet(true)
+	console := operator.Console{Store: l.Store}
+	got, err := console.Revenue(t.Context())
+	l.must(err)
+	want := operator.Revenue{
+		Monthly:   []account.MonthlyRevenue{{Currency: "usd", Amount: big.NewInt(3*2000 + 12000/12), Subscriptions: 2}},
+		Uncounted: map[string]int64{"trialing": 1, "collection_paused": 1},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 func TestLesson27AHandlerChargesAgain(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)

@@ -133,7 +133,7 @@ func (s *stage) settle(all []*cell) {
 		}
 		return nil
 	})
-	s.Quiet(true)
+	s.Rest() // a look that is still under way would meet what is meant for the command
 }
 
 // effect waits until a step has taken effect at Stripe, as far as that shows.

@@ -245,3 +245,7 @@ func (p *Process) Lines(text string) (lines []string) {
 	}
 	return lines
 }
+
+// PeakMemory is the most memory in bytes that the process has held at once, [errors.ErrUnsupported] where
+// the system does not tell.
+func (p *Process) PeakMemory() (int64, error) { return peakMemory(p.cmd.Process.Pid) }

@@ -35,8 +35,11 @@ type Servers struct {
 }
 
 // NewServers answers servers that start when the first test asks for them.
-func NewServers() *Servers {
-	return &Servers{Databases: testdb.New(migrate), Temporal: testtemporal.New(nil), Programs: &Programs{}}
+func NewServers() *Servers { return NewServersWith(nil) }
+
+// NewServersWith is NewServers with dynamic configuration of Temporal's server: values in JSON by name.
+func NewServersWith(dynamic map[string]string) *Servers {
+	return &Servers{Databases: testdb.New(migrate), Temporal: testtemporal.New(dynamic), Programs: &Programs{}}
 }
 
 func migrate(ctx context.Context, dsn string) error {

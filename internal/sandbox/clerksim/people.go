@@ -29,6 +29,7 @@ type UserSpec struct {
 	Emails         []EmailSpec    `json:"emails"`
 	PrimaryEmail   int            `json:"primary_email"` // which of Emails; -1 is none of them
 	PublicMetadata map[string]any `json:"public_metadata"`
+	UnsafeMetadata map[string]any `json:"unsafe_metadata"`
 	CreatedAt      time.Time      `json:"created_at"`     // default: now
 	LastActiveAt   time.Time      `json:"last_active_at"` // default: never
 }
@@ -39,7 +40,7 @@ type UserSpec struct {
 func (s *Server) AddUser(spec UserSpec) string {
 	s.mu.Lock()
 	u := &user{FirstName: maybe(spec.FirstName), LastName: maybe(spec.LastName), Username: maybe(spec.Username),
-		ExternalID: maybe(spec.ExternalID), Public: metadata(spec.PublicMetadata)}
+		ExternalID: maybe(spec.ExternalID), Public: metadata(spec.PublicMetadata), Unsafe: metadata(spec.UnsafeMetadata)}
 	for _, e := range spec.Emails {
 		u.Emails = append(u.Emails, ident{ID: s.newID("idn"), Value: strings.ToLower(e.Address), Verified: e.Verified})
 	}

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // maxBody is the longest request body that a fault can delay, in bytes. It is far above what either
@@ -54,6 +56,8 @@ type Rule struct {
 
 	Times       int     // how many requests it hits; 0 is all, until it is removed
 	Probability float64 // that it hits a request which it matches; 0 is always
+
+	Above *rate.Limiter // it hits only those requests that come faster than this; nil is all
 }
 
 // decides reports whether the rule settles what the client gets, and does not merely delay it.
@@ -204,7 +208,7 @@ func (i *Injector) draw(r *http.Request) (f fate, hit []func()) {
 		if !a.matches(r) || (a.decides() && f.decided.decides()) {
 			continue
 		}
-		if a.Probability > 0 && i.rand.Float64() >= a.Probability {
+		if a.Above != nil && a.Above.Allow() || a.Probability > 0 && i.rand.Float64() >= a.Probability {
 			continue
 		}
 		a.left--

@@ -1,0 +1,178 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/bench/internal/load"
+)
+
+// contender is an endpoint that is measured.
+type contender struct {
+	name    string
+	process *process
+	path    string
+	// customers is how many the events are about.
+	customers int
+}
+
+// measured is what one run of one contender came to.
+type measured struct {
+	load.Report
+
+	// CPU is what the program and PostgreSQL used together for an event that was answered 200, in microseconds.
+	CPU float64 `json:"cpu"`
+	// Database is PostgreSQL's part of that.
+	Database float64 `json:"database"`
+	// Memory is the most that the program had, in MiB.
+	Memory float64 `json:"memory"`
+}
+
+// ack measures how fast deliveries are answered, beside the two baselines.
+func (b *bench) ack(ctx context.Context) error {
+	contenders, err := b.contenders(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, c := range contenders {
+			b.note(c.process.stop())
+		}
+	}()
+	b.report.line("\n### From the socket to the commit\n")
+	b.report.line("Each connection sends its next event when the last was answered. `verify` only calls `ConstructEvent` of Stripe's library; `insert` also makes one insert a request; `ours` stores the event with its entity's poke while the dispatcher has nothing to do; `draining` is the same while it pokes Temporal for a thousand customers. CPU is that of the program and of PostgreSQL together for an event; memory the most that the program had.")
+	for _, connections := range []int{1, 16, 64, 256} {
+		results := map[string][]measured{}
+		for run := range b.runs {
+			for _, c := range contenders {
+				m, err := b.measure(ctx, c, fmt.Sprintf("r%dc%d%s", run, connections, c.name), load.Options{Connections: connections, During: b.during})
+				if err != nil {
+					return err
+				}
+				results[c.name] = append(results[c.name], m)
+			}
+		}
+		b.ackTable(connections, contenders, results)
+	}
+	return nil
+}
+
+// ackTable tells what contenders came to at so many connections, and how they stand to each other.
+func (b *bench) ackTable(connections int, contenders []contender, results map[string][]measured) {
+	b.report.table(fmt.Sprint("connections: ", connections), "a second", "p50", "p99", "CPU", "of it PostgreSQL", "memory")
+	middle := map[string]measured{}
+	for _, c := range contenders {
+		runs := results[c.name]
+		m := measured{
+			CPU: median(runs, func(m measured) float64 { return m.CPU }), Database: median(runs, func(m measured) float64 { return m.Database }),
+			Memory: median(runs, func(m measured) float64 { return m.Memory }),
+		}
+		m.PerSecond = median(runs, func(m measured) float64 { return m.PerSecond })
+		m.P50, m.P99 = median(runs, func(m measured) float64 { return m.P50 }), median(runs, func(m measured) float64 { return m.P99 })
+		middle[c.name] = m
+		b.report.line("| %s | %.0f | %.2f ms | %.2f ms | %.0f µs | %.0f µs | %.0f MiB |", c.name, m.PerSecond, m.P50, m.P99, m.CPU, m.Database, m.Memory)
+	}
+	verify, insert, ours, draining := middle["verify"], middle["insert"], middle["ours"], middle["draining"]
+	b.report.line("\n`ours` is %.2f of `verify` and %.2f of `insert`; its p99 is %.2f and its CPU %.2f of those of `insert`. `draining` is %.2f of `ours`.",
+		ours.PerSecond/verify.PerSecond, ours.PerSecond/insert.PerSecond, ours.P99/insert.P99, ours.CPU/insert.CPU, draining.PerSecond/ours.PerSecond)
+}
+
+func (b *bench) contenders(ctx context.Context) ([]contender, error) {
+	secret := map[string]string{"STRIPE_WEBHOOK_SECRET": b.stack.sandbox.StripeWebhookSecret}
+	bare, err := b.stack.start(ctx, b.binary("baseline"), secret, "-addr", "ADDR")
+	if err != nil {
+		return nil, err
+	}
+	dsn, err := b.stack.database(ctx, "bare")
+	if err != nil {
+		return nil, err
+	}
+	inserting := maps.Clone(secret)
+	inserting["DATABASE_URL"] = dsn
+	insert, err := b.stack.start(ctx, b.binary("baseline"), inserting, "-addr", "ADDR")
+	if err != nil {
+		return nil, err
+	}
+	// Whoever was poked within the hour is not poked again: after the first events the dispatcher has nothing to do.
+	idle, err := b.stack.environment(ctx, "idle", map[string]string{"POKE_INTERVAL": "1h"})
+	if err != nil {
+		return nil, err
+	}
+	ours, err := b.stack.start(ctx, b.binary("starter-api"), idle)
+	if err != nil {
+		return nil, err
+	}
+	draining, err := b.stack.environment(ctx, "draining", nil)
+	if err != nil {
+		return nil, err
+	}
+	busy, err := b.stack.start(ctx, b.binary("starter-api"), draining)
+	if err != nil {
+		return nil, err
+	}
+	return []contender{
+		{"verify", bare, "/", 50}, {"insert", insert, "/", 50}, {"ours", ours, "/api/webhooks/stripe", 50}, {"draining", busy, "/api/webhooks/stripe", 1000},
+	}, nil
+}
+
+// measure has the load generator, which is a program of its own, deliver to a contender.
+func (b *bench) measure(ctx context.Context, c contender, prefix string, o load.Options) (m measured, err error) {
+	pid := c.process.cmd.Process.Pid
+	if err := forgetPeak(pid); err != nil {
+		return m, err
+	}
+	before, err := b.used(pid)
+	if err != nil {
+		return m, err
+	}
+	generator := exec.CommandContext(ctx, b.binary("load"), "-url", "http://"+c.process.addr+c.path, "-connections", fmt.Sprint(o.Connections),
+		"-for", o.During.String(), "-rate", fmt.Sprint(o.Rate), "-customers", fmt.Sprint(c.customers), "-prefix", prefix)
+	generator.Env = append(os.Environ(), "LOAD_SECRET="+b.stack.sandbox.StripeWebhookSecret)
+	generator.Stderr = os.Stderr
+	out, err := generator.Output()
+	if err != nil {
+		return m, fmt.Errorf("the load generator: %w", err)
+	}
+	if err := json.Unmarshal(out, &m.Report); err != nil {
+		return m, fmt.Errorf("the load generator said %q: %w", out, err)
+	}
+	after, err := b.used(pid)
+	if err != nil {
+		return m, err
+	}
+	if taken := float64(m.Answers["200"]); taken > 0 {
+		m.Database = float64((after.database - before.database).Microseconds()) / taken
+		m.CPU = float64((after.program-before.program).Microseconds())/taken + m.Database
+	}
+	m.Memory, err = peakMemory(pid)
+	return m, err
+}
+
+// usage is the time that a program and PostgreSQL have used.
+type usage struct{ program, database time.Duration }
+
+func (b *bench) used(pid int) (u usage, err error) {
+	if u.program, _, err = cpuOf(pid, false); err != nil {
+		return u, err
+	}
+	u.database, err = cpuOfServer(b.stack.postgres.PID())
+	return u, err
+}
+
+// median is the middle one of what runs came to.
+func median(runs []measured, of func(measured) float64) float64 {
+	values := make([]float64, len(runs))
+	for i, m := range runs {
+		values[i] = of(m)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}

@@ -1,0 +1,78 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/bench/internal/load"
+)
+
+// overload sends five times what can be taken, and looks whether what was answered 200 is there.
+func (b *bench) overload(ctx context.Context) error {
+	environ, err := b.stack.environment(ctx, "overload", map[string]string{"POKE_INTERVAL": "1h"})
+	if err != nil {
+		return err
+	}
+	p, err := b.stack.start(ctx, b.binary("starter-api"), environ)
+	if err != nil {
+		return err
+	}
+	defer func() { b.note(p.stop()) }()
+	c := contender{"ours", p, "/api/webhooks/stripe", 50}
+	can, err := b.measure(ctx, c, "can", load.Options{Connections: 64, During: b.during})
+	if err != nil {
+		return err
+	}
+	calm := load.Options{Connections: 256, During: b.during, Rate: can.PerSecond / 4}
+	before, err := b.measure(ctx, c, "before", calm)
+	if err != nil {
+		return err
+	}
+	flood, err := b.measure(ctx, c, "flood", load.Options{Connections: 2048, During: 10 * time.Second, Rate: 5 * can.PerSecond})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-time.After(time.Minute): // what it is like then is the question
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	after, err := b.measure(ctx, c, "after", calm)
+	if err != nil {
+		return err
+	}
+	kept, err := count(ctx, environ["DATABASE_URL"], `SELECT count(*) FROM webhook_events WHERE event_id LIKE 'evt\_flood%'`)
+	if err != nil {
+		return err
+	}
+	b.report.line("\n### Five times what it can take\n")
+	b.report.line("%.0f events a second can be taken at 64 connections. For ten seconds %.0f a second are due, whether or not those before were answered, on at most 2048 connections.",
+		can.PerSecond, 5*can.PerSecond)
+	b.report.table("", "due", "not sent", "200", "503", "no answer", "p50", "p99", "slowest", "memory")
+	for _, row := range []struct {
+		name string
+		measured
+	}{{"before", before}, {"five times", flood}, {"a minute later", after}} {
+		m := row.measured
+		b.report.line("| %s | %d | %d | %d | %d | %d | %.1f ms | %.1f ms | %.0f ms | %.0f MiB |", row.name, m.Due, m.Unsent, m.Answers["200"], m.Answers["503"], m.Failed, m.P50, m.P99, m.Max, m.Memory)
+	}
+	b.report.line("\nOf %d that were answered 200, %d are stored.", flood.Answers["200"], kept)
+	return nil
+}
+
+func count(ctx context.Context, dsn, sql string) (n int, err error) {
+	db, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return 0, fmt.Errorf("connecting: %w", err)
+	}
+	defer func() { _ = db.Close(ctx) }() // it has answered
+	if err := db.QueryRow(ctx, sql).Scan(&n); err != nil {
+		return 0, fmt.Errorf("counting: %w", err)
+	}
+	return n, nil
+}
