@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"encoding/json"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
@@ -25,19 +24,24 @@ const (
 // cost is what some deliveries about one customer came to.
 type cost struct{ deliveries, signals, reads, writes, events int }
 
+// costInterval is the pause between two pokes of one entity: longer than deliveries and the look at them take even on a
+// busy machine, so that what is counted is what they cost and not how busy it is.
+const costInterval = 5 * time.Second
+
 // payer is somebody whose subscription is known everywhere.
 type payer struct {
 	*system.System
 	t                            *testing.T
+	worker                       *system.Process
 	user, customer, subscription string
 }
 
 func newPayer(t *testing.T) *payer {
 	t.Helper()
 	p := &payer{System: system.Start(t, servers, system.Options{Stopped: true}), t: t}
-	for _, program := range []string{system.ProgramAPI, system.ProgramWorker} {
-		p.StartProcess(program, map[string]string{"POKE_INTERVAL": burstInterval.String(), "BOUNDARY_DELAY": "1h"})
-	}
+	environ := map[string]string{"POKE_INTERVAL": costInterval.String(), "BOUNDARY_DELAY": "1h"}
+	p.StartProcess(system.ProgramAPI, environ)
+	p.worker = p.StartProcess(system.ProgramWorker, environ)
 	price := p.Sandbox.Stripe.AddPrice(p.Sandbox.Stripe.AddProduct("Pro"), 2000, "month")
 	p.user = p.Sandbox.Clerk.AddUser(clerksim.UserSpec{FirstName: "Ada", Emails: []clerksim.EmailSpec{{Address: "ada@example.com", Verified: true}}})
 	p.Quiet(false)
@@ -52,13 +56,17 @@ func newPayer(t *testing.T) *payer {
 	return p
 }
 
-// costs delivers messages all at once, and counts until everything rests.
+// costs delivers messages all at once, and counts until everything rests. The worker stands still meanwhile, since a
+// delivery that comes behind the look is rightly looked at once more.
 func (p *payer) costs(messages []delivery.Message, dice *rand.Rand) (c cost) {
 	p.t.Helper()
 	before := countsOf(p.t, p.System, workflows.CustomerWorkflowID(p.customer))
 	p.Sandbox.StripeFaults.Reset()
 	p.Sandbox.ClerkFaults.Reset()
+	p.worker.Pause()
+	defer p.worker.Resume() // if the deliveries fail
 	deliverShuffled(p.t, p.System, messages, len(messages), dice)
+	p.worker.Resume()
 	p.Rest()
 	p.Agree(p.user, policy())
 	c.deliveries = len(messages)
@@ -67,25 +75,15 @@ func (p *payer) costs(messages []delivery.Message, dice *rand.Rand) (c cost) {
 	return c
 }
 
-// within says whether it is in the budget of a renewal.
-func (c cost) within() bool {
-	return c.reads <= renewalReads && c.writes == renewalWrites && c.events <= renewalEvents
-}
-
 // A renewal is one look at Stripe, one write to Clerk, and a short piece of history.
 //
-// A delivery that comes behind the look which the others asked for has to be looked at once more. On a busy machine
-// that is most of the time, so that renewals are sent until one was looked at whole; no other may have cost a look
-// that no signal asked for, or a second write.
-//
-// RENEWALS sets how many are measured; at most four times as many are.
+// RENEWALS sets how many are measured.
 func TestWhatARenewalCosts(t *testing.T) {
 	t.Parallel()
 	p := newPayer(t)
 	dice := rand.New(rand.NewPCG(1, 2))
 	var all []cost
-	renewals := numberFrom(t, "RENEWALS", 5)
-	for len(all) < renewals || len(all) < 4*renewals && !slices.ContainsFunc(all, cost.within) {
+	for range numberFrom(t, "RENEWALS", 5) {
 		p.Sandbox.StripeWebhooks.Hold()
 		if err := p.Sandbox.Stripe.Advance(t.Context(), 31*24*time.Hour); err != nil {
 			t.Fatal(err)
@@ -101,12 +99,9 @@ func TestWhatARenewalCosts(t *testing.T) {
 		all = append(all, p.costs(renewal, dice))
 	}
 	t.Logf("renewals cost %+v", all)
-	if !slices.ContainsFunc(all, cost.within) {
-		t.Errorf("no renewal cost at most %d reads of Stripe, %d writes to Clerk and %d events of history", renewalReads, renewalWrites, renewalEvents)
-	}
 	for _, c := range all {
-		if c.reads > c.signals || c.signals > c.deliveries || c.writes != renewalWrites {
-			t.Errorf("a renewal cost %+v, want no look without a signal, and one write", c)
+		if c.reads > renewalReads || c.writes > renewalWrites || c.events > renewalEvents || c.writes == 0 {
+			t.Errorf("a renewal cost %+v, want at most %d reads of Stripe, %d writes to Clerk and %d events of history", c, renewalReads, renewalWrites, renewalEvents)
 		}
 	}
 }

@@ -206,6 +206,12 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// Pause has the process stand still until [Process.Resume]; its connections stay open.
+func (p *Process) Pause() { _ = p.cmd.Process.Signal(syscall.SIGSTOP) } // an error means that it has ended
+
+// Resume has the process go on, and does nothing to one that runs.
+func (p *Process) Resume() { _ = p.cmd.Process.Signal(syscall.SIGCONT) } // an error means that it has ended
+
 // Stop asks a process to end with SIGTERM, waits for it, and answers its exit code, -1 if it did not
 // end of its own accord.
 func (p *Process) Stop(ctx context.Context) (code int, err error) {
