@@ -47,12 +47,13 @@ func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read 
 }
 
 // CustomersAffectedByPlan lists the customers whose projection may say something else now: those
-// with a subscription at a price of this product that was unknown, or under another plan name.
+// with a subscription at a price of this product that was unknown, or under another plan name. One that has ended counts
+// too: a user who has no other is still told its plan.
 func (t *Tx) CustomersAffectedByPlan(ctx context.Context, productID string, renamed bool) ([]string, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT stripe_customer_id FROM subscriptions
 			WHERE stripe_product_id = $1 AND NOT price_known AND stripe_customer_id IS NOT NULL
 		UNION SELECT s.stripe_customer_id FROM subscriptions s JOIN plans p ON p.id = s.plan_id
-			WHERE $2 AND p.stripe_product_id = $1 AND s.stripe_customer_id IS NOT NULL AND s.status NOT IN ('canceled', 'incomplete_expired')
+			WHERE $2 AND p.stripe_product_id = $1 AND s.stripe_customer_id IS NOT NULL
 		ORDER BY 1`, productID, renamed)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("list a plan's customers", err)

@@ -347,7 +347,7 @@ func TestCustomersAffectedByPlan(t *testing.T) {
 		w.link(id, s.CustomerID)
 		w.set(id, s)
 	}
-	for renamed, want := range map[bool][]string{false: {"cus_unknown"}, true: {"cus_known", "cus_unknown"}} {
+	for renamed, want := range map[bool][]string{false: {"cus_unknown"}, true: {"cus_known", "cus_over", "cus_unknown"}} {
 		w.update(func(ctx context.Context, tx *store.Tx) error {
 			got, err := tx.CustomersAffectedByPlan(ctx, "prod_1", renamed)
 			if !slices.Equal(got, want) {
