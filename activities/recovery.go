@@ -87,12 +87,12 @@ func (a *Recovery) recoverEvents(ctx context.Context, rules intake.Rules, listed
 	if len(events) == 0 {
 		return nil
 	}
-	missing, err := a.Store.RecoverEvents(ctx, events, a.Spacing)
+	added, err := a.Store.RecoverEvents(ctx, events, a.Spacing)
 	if err != nil {
 		return err
 	}
-	for i, is := range missing {
-		if is && events[i].Ignore == "" {
+	for _, is := range added {
+		if is == store.AddedDue {
 			pass.Missing++
 		}
 	}

@@ -39,9 +39,10 @@ func (e CancelRequestAt) Valid() bool {
 
 // Defines values for DeliveredResult.
 const (
-	DeliveredResultIgnored DeliveredResult = "ignored"
-	DeliveredResultKnown   DeliveredResult = "known"
-	DeliveredResultStored  DeliveredResult = "stored"
+	DeliveredResultIgnored   DeliveredResult = "ignored"
+	DeliveredResultKnown     DeliveredResult = "known"
+	DeliveredResultStored    DeliveredResult = "stored"
+	DeliveredResultUnchanged DeliveredResult = "unchanged"
 )
 
 // Valid indicates whether the value is a known member of the DeliveredResult enum.
@@ -52,6 +53,8 @@ func (e DeliveredResult) Valid() bool {
 	case DeliveredResultKnown:
 		return true
 	case DeliveredResultStored:
+		return true
+	case DeliveredResultUnchanged:
 		return true
 	default:
 		return false

@@ -17,9 +17,9 @@ import (
 
 	"github.com/clerk/clerk-sdk-go/v2"
 	"github.com/clerk/clerk-sdk-go/v2/user"
-	"github.com/tidwall/gjson"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/clerkuser"
 	"github.com/nepfy/clerk-stripe-sync/internal/exchange"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
@@ -30,8 +30,6 @@ const (
 	maxBody = 16 << 20
 	// DefaultTimeout is how long one request may take, its answer included.
 	DefaultTimeout = 15 * time.Second
-	// metadataKey is the key of public_metadata that is ours.
-	metadataKey = "stripe"
 )
 
 // Call is what may be told of one request to Clerk.
@@ -116,11 +114,11 @@ func (c *Client) User(ctx context.Context, clerkUserID string) (account.User, js
 	if u.ID != clerkUserID {
 		return account.User{}, nil, badBody(op)
 	}
-	held, err := stripeMetadata(u)
+	shown, err := clerkuser.Read(u)
 	if err != nil {
 		return account.User{}, nil, badBody(op)
 	}
-	return toUser(u), held, nil
+	return shown.User, shown.Held, nil
 }
 
 // SetStripeMetadata merges value into what stands under the key "stripe" of a user's public
@@ -131,7 +129,7 @@ func (c *Client) SetStripeMetadata(ctx context.Context, clerkUserID string, valu
 	if !account.ValidUserID(clerkUserID) {
 		return badID(op)
 	}
-	metadata, err := json.Marshal(map[string]json.RawMessage{metadataKey: value})
+	metadata, err := json.Marshal(map[string]json.RawMessage{clerkuser.MetadataKey: value})
 	if err != nil {
 		return failure.New(failure.Permanent, provider, op, "bad_metadata", nil)
 	}
@@ -169,56 +167,4 @@ func (c *Client) Instance(ctx context.Context) (string, error) {
 		return "", badBody(op)
 	}
 	return found.ID, nil
-}
-
-func toUser(u *clerk.User) account.User {
-	user := account.User{
-		ID:        u.ID,
-		FirstName: value(u.FirstName),
-		LastName:  value(u.LastName),
-		Username:  value(u.Username),
-	}
-	user.CustomerHint = customerHint(u)
-	primary := value(u.PrimaryEmailAddressID)
-	for _, e := range u.EmailAddresses {
-		if e != nil && primary != "" && e.ID == primary {
-			user.Email = e.EmailAddress
-			user.EmailVerified = e.Verification != nil && e.Verification.Status == "verified"
-		}
-	}
-	return user
-}
-
-func stripeMetadata(u *clerk.User) (json.RawMessage, error) {
-	if len(u.PublicMetadata) == 0 {
-		return nil, nil
-	}
-	var public map[string]json.RawMessage
-	if err := json.Unmarshal(u.PublicMetadata, &public); err != nil {
-		return nil, err
-	}
-	held := public[metadataKey]
-	if string(held) == "null" {
-		return nil, nil
-	}
-	return held, nil
-}
-
-// customerHint reads the customer that an earlier application has noted under the key "stripe" of the unsafe metadata:
-// by itself, or under one of the names that such applications use.
-func customerHint(u *clerk.User) string {
-	noted := gjson.GetBytes(u.UnsafeMetadata, metadataKey)
-	for _, name := range []string{"@this", "customerId", "customer_id", "stripeCustomerId", "customer", "customer.id", "id"} {
-		if c := noted.Get(name); c.Type == gjson.String && account.ValidCustomerID(c.Str) {
-			return c.Str
-		}
-	}
-	return ""
-}
-
-func value(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }

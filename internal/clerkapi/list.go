@@ -6,11 +6,11 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/clerk/clerk-sdk-go/v2"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/clerkuser"
 )
 
 const (
@@ -68,11 +68,11 @@ func (c *Client) usersPage(ctx context.Context, op, order string, offset int) (u
 		if u == nil || !account.ValidUserID(u.ID) {
 			return nil, 0, badBody(op)
 		}
-		held, err := stripeMetadata(u)
+		shown, err := clerkuser.Read(u)
 		if err != nil {
 			return nil, 0, badBody(op)
 		}
-		users = append(users, account.ListedUser{User: toUser(u), Held: held, UpdatedAt: time.UnixMilli(u.UpdatedAt).UTC()})
+		users = append(users, shown)
 	}
 	if len(users) == maxPage {
 		next = offset + maxPage - overlap

@@ -1,8 +1,10 @@
 // Package clerkevent reads what a Clerk webhook says: that something about a user changed. Who
-// the user is now is read from Clerk, so names and addresses in the payload are not looked at.
+// the user is now is read from Clerk: names and addresses in the payload are looked at only to find out whether
+// they are known already.
 package clerkevent
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -10,9 +12,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/clerk/clerk-sdk-go/v2"
 	"github.com/tidwall/gjson"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/clerkuser"
 )
 
 // ErrNotAnEvent is the error of a body that is no event of Clerk's. Its text, and that of all
@@ -37,6 +41,9 @@ type Event struct {
 	UserID string
 	// Timestamp is when it happened; zero where the payload does not say.
 	Timestamp time.Time
+	// Shows is the user as a user.updated tells of them: as they were when it happened, which need not be as they are
+	// now. Nil for other types, and where the payload does not have the form of a user.
+	Shows *account.ListedUser
 }
 
 var (
@@ -63,7 +70,22 @@ func Parse(body string) (Event, error) {
 			e.UserID = id
 		}
 	}
+	if e.Type == UserUpdated && e.UserID != "" {
+		e.Shows = shown(payload.Get("data").Raw)
+	}
 	return e, nil
+}
+
+func shown(data string) *account.ListedUser {
+	var u clerk.User
+	if json.Unmarshal([]byte(data), &u) != nil {
+		return nil
+	}
+	user, err := clerkuser.Read(&u)
+	if err != nil {
+		return nil
+	}
+	return &user
 }
 
 // HandledTypes lists the event types that a webhook endpoint has to be subscribed to.

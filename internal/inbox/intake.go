@@ -32,6 +32,8 @@ const (
 	Stored Outcome = "stored"
 	// Known deliveries had been stored before.
 	Known Outcome = "known"
+	// Unchanged deliveries tell what PostgreSQL holds already; they are recorded as completed.
+	Unchanged Outcome = "unchanged"
 	// Ignored deliveries are recorded as none of our business.
 	Ignored Outcome = "ignored"
 )
@@ -52,16 +54,18 @@ type Intake struct {
 // not stored, and that the provider has to send it again.
 func (i *Intake) Accept(ctx context.Context, d Delivery) (Outcome, error) {
 	event := i.classify(ctx, d)
-	isNew, err := i.Writer.Add(ctx, event)
+	added, err := i.Writer.Add(ctx, event)
 	if err != nil {
 		return "", err
 	}
 	outcome := Stored
 	switch {
-	case !isNew:
+	case added == store.AddedBefore:
 		outcome = Known
 	case event.Ignore != "":
 		outcome = Ignored
+	case added == store.AddedDone:
+		outcome = Unchanged
 	}
 	if i.Observe != nil {
 		i.Observe(d.Source, event.Type, outcome)

@@ -21,13 +21,22 @@ import (
 type recording struct {
 	last  store.NewEvent
 	known bool
-	err   error
+	// unchanged is set where what is stored says already what the event tells.
+	unchanged bool
+	err       error
 }
 
 // AddEvents implements inbox.Adder.
-func (r *recording) AddEvents(_ context.Context, events []store.NewEvent, _ time.Duration) ([]bool, error) {
+func (r *recording) AddEvents(_ context.Context, events []store.NewEvent, _ time.Duration) ([]store.Added, error) {
 	r.last = events[len(events)-1]
-	return []bool{!r.known}, r.err
+	switch {
+	case r.known:
+		return []store.Added{store.AddedBefore}, r.err
+	case r.unchanged || r.last.Ignore != "":
+		return []store.Added{store.AddedDone}, r.err
+	default:
+		return []store.Added{store.AddedDue}, r.err
+	}
 }
 
 // open is an Intake of test mode, over a writer that stores into a recording.

@@ -17,9 +17,9 @@ var ErrOverloaded = errors.New("too many deliveries are waiting to be stored")
 // ErrStopping says that the program is stopping and takes no more deliveries.
 var ErrStopping = errors.New("the inbox is stopping")
 
-// Adder commits events in one transaction and answers for each whether it was new.
+// Adder commits events in one transaction and answers for each what became of it.
 type Adder interface {
-	AddEvents(ctx context.Context, events []store.NewEvent, spacing time.Duration) (isNew []bool, err error)
+	AddEvents(ctx context.Context, events []store.NewEvent, spacing time.Duration) (added []store.Added, err error)
 }
 
 // Writer commits deliveries in groups: while one commit is under way the next group gathers, so
@@ -41,7 +41,7 @@ type queued struct {
 }
 
 type answer struct {
-	isNew bool
+	added store.Added
 	err   error
 }
 
@@ -77,33 +77,33 @@ func NewWriter(o WriterOptions) *Writer {
 		queue: make(chan queued, o.MaxQueued), stopped: make(chan struct{})}
 }
 
-// Add has an event committed and answers whether it was new. It fails at once when too many
+// Add has an event committed and answers what became of it. It fails at once when too many
 // wait already. A caller that goes away early does not take its delivery back: it is stored or
 // not, and the provider's next attempt finds out.
-func (w *Writer) Add(ctx context.Context, event store.NewEvent) (isNew bool, err error) {
+func (w *Writer) Add(ctx context.Context, event store.NewEvent) (added store.Added, err error) {
 	q := queued{event: event, answer: make(chan answer, 1)}
 	select {
 	case <-w.stopped:
-		return false, ErrStopping
+		return 0, ErrStopping
 	default:
 	}
 	select {
 	case w.queue <- q:
 	default:
-		return false, ErrOverloaded
+		return 0, ErrOverloaded
 	}
 	select {
 	case a := <-q.answer:
-		return a.isNew, a.err
+		return a.added, a.err
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return 0, ctx.Err()
 	case <-w.stopped:
 		// The writer ended; it may have answered just before.
 		select {
 		case a := <-q.answer:
-			return a.isNew, a.err
+			return a.added, a.err
 		default:
-			return false, ErrStopping
+			return 0, ErrStopping
 		}
 	}
 }
@@ -161,7 +161,7 @@ func (w *Writer) commit(ctx context.Context, group []queued) {
 	for i, q := range group {
 		events[i] = q.event
 	}
-	isNew, err := w.adder.AddEvents(ctx, events, w.spacing)
+	added, err := w.adder.AddEvents(ctx, events, w.spacing)
 	failed, _ := errors.AsType[*failure.Error](err)
 	w.failure.Store(failed)
 	if err != nil && len(group) > 1 && failure.Of(err) == failure.Permanent {
@@ -176,8 +176,8 @@ func (w *Writer) commit(ctx context.Context, group []queued) {
 			q.answer <- answer{err: err}
 			continue
 		}
-		poke = poke || isNew[i] && q.event.Ignore == ""
-		q.answer <- answer{isNew: isNew[i]}
+		poke = poke || added[i] == store.AddedDue
+		q.answer <- answer{added: added[i]}
 	}
 	if poke {
 		w.wake()

@@ -28,7 +28,7 @@ type adder struct {
 }
 
 // AddEvents implements inbox.Adder.
-func (a *adder) AddEvents(ctx context.Context, events []store.NewEvent, spacing time.Duration) ([]bool, error) {
+func (a *adder) AddEvents(ctx context.Context, events []store.NewEvent, spacing time.Duration) ([]store.Added, error) {
 	if spacing != time.Second {
 		return nil, fmt.Errorf("spacing %s", spacing)
 	}
@@ -53,15 +53,17 @@ func (a *adder) AddEvents(ctx context.Context, events []store.NewEvent, spacing 
 			return nil, err
 		}
 	}
-	isNew := make([]bool, len(ids))
+	added := make([]store.Added, len(ids))
 	for i, id := range ids {
-		isNew[i] = !a.stored[id]
+		if !a.stored[id] {
+			added[i] = store.AddedDue
+		}
 		if a.stored == nil {
 			a.stored = map[string]bool{}
 		}
 		a.stored[id] = true
 	}
-	return isNew, nil
+	return added, nil
 }
 
 func (a *adder) sizes() (sizes []int) {
@@ -105,8 +107,8 @@ func (w *writing) add(ctx context.Context, ids ...string) <-chan added {
 	answers := make(chan added, len(ids))
 	for _, id := range ids {
 		go func() {
-			isNew, err := w.Add(ctx, store.NewEvent{Source: "stripe", EventID: id})
-			answers <- added{id, isNew, err}
+			what, err := w.Add(ctx, store.NewEvent{Source: "stripe", EventID: id})
+			answers <- added{id, what == store.AddedDue, err}
 		}()
 		synctest.Wait()
 	}
@@ -269,8 +271,8 @@ func TestWriterDatabaseAway(t *testing.T) {
 			t.Error("the dispatcher was woken for nothing")
 		}
 		back.Store(true)
-		if isNew, err := w.Add(t.Context(), store.NewEvent{EventID: "evt_000"}); !isNew || err != nil {
-			t.Errorf("sent again: %t, %v", isNew, err)
+		if added, err := w.Add(t.Context(), store.NewEvent{EventID: "evt_000"}); added != store.AddedDue || err != nil {
+			t.Errorf("sent again: %d, %v", added, err)
 		}
 	})
 }

@@ -75,7 +75,7 @@ func (r Rules) clerk(event *store.NewEvent) {
 		event.Ignore = IgnoredMalformed
 		return
 	}
-	event.Type, event.Entity, event.Job = parsed.Type, parsed.Entity(), store.JobOf(parsed.Type)
+	event.Type, event.Entity, event.Job, event.Shows = parsed.Type, parsed.Entity(), store.JobOf(parsed.Type), parsed.Shows
 	switch {
 	case !clerkevent.Handled(parsed.Type):
 		event.Ignore = IgnoredType

@@ -5,6 +5,7 @@ import (
 	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,18 +46,44 @@ type NewEvent struct {
 	Claims     []account.Claim
 	// Recovered is set for an event that was not delivered but found in the provider's own list.
 	Recovered bool
+	// Shows is what the event itself shows of its user, nil where it shows nothing. One that shows what is stored is
+	// completed at once.
+	Shows *account.ListedUser
 }
 
+// Added is what became of a delivery.
+type Added int8
+
+const (
+	// AddedBefore: it had been stored before, and is not stored again.
+	AddedBefore Added = iota
+	// AddedDue: its entity is poked and has to be looked at.
+	AddedDue
+	// AddedDone: nothing is left to do. It is ignored, or PostgreSQL has held before what it tells.
+	AddedDone
+)
+
 // AddEvents commits deliveries in one transaction: events, the evidence in them, and the poke
-// of each of their entities. It answers for each whether it was new. An event that is already
+// of each of their entities. It answers for each what became of it. An event that is already
 // known is not stored again, whatever its state.
-func (s *Store) AddEvents(ctx context.Context, events []NewEvent, spacing time.Duration) (isNew []bool, err error) {
-	// One statement is a transaction of its own, and takes one turn between the program and PostgreSQL.
+func (s *Store) AddEvents(ctx context.Context, events []NewEvent, spacing time.Duration) (added []Added, err error) {
+	shows := slices.ContainsFunc(events, func(e NewEvent) bool { return e.Shows != nil })
 	err = tryAgain(ctx, func() error {
-		isNew, err = addEvents(ctx, s.pool, events, spacing)
-		return err
+		if !shows {
+			// One statement is a transaction of its own, and takes one turn between the program and PostgreSQL.
+			added, err = addEvents(ctx, s.pool, events, nil, spacing)
+			return err
+		}
+		return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(tx pgx.Tx) error {
+			held, err := heldAlready(ctx, tx, events)
+			if err != nil {
+				return err
+			}
+			added, err = addEvents(ctx, tx, events, held, spacing)
+			return err
+		})
 	})
-	return isNew, err
+	return added, classify("store deliveries", err)
 }
 
 // errNotMeant undoes what was only tried.
@@ -71,7 +98,7 @@ func (s *Store) TryAddEvents(ctx context.Context) error {
 	word := cryptorand.Text()
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		_, err := addEvents(ctx, tx, []NewEvent{{Source: "stripe", EventID: "evt_" + word, Type: "none", Entity: account.CustomerEntity("cus_" + word),
-			Payload: fmt.Sprintf(`{"filling":"%x"}`, filling), ReceivedAt: time.Now()}}, 0)
+			Payload: fmt.Sprintf(`{"filling":"%x"}`, filling), ReceivedAt: time.Now()}}, nil, 0)
 		if err != nil {
 			return err
 		}
@@ -86,12 +113,12 @@ func (s *Store) TryAddEvents(ctx context.Context) error {
 // storeEvents numbers events as they came, and writes events, claims and pokes each in one order, so that two copies
 // that are given the same deliveries do not wait for each other. Only what is new makes claims and pokes.
 const storeEvents = `WITH d AS MATERIALIZED (
-		SELECT nextval('sync_seq') AS seq, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[])
-			AS d (source, event_id, type, entity, job, reason, received_at, payload, recovered)),
+		SELECT nextval('sync_seq') AS seq, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[], $16::text[])
+			AS d (source, event_id, type, entity, job, reason, received_at, payload, recovered, status)),
 	stored AS (
 		INSERT INTO webhook_events (source, event_id, type, entity, seq, status, reason, received_at, completed_at, retry_at, payload, recovered)
-		SELECT source, event_id, type, nullif(entity, ''), seq, CASE WHEN reason = '' THEN 'pending' ELSE 'ignored' END, nullif(reason, ''), received_at,
-		       CASE WHEN reason = '' THEN NULL ELSE now() END, CASE WHEN reason = '' THEN now() + $2::interval END, nullif(payload, ''), recovered
+		SELECT source, event_id, type, nullif(entity, ''), seq, status, nullif(reason, ''), received_at,
+		       CASE WHEN status <> 'pending' THEN now() END, CASE WHEN status = 'pending' THEN now() + $2::interval END, nullif(payload, ''), recovered
 		FROM d ORDER BY source, event_id, seq
 		ON CONFLICT (source, event_id) DO NOTHING RETURNING source, event_id, seq),
 	claims AS (SELECT c.* FROM unnest($12::text[], $13::text[], $14::text[], $15::text[]) WITH ORDINALITY AS c (customer, clerk_user, place, event_id, n)
@@ -101,19 +128,29 @@ const storeEvents = `WITH d AS MATERIALIZED (
 		SELECT entity, job, clock_timestamp(), token, token FROM (SELECT *, nextval('sync_seq') AS token FROM (
 			SELECT entity, max(job) AS job FROM d JOIN stored USING (source, event_id, seq)
 			-- Claims before pokes, as everywhere.
-			WHERE reason = '' AND (SELECT count(*) FROM claimed) >= 0 GROUP BY entity ORDER BY entity) AS d) AS d
+			WHERE status = 'pending' AND (SELECT count(*) FROM claimed) >= 0 GROUP BY entity ORDER BY entity) AS d) AS d
 		` + onPoke + `)
 	SELECT source, event_id FROM stored`
 
-func addEvents(ctx context.Context, q querier, events []NewEvent, spacing time.Duration) ([]bool, error) {
+// addEvents stores deliveries, of which those at the places in held are completed.
+func addEvents(ctx context.Context, q querier, events []NewEvent, held map[int]bool, spacing time.Duration) ([]Added, error) {
 	n := len(events)
 	sources, ids, types, entities, jobs := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]int16, n)
 	reasons, payloads, times, recovered := make([]string, n), make([]string, n), make([]time.Time, n), make([]bool, n)
+	statuses := make([]EventStatus, n)
 	index := make(map[[2]string]int, n)
 	var claims []claimOf
 	for i, e := range events {
 		sources[i], ids[i], types[i], entities[i], jobs[i] = e.Source, e.EventID, e.Type, string(e.Entity), int16(max(e.Job, account.JobSync))
 		reasons[i], times[i], recovered[i] = e.Ignore, e.ReceivedAt, e.Recovered
+		switch {
+		case e.Ignore != "":
+			statuses[i] = EventIgnored
+		case held[i]:
+			statuses[i] = EventCompleted
+		default:
+			statuses[i] = EventPending
+		}
 		if e.Ignore == "" {
 			payloads[i] = e.Payload
 			for _, c := range e.Claims {
@@ -124,7 +161,8 @@ func addEvents(ctx context.Context, q querier, events []NewEvent, spacing time.D
 			index[[2]string{e.Source, e.EventID}] = i
 		}
 	}
-	rows, err := q.Query(ctx, storeEvents, append([]any{spacing, sweepAfter, sources, ids, types, entities, jobs, reasons, times, payloads, recovered}, columnsOf(claims)...)...)
+	arguments := append([]any{spacing, sweepAfter, sources, ids, types, entities, jobs, reasons, times, payloads, recovered}, columnsOf(claims)...)
+	rows, err := q.Query(ctx, storeEvents, append(arguments, statuses)...)
 	if err != nil {
 		return nil, classify("store deliveries", err)
 	}
@@ -132,11 +170,52 @@ func addEvents(ctx context.Context, q querier, events []NewEvent, spacing time.D
 	if err != nil {
 		return nil, classify("store deliveries", err)
 	}
-	isNew := make([]bool, n)
+	added := make([]Added, n)
 	for _, key := range stored {
-		isNew[index[[2]string{key.Source, key.ID}]] = true
+		i := index[[2]string{key.Source, key.ID}]
+		added[i] = AddedDone
+		if statuses[i] == EventPending {
+			added[i] = AddedDue
+		}
 	}
-	return isNew, nil
+	return added, nil
+}
+
+// heldAlready answers the places of those events that show a user exactly as they are stored: a user who has a customer
+// with their latest name and email, whom Clerk holds the stored projection of, and about whom nothing is open. Nothing
+// would come of looking at them. As a rule it is what Clerk tells of our own write.
+//
+// What an event shows can be older than what a look that is under way has read, and that look may be about to store
+// something older still. So the users' rows are locked against a change of the profile, and who changes one asks for
+// events that were completed here meanwhile: see [Tx.SetProfile]. A user whose profile is being changed in this moment
+// is looked at.
+func heldAlready(ctx context.Context, tx pgx.Tx, events []NewEvent) (map[int]bool, error) {
+	var ids []string
+	for _, e := range events {
+		if e.Shows != nil && e.Ignore == "" {
+			ids = append(ids, e.Shows.ID)
+		}
+	}
+	rows, _ := tx.Query(ctx, `SELECT `+userColumns+` FROM person_user u WHERE clerk_user_id = ANY($1) AND deletion_requested_at IS NULL
+		AND EXISTS (SELECT FROM stripe_customers c WHERE c.user_id = u.id AND NOT deleted_in_stripe)
+		AND NOT EXISTS (SELECT FROM stripe_customers c WHERE c.user_id = u.id AND NOT deleted_in_stripe AND c.profile_version < u.profile_version)
+		AND NOT EXISTS (SELECT FROM drift d WHERE d.entity = 'user/' || u.clerk_user_id AND d.resolved_at IS NULL)
+		FOR KEY SHARE OF u SKIP LOCKED`, ids)
+	users, err := pgx.CollectRows(rows, pgx.RowToStructByName[User])
+	if err != nil {
+		return nil, classify("read users that deliveries show", err)
+	}
+	byID := make(map[string]*User, len(users))
+	for i := range users {
+		byID[users[i].ClerkUserID] = &users[i]
+	}
+	held := make(map[int]bool, len(users))
+	for i, e := range events {
+		if e.Shows != nil && byID[e.Shows.ID] != nil {
+			held[i] = byID[e.Shows.ID].isAs(*e.Shows)
+		}
+	}
+	return held, nil
 }
 
 // Due is an event that a sync takes.

@@ -24,12 +24,12 @@ func TestAddEvents(t *testing.T) {
 	claimed.Claims = []account.Claim{{CustomerID: "cus_2", ClerkUserID: "user_9", Source: "checkout:cs_1"}}
 	ignored := store.NewEvent{Source: "stripe", EventID: "evt_4", Type: "balance.available", Ignore: "type not handled", Payload: `{"secret":1}`,
 		ReceivedAt: time.Now(), Claims: []account.Claim{{CustomerID: "cus_3", ClerkUserID: "user_9", Source: "checkout:cs_2"}}}
-	isNew := w.add(
+	added := w.add(
 		stripeEvent("evt_1", "cus_1"), stripeEvent("evt_2", "cus_1"), stripeEvent("evt_1", "cus_1"), claimed, ignored,
 		clerkEvent("evt_1", "user.deleted", "user_1"), clerkEvent("msg_2", "user.created", "user_1"),
 	)
-	if want := []bool{true, true, false, true, true, true, true}; !slices.Equal(isNew, want) {
-		t.Errorf("new: %v, want %v", isNew, want)
+	if want := []store.Added{store.AddedDue, store.AddedDue, store.AddedBefore, store.AddedDue, store.AddedDone, store.AddedDue, store.AddedDue}; !slices.Equal(added, want) {
+		t.Errorf("added %v, want %v", added, want)
 	}
 	events := all[string](w, `SELECT concat_ws(' ', source, event_id, status, entity, reason, payload IS NOT NULL, completed_at IS NOT NULL, retry_at IS NOT NULL) FROM webhook_events ORDER BY seq`)
 	want := []string{
@@ -54,8 +54,8 @@ func TestAddEvents(t *testing.T) {
 	// The same again, whatever became of them: nothing changes and nobody is poked.
 	w.exec(`UPDATE webhook_events SET status = 'completed', payload = NULL WHERE event_id = 'evt_2'`)
 	w.exec(`UPDATE pokes SET due_at = NULL`)
-	if isNew := w.add(stripeEvent("evt_2", "cus_1"), stripeEvent("evt_1", "cus_1"), claimed); slices.Contains(isNew, true) {
-		t.Errorf("known events are new: %v", isNew)
+	if added := w.add(stripeEvent("evt_2", "cus_1"), stripeEvent("evt_1", "cus_1"), claimed); !slices.Equal(added, make([]store.Added, 3)) {
+		t.Errorf("known events are new: %v", added)
 	}
 	if n := one[int](w, `SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`); n != 0 {
 		t.Errorf("known events poked %d entities", n)
@@ -63,8 +63,8 @@ func TestAddEvents(t *testing.T) {
 	if got := one[string](w, `SELECT status FROM webhook_events WHERE event_id = 'evt_2'`); got != "completed" {
 		t.Errorf("a redelivery made a completed event %s", got)
 	}
-	if isNew := w.add(); len(isNew) != 0 {
-		t.Errorf("nothing was new %v", isNew)
+	if added := w.add(); len(added) != 0 {
+		t.Errorf("nothing was added as %v", added)
 	}
 }
 
@@ -95,7 +95,7 @@ func TestAddEventsAtOnce(t *testing.T) {
 	for i := range events {
 		events[i] = stripeEvent(fmt.Sprintf("evt_%d", i), fmt.Sprintf("cus_%d", i%7))
 	}
-	newly := make([][]bool, writers)
+	newly := make([][]store.Added, writers)
 	var group errgroup.Group
 	for i := range writers {
 		group.Go(func() (err error) {
@@ -103,11 +103,11 @@ func TestAddEventsAtOnce(t *testing.T) {
 			if i%2 == 1 {
 				slices.Reverse(mine)
 			}
-			isNew, err := w.AddEvents(t.Context(), mine, 0)
+			added, err := w.AddEvents(t.Context(), mine, 0)
 			if i%2 == 1 {
-				slices.Reverse(isNew)
+				slices.Reverse(added)
 			}
-			newly[i] = isNew
+			newly[i] = added
 			return err
 		})
 	}
@@ -115,7 +115,7 @@ func TestAddEventsAtOnce(t *testing.T) {
 	for e := range n {
 		told := 0
 		for i := range writers {
-			if newly[i][e] {
+			if newly[i][e] != store.AddedBefore {
 				told++
 			}
 		}

@@ -114,13 +114,13 @@ func (w *world) update(fn func(ctx context.Context, tx *store.Tx) error) {
 }
 
 // add stores deliveries that have to be stored.
-func (w *world) add(events ...store.NewEvent) []bool {
+func (w *world) add(events ...store.NewEvent) []store.Added {
 	w.t.Helper()
-	isNew, err := w.AddEvents(w.t.Context(), events, 0)
+	added, err := w.AddEvents(w.t.Context(), events, 0)
 	if err != nil {
 		w.t.Fatalf("add events: %v", err)
 	}
-	return isNew
+	return added
 }
 
 // take answers the ids of the due events of an entity that a read begun now would take.

@@ -33,15 +33,15 @@ func (s *Store) AdvanceRecovery(ctx context.Context, source string, until time.T
 }
 
 // RecoverEvents commits events that a provider lists as [Store.AddEvents] commits deliveries, and has
-// their entities poked. It answers for each whether it was missing.
-func (s *Store) RecoverEvents(ctx context.Context, events []NewEvent, spacing time.Duration) (missing []bool, err error) {
+// their entities poked. It answers for each what became of it.
+func (s *Store) RecoverEvents(ctx context.Context, events []NewEvent, spacing time.Duration) (added []Added, err error) {
 	err = s.Update(ctx, "recover events", Cause{}, func(ctx context.Context, tx *Tx) error {
-		if missing, err = addEvents(ctx, tx.tx, events, spacing); err != nil {
+		if added, err = addEvents(ctx, tx.tx, events, nil, spacing); err != nil {
 			return err
 		}
 		return tx.announce(ctx)
 	})
-	return missing, err
+	return added, err
 }
 
 // RecoveryState is how far a provider's list has been read.

@@ -85,6 +85,17 @@ func (u *User) Differs(listed account.ListedUser) (what string, err error) {
 	return "", nil
 }
 
+// isAs tells whether what Clerk shows of a user is exactly what is stored here. Where a customer might be is not looked
+// at: it matters for a user without one.
+func (u *User) isAs(shown account.ListedUser) bool {
+	shown.CustomerHint = ""
+	if u.ProjectionVersion == 0 || u.Profile() != fitted(shown.User) {
+		return false
+	}
+	projection, err := u.Projection()
+	return err == nil && projection.Equals(shown.Held)
+}
+
 // fitted is a profile as the columns hold it.
 func fitted(p account.User) account.User {
 	p.FirstName, p.LastName, p.Username, p.Email = fit(p.FirstName), fit(p.LastName), fit(p.Username), fit(p.Email)
@@ -97,15 +108,16 @@ func (s *Store) UserByClerkID(ctx context.Context, clerkUserID string) (*User, e
 	return oneUser("read a user", rows)
 }
 
-// LockUser locks a user's row until the transaction ends, or answers nil where there is none.
+// LockUser locks a user's row until the transaction ends, or answers nil where there is none. Rows that refer to the
+// user can be added meanwhile.
 func (t *Tx) LockUser(ctx context.Context, clerkUserID string) (*User, error) {
-	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE clerk_user_id = $1 FOR UPDATE`, clerkUserID)
+	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE clerk_user_id = $1 FOR NO KEY UPDATE`, clerkUserID)
 	return oneUser("lock a user", rows)
 }
 
 // LockUserByID is [Tx.LockUser] by our own id.
 func (t *Tx) LockUserByID(ctx context.Context, id string) (*User, error) {
-	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE id = $1 FOR UPDATE`, id)
+	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE id = $1 FOR NO KEY UPDATE`, id)
 	return oneUser("lock a user", rows)
 }
 
@@ -122,6 +134,9 @@ func (t *Tx) EnsureUser(ctx context.Context, clerkUserID string) (user *User, cr
 // SetProfile stores what a read of Clerk showed and the number of that read. It changes only
 // what differs, audits the names of what changed, and answers whether the name or the email
 // that customers carry changed. The caller has checked the read fence and the deletion mark.
+//
+// Deliveries that came after the read began may have been completed at the door because they showed what was stored
+// before. Where the read changes that, the user is looked at once more.
 func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64, eventIDs []string) (changed bool, err error) {
 	p = fitted(p)
 	before := u.Profile()
@@ -149,6 +164,9 @@ func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64
 	if err != nil {
 		return false, classify("store a profile", err)
 	}
+	if err := t.lookAgain(ctx, u, read); err != nil {
+		return false, err
+	}
 	u.ReadSeq = read
 	u.ProfileVersion += int64(btoi(changed))
 	after := make(map[string]any, len(fields))
@@ -157,6 +175,24 @@ func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64
 	}
 	return changed, t.Audit(ctx, Entry{Action: "user.profile", User: u, Entity: account.UserEntity(u.ClerkUserID),
 		Subject: u.ClerkUserID, After: after, EventIDs: eventIDs})
+}
+
+// lookAgain pokes a user whose profile a read has changed where an event was completed that came after it. The lock is
+// the one that deliveries wait with, or do not look under: none of them is between its look and its commit.
+func (t *Tx) lookAgain(ctx context.Context, u *User, read int64) error {
+	entity := account.UserEntity(u.ClerkUserID)
+	if _, err := t.tx.Exec(ctx, `SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID); err != nil {
+		return classify("lock a profile", err)
+	}
+	var told bool
+	err := t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM webhook_events WHERE entity = $1 AND seq > $2 AND status = 'completed')`, string(entity), read).Scan(&told)
+	if err != nil {
+		return classify("look for what a profile was told of", err)
+	}
+	if !told {
+		return nil
+	}
+	return t.Poke(ctx, account.JobSync, entity)
 }
 
 // RequestDeletion sets the mark from which no command, checkout or undo acts for the user any

@@ -130,8 +130,8 @@ func TestIntakeDecodesNoMoreThanItNeeds(t *testing.T) { //nolint:paralleltest //
 // forgetful takes every event and keeps none.
 type forgetful struct{}
 
-func (forgetful) AddEvents(_ context.Context, events []store.NewEvent, _ time.Duration) ([]bool, error) {
-	return slices.Repeat([]bool{true}, len(events)), nil
+func (forgetful) AddEvents(_ context.Context, events []store.NewEvent, _ time.Duration) ([]store.Added, error) {
+	return slices.Repeat([]store.Added{store.AddedDue}, len(events)), nil
 }
 
 // door is the way in for Stripe's webhooks, by itself.
