@@ -415,7 +415,7 @@ func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference
 	}
 	if recorded.Live || recorded.StopDue {
 		// Somebody has to look at its boundaries, or to stop it: its workflow does.
-		return a.Store.Poke(ctx, account.JobSync, account.CustomerEntity(id))
+		return a.Store.PokeRoutinely(ctx, account.JobSync, account.CustomerEntity(id))
 	}
 	return nil
 }

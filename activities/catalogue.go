@@ -83,7 +83,7 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 		}
 		result.Affected = len(entities)
 		if len(product.Prices) > 0 {
-			if err := tx.Poke(ctx, account.JobSync, entities...); err != nil {
+			if err := tx.PokeRoutinely(ctx, account.JobSync, entities...); err != nil {
 				return err
 			}
 		}

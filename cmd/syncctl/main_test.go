@@ -52,7 +52,7 @@ func succeed(t *testing.T, environ map[string]string, want []string, args ...str
 func TestSetup(t *testing.T) {
 	t.Parallel()
 	environ := map[string]string{"DATABASE_URL": databases.DSN(t), "TEMPORAL_ADDRESS": temporal.Address(t), "TEMPORAL_NAMESPACE": temporal.Namespace()}
-	succeed(t, environ, []string{"applied 00001", "applied 00010", "schema is current", "search attributes are registered in namespace " + temporal.Namespace()}, "setup")
+	succeed(t, environ, []string{"applied 00001", "applied 00011", "schema is current", "search attributes are registered in namespace " + temporal.Namespace()}, "setup")
 	if again := succeed(t, environ, []string{"schema is current", "search attributes are registered"}, "setup"); strings.Contains(again, "applied") {
 		t.Errorf("done again it printed\n%s", again)
 	}
@@ -71,15 +71,15 @@ func TestSetupWithoutTemporal(t *testing.T) {
 func TestMigrate(t *testing.T) {
 	t.Parallel()
 	environ := map[string]string{"DATABASE_URL": databases.DSN(t)}
-	succeed(t, environ, []string{"pending  00001", "pending  00010"}, "migrate", "status")
+	succeed(t, environ, []string{"pending  00001", "pending  00011"}, "migrate", "status")
 	succeed(t, environ, []string{"no migration is applied"}, "migrate", "down")
-	succeed(t, environ, []string{"applied 00001", "applied 00010", "schema is current"}, "migrate", "up")
-	if out := succeed(t, environ, []string{"applied  00001", "applied  00010"}, "migrate", "status"); strings.Contains(out, "pending") {
+	succeed(t, environ, []string{"applied 00001", "applied 00011", "schema is current"}, "migrate", "up")
+	if out := succeed(t, environ, []string{"applied  00001", "applied  00011"}, "migrate", "status"); strings.Contains(out, "pending") {
 		t.Errorf("pending after all was applied:\n%s", out)
 	}
-	succeed(t, environ, []string{"took back 00010"}, "migrate", "down")
-	succeed(t, environ, []string{"applied  00001", "applied  00004", "pending  00010"}, "migrate", "status")
-	if out := succeed(t, environ, []string{"applied 00010"}, "migrate", "up"); strings.Contains(out, "applied 00001") {
+	succeed(t, environ, []string{"took back 00011"}, "migrate", "down")
+	succeed(t, environ, []string{"applied  00001", "applied  00004", "pending  00011"}, "migrate", "status")
+	if out := succeed(t, environ, []string{"applied 00011"}, "migrate", "up"); strings.Contains(out, "applied 00001") {
 		t.Errorf("applied twice:\n%s", out)
 	}
 }

@@ -1,7 +1,9 @@
 package clerkevent_test
 
 import (
+	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +32,24 @@ func TestParse(t *testing.T) {
 		{
 			"updated, in seconds",
 			`{"type":"user.updated","object":"event","instance_id":"ins_2abc","timestamp":1716883200,"data":{"id":"user_2adaLovelace","object":"user"}}`,
-			clerkevent.Event{Type: "user.updated", InstanceID: "ins_2abc", UserID: ada, Timestamp: noon}, "user/" + ada, account.JobSync,
+			clerkevent.Event{Type: "user.updated", InstanceID: "ins_2abc", UserID: ada, Timestamp: noon, Shows: &account.ListedUser{User: account.User{ID: ada}, UpdatedAt: time.Unix(0, 0).UTC()}}, "user/" + ada, account.JobSync,
+		},
+		{
+			"updated, with all that concerns us",
+			`{"type":"user.updated","data":{"id":"user_2adaLovelace","object":"user","first_name":"Ada","last_name":"Lovelace","username":null,"updated_at":1716883200000,
+			  "primary_email_address_id":"idn_2","email_addresses":[{"id":"idn_1","email_address":"old@example.com"},{"id":"idn_2","email_address":"ada@example.com","verification":{"status":"verified"}}],
+			  "public_metadata":{"theme":"dark","stripe":{"version":7}},"unsafe_metadata":{"stripe":"cus_1"}}}`,
+			clerkevent.Event{Type: "user.updated", UserID: ada, Shows: &account.ListedUser{
+				User: account.User{ID: ada, FirstName: "Ada", LastName: "Lovelace", Email: "ada@example.com", EmailVerified: true, CustomerHint: "cus_1"},
+				Held: json.RawMessage(`{"version":7}`), UpdatedAt: noon}}, "user/" + ada, account.JobSync,
+		},
+		{
+			"updated, with a user who is none", `{"type":"user.updated","data":{"id":"user_2adaLovelace","first_name":7}}`,
+			clerkevent.Event{Type: "user.updated", UserID: ada}, "user/" + ada, account.JobSync,
+		},
+		{
+			"updated, with metadata that are none", `{"type":"user.updated","data":{"id":"user_2adaLovelace","public_metadata":[]}}`,
+			clerkevent.Event{Type: "user.updated", UserID: ada}, "user/" + ada, account.JobSync,
 		},
 		{
 			"deleted",
@@ -66,7 +85,7 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != test.want {
+			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}
 			if got.Entity() != test.entity || got.Job() != test.job {

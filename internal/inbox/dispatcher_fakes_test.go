@@ -28,6 +28,8 @@ type row struct {
 	due   time.Time // zero for none
 	token int64
 	tries int
+	// urgent is set where somebody waits for it.
+	urgent bool
 }
 
 func newOutbox() *outbox {
@@ -44,8 +46,16 @@ func (o *outbox) ask(entity string, job account.Job, in time.Duration) {
 	o.rows[entity] = &row{job: job, due: time.Now().Add(in), token: o.token}
 }
 
+// askUrgently makes an entity due that somebody waits for.
+func (o *outbox) askUrgently(entity string) {
+	o.ask(entity, account.JobSync, 0)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rows[entity].urgent = true
+}
+
 // ClaimPokes implements inbox.Outbox.
-func (o *outbox) ClaimPokes(_ context.Context, limit int, lease time.Duration) (claimed []store.Poke, wait time.Duration, err error) {
+func (o *outbox) ClaimPokes(_ context.Context, urgent, routine int, lease time.Duration) (claimed []store.Poke, wait time.Duration, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.asked++
@@ -59,13 +69,18 @@ func (o *outbox) ClaimPokes(_ context.Context, limit int, lease time.Duration) (
 		}
 	}
 	slices.SortFunc(entities, func(a, b string) int { return cmp.Or(o.rows[a].due.Compare(o.rows[b].due), cmp.Compare(a, b)) })
-	for _, entity := range entities[:min(limit, len(entities))] {
+	left := map[bool]int{true: urgent, false: routine}
+	for _, entity := range entities {
 		r := o.rows[entity]
+		if left[r.urgent] == 0 {
+			continue
+		}
+		left[r.urgent]--
 		o.token++
 		r.token, r.due, r.tries = o.token, time.Now().Add(lease), r.tries+1
-		claimed = append(claimed, store.Poke{Entity: entity, Job: int16(r.job), Token: r.token, Attempts: r.tries})
+		claimed = append(claimed, store.Poke{Entity: entity, Job: int16(r.job), Token: r.token, Attempts: r.tries, Urgent: r.urgent})
 	}
-	if len(claimed) == limit {
+	if left[true] == 0 || left[false] == 0 {
 		return claimed, 0, nil
 	}
 	wait = lease

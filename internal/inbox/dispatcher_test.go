@@ -20,8 +20,14 @@ type dispatching struct {
 
 func dispatch(t *testing.T, o *outbox, p *poker) *dispatching {
 	t.Helper()
+	return dispatchAt(t, o, p, 0)
+}
+
+// dispatchAt makes so many routine pokes a second.
+func dispatchAt(t *testing.T, o *outbox, p *poker, perSecond float64) *dispatching {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &dispatching{Dispatcher: inbox.NewDispatcher(inbox.DispatcherOptions{Outbox: o, Poker: p, Logger: silent()})}
+	d := &dispatching{Dispatcher: inbox.NewDispatcher(inbox.DispatcherOptions{Outbox: o, Poker: p, Logger: silent(), Rate: perSecond})}
 	done := make(chan struct{})
 	go func() { defer close(done); d.Run(ctx) }()
 	d.stop = func() { cancel(); <-done }
@@ -49,6 +55,50 @@ func TestDispatcher(t *testing.T) {
 		}
 		if most != 16 {
 			t.Errorf("%d pokes at once, want 16", most)
+		}
+	})
+}
+
+// A wave is poked at the rate, after what goes at once; what somebody waits for goes past it, whenever it comes. Nobody
+// asks the database all the time for that, and nothing is left.
+func TestDispatcherPaces(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		o, p := newOutbox(), &poker{}
+		const wave, rate = 1000, 50
+		for i := range wave {
+			o.ask(fmt.Sprintf("customer/cus_%d", i), account.JobSync, 0)
+		}
+		d := dispatchAt(t, o, p, rate)
+		synctest.Wait()
+		before := o.looks()
+		for second := range 10 {
+			pass(time.Second)
+			entities, _, _ := p.sum()
+			if routine := entities - second; routine < 64+rate*second || routine > 64+rate*(second+1)+1 {
+				t.Errorf("%d were poked within %d s", routine, second+1)
+			}
+			name := fmt.Sprintf("customer/cus_new_%d", second)
+			o.askUrgently(name)
+			d.Wake()
+			synctest.Wait()
+			if p.count(name) != 1 {
+				t.Errorf("%s stands behind the wave", name)
+			}
+		}
+		if n := o.looks() - before; n > 10*15 {
+			t.Errorf("it has looked %d times in ten seconds", n)
+		}
+		pass(wave / rate * time.Second)
+		if entities, tries, _ := p.sum(); entities != wave+10 || tries != wave+10 || o.due() != 0 {
+			t.Errorf("%d entities poked in %d tries, %d left", entities, tries, o.due())
+		}
+		// What comes by itself waits for nothing.
+		o.ask("customer/cus_alone", account.JobSync, 0)
+		d.Wake()
+		synctest.Wait()
+		if p.count("customer/cus_alone") != 1 {
+			t.Error("one alone waits")
 		}
 	})
 }
@@ -277,7 +327,7 @@ func TestDispatchersShare(t *testing.T) {
 			o.ask(fmt.Sprintf("customer/cus_%d", i), account.JobSync, 0)
 		}
 		// Somebody claimed ten and died.
-		if claimed, _, err := o.ClaimPokes(t.Context(), 10, 10*time.Second); len(claimed) != 10 || err != nil {
+		if claimed, _, err := o.ClaimPokes(t.Context(), 10, 10, 10*time.Second); len(claimed) != 10 || err != nil {
 			t.Fatal(claimed, err)
 		}
 		dispatch(t, o, p)

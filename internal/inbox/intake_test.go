@@ -232,6 +232,26 @@ func TestIntakeClaims(t *testing.T) {
 	}
 }
 
+// What somebody waits for is urgent: a first checkout, a new user, one who wants to be forgotten. What comes in waves is not.
+// What Clerk tells of a change shows the user; what else it tells shows nobody.
+func TestIntakeUrgent(t *testing.T) {
+	t.Parallel()
+	for eventType, want := range map[string]bool{
+		"checkout.session.completed": true, "checkout.session.async_payment_succeeded": true, "customer.subscription.created": true,
+		"checkout.session.expired": false, "customer.subscription.updated": false, "invoice.paid": false, "customer.updated": false,
+	} {
+		if _, e := decide(t, bound(), intake.SourceStripe, stripeBody(eventType, `{"object":"subscription","id":"sub_1","customer":"cus_1"}`)); e.Urgent != want {
+			t.Errorf("%s is urgent: %t", eventType, e.Urgent)
+		}
+	}
+	for eventType, want := range map[string][2]bool{"user.created": {true, false}, "user.deleted": {true, false}, "user.updated": {false, true}} {
+		_, e := decide(t, bound(), intake.SourceClerk, fmt.Sprintf(`{"type":%q,"instance_id":"ins_1","data":{"id":"user_1"}}`, eventType))
+		if e.Urgent != want[0] || (e.Shows != nil) != want[1] {
+			t.Errorf("%s is urgent: %t, and shows %v", eventType, e.Urgent, e.Shows)
+		}
+	}
+}
+
 // What became of a delivery is told, and a failure to store it is the caller's to answer.
 func TestIntakeOutcomes(t *testing.T) {
 	t.Parallel()
@@ -253,11 +273,15 @@ func TestIntakeOutcomes(t *testing.T) {
 			t.Errorf("%s, known %t: %s, %v, want %s", c.eventType, c.known, got, err, c.want)
 		}
 	}
+	db.unchanged, db.known = true, false
+	if got, err := accept("customer.updated"); got != inbox.Unchanged || err != nil {
+		t.Errorf("what tells nothing new: %s, %v", got, err)
+	}
 	db.err = errors.New("unavailable")
 	if got, err := accept("customer.updated"); err == nil || got != "" {
 		t.Errorf("what is not stored was answered %q", got)
 	}
-	if want := "[stripe customer.updated stored stripe customer.updated known stripe balance.available ignored stripe balance.available known]"; fmt.Sprint(told) != want {
+	if want := "[stripe customer.updated stored stripe customer.updated known stripe balance.available ignored stripe balance.available known stripe customer.updated unchanged]"; fmt.Sprint(told) != want {
 		t.Errorf("told %v, want %s", told, want)
 	}
 }

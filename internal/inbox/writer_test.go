@@ -55,7 +55,11 @@ func (a *adder) AddEvents(ctx context.Context, events []store.NewEvent, spacing 
 	}
 	added := make([]store.Added, len(ids))
 	for i, id := range ids {
-		if !a.stored[id] {
+		switch {
+		case a.stored[id]:
+		case events[i].Ignore != "":
+			added[i] = store.AddedDone
+		default:
 			added[i] = store.AddedDue
 		}
 		if a.stored == nil {

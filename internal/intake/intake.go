@@ -53,7 +53,7 @@ func (r Rules) stripe(event *store.NewEvent) {
 		event.Ignore = IgnoredMalformed
 		return
 	}
-	event.Type, event.Entity, event.Job = parsed.Type, parsed.Entity(), account.JobSync
+	event.Type, event.Entity, event.Job, event.Urgent = parsed.Type, parsed.Entity(), account.JobSync, stripeevent.Urgent(parsed.Type)
 	switch {
 	case !stripeevent.Handled(parsed.Type):
 		event.Ignore = IgnoredType
@@ -76,6 +76,7 @@ func (r Rules) clerk(event *store.NewEvent) {
 		return
 	}
 	event.Type, event.Entity, event.Job, event.Shows = parsed.Type, parsed.Entity(), store.JobOf(parsed.Type), parsed.Shows
+	event.Urgent = event.Job != account.JobSync // somebody new, or somebody who wants to be forgotten
 	switch {
 	case !clerkevent.Handled(parsed.Type):
 		event.Ignore = IgnoredType

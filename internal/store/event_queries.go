@@ -228,7 +228,7 @@ func (t *Tx) takeAgain(ctx context.Context, action string, events []again) error
 			return err
 		}
 	}
-	if err := t.poke(ctx, jobs, 0); err != nil {
+	if err := t.poke(ctx, jobs, false, 0); err != nil {
 		return err
 	}
 	return t.announce(ctx)

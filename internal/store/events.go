@@ -46,6 +46,8 @@ type NewEvent struct {
 	Claims     []account.Claim
 	// Recovered is set for an event that was not delivered but found in the provider's own list.
 	Recovered bool
+	// Urgent is set where somebody waits for what comes of it: its entity is poked before those of a wave.
+	Urgent bool
 	// Shows is what the event itself shows of its user, nil where it shows nothing. One that shows what is stored is
 	// completed at once.
 	Shows *account.ListedUser
@@ -113,8 +115,8 @@ func (s *Store) TryAddEvents(ctx context.Context) error {
 // storeEvents numbers events as they came, and writes events, claims and pokes each in one order, so that two copies
 // that are given the same deliveries do not wait for each other. Only what is new makes claims and pokes.
 const storeEvents = `WITH d AS MATERIALIZED (
-		SELECT nextval('sync_seq') AS seq, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[], $16::text[])
-			AS d (source, event_id, type, entity, job, reason, received_at, payload, recovered, status)),
+		SELECT nextval('sync_seq') AS seq, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[], $16::text[], $17::boolean[])
+			AS d (source, event_id, type, entity, job, reason, received_at, payload, recovered, status, urgent)),
 	stored AS (
 		INSERT INTO webhook_events (source, event_id, type, entity, seq, status, reason, received_at, completed_at, retry_at, payload, recovered)
 		SELECT source, event_id, type, nullif(entity, ''), seq, status, nullif(reason, ''), received_at,
@@ -124,9 +126,9 @@ const storeEvents = `WITH d AS MATERIALIZED (
 	claims AS (SELECT c.* FROM unnest($12::text[], $13::text[], $14::text[], $15::text[]) WITH ORDINALITY AS c (customer, clerk_user, place, event_id, n)
 		JOIN stored ON stored.source = 'stripe' AND stored.event_id = c.event_id),
 	claimed AS (` + upsertClaims + ` RETURNING 1),
-	poked AS (INSERT INTO pokes AS p (entity, job, due_at, token, event_token)
-		SELECT entity, job, clock_timestamp(), token, token FROM (SELECT *, nextval('sync_seq') AS token FROM (
-			SELECT entity, max(job) AS job FROM d JOIN stored USING (source, event_id, seq)
+	poked AS (INSERT INTO pokes AS p (entity, job, urgent, due_at, token, event_token)
+		SELECT entity, job, urgent, clock_timestamp(), token, token FROM (SELECT *, nextval('sync_seq') AS token FROM (
+			SELECT entity, max(job) AS job, bool_or(urgent) AS urgent FROM d JOIN stored USING (source, event_id, seq)
 			-- Claims before pokes, as everywhere.
 			WHERE status = 'pending' AND (SELECT count(*) FROM claimed) >= 0 GROUP BY entity ORDER BY entity) AS d) AS d
 		` + onPoke + `)
@@ -137,12 +139,12 @@ func addEvents(ctx context.Context, q querier, events []NewEvent, held map[int]b
 	n := len(events)
 	sources, ids, types, entities, jobs := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]int16, n)
 	reasons, payloads, times, recovered := make([]string, n), make([]string, n), make([]time.Time, n), make([]bool, n)
-	statuses := make([]EventStatus, n)
+	statuses, urgent := make([]EventStatus, n), make([]bool, n)
 	index := make(map[[2]string]int, n)
 	var claims []claimOf
 	for i, e := range events {
 		sources[i], ids[i], types[i], entities[i], jobs[i] = e.Source, e.EventID, e.Type, string(e.Entity), int16(max(e.Job, account.JobSync))
-		reasons[i], times[i], recovered[i] = e.Ignore, e.ReceivedAt, e.Recovered
+		reasons[i], times[i], recovered[i], urgent[i] = e.Ignore, e.ReceivedAt, e.Recovered, e.Urgent
 		switch {
 		case e.Ignore != "":
 			statuses[i] = EventIgnored
@@ -162,7 +164,7 @@ func addEvents(ctx context.Context, q querier, events []NewEvent, held map[int]b
 		}
 	}
 	arguments := append([]any{spacing, sweepAfter, sources, ids, types, entities, jobs, reasons, times, payloads, recovered}, columnsOf(claims)...)
-	rows, err := q.Query(ctx, storeEvents, append(arguments, statuses)...)
+	rows, err := q.Query(ctx, storeEvents, append(arguments, statuses, urgent)...)
 	if err != nil {
 		return nil, classify("store deliveries", err)
 	}
@@ -341,7 +343,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (poked int, err error) {
 			return err
 		}
 		poked = len(jobs)
-		return tx.poke(ctx, jobs, 0)
+		return tx.poke(ctx, jobs, false, 0)
 	})
 	return poked, err
 }

@@ -168,7 +168,7 @@ func everything(t *testing.T, w *world) {
 		func() error { _, err := w.DropPayloads(ctx, 24*time.Hour, 500); return err },
 		func() error { _, err := w.ForgetIdlePokes(ctx, time.Minute, 500); return err },
 		func() error {
-			claimed, _, err := w.ClaimPokes(ctx, 64, time.Second)
+			claimed, _, err := w.ClaimPokes(ctx, 64, 64, time.Second)
 			if err == nil {
 				err = w.PokesFailed(ctx, claimed[:1], time.Second)
 			}
@@ -178,10 +178,12 @@ func everything(t *testing.T, w *world) {
 			return err
 		},
 		func() error {
-			_, err := w.AddEvents(ctx, []store.NewEvent{stripeEvent("evt_claimed", "cus_77")}, 0)
+			shows := clerkEvent("msg_shows", "user.updated", "user_7")
+			shows.Shows = &account.ListedUser{User: account.User{ID: "user_7"}}
+			_, err := w.AddEvents(ctx, []store.NewEvent{stripeEvent("evt_claimed", "cus_77"), shows}, 0)
 			return err
 		},
-		func() error { _, _, err := w.ClaimPokes(ctx, 10_000, time.Second); return err },
+		func() error { _, _, err := w.ClaimPokes(ctx, 10_000, 10_000, time.Second); return err },
 	}
 	for _, read := range reads {
 		must(t, read())

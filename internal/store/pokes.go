@@ -17,8 +17,17 @@ import (
 // something to poke. Deliveries do without: their dispatcher lives in the same program.
 const pokeChannel = "clerk_stripe_sync_pokes"
 
-// Poke asks for entities to be looked at once this transaction has committed.
+// Poke asks for entities to be looked at once this transaction has committed, before what is routine.
 func (t *Tx) Poke(ctx context.Context, job account.Job, entities ...account.Entity) error {
+	return t.pokeAll(ctx, job, true, entities)
+}
+
+// PokeRoutinely is [Tx.Poke] for what nobody waits for: it may stand in line.
+func (t *Tx) PokeRoutinely(ctx context.Context, job account.Job, entities ...account.Entity) error {
+	return t.pokeAll(ctx, job, false, entities)
+}
+
+func (t *Tx) pokeAll(ctx context.Context, job account.Job, urgent bool, entities []account.Entity) error {
 	if len(entities) == 0 {
 		return nil
 	}
@@ -26,7 +35,7 @@ func (t *Tx) Poke(ctx context.Context, job account.Job, entities ...account.Enti
 	for _, e := range entities {
 		jobs[e] = job
 	}
-	if err := t.poke(ctx, jobs, 0); err != nil {
+	if err := t.poke(ctx, jobs, urgent, 0); err != nil {
 		return err
 	}
 	return t.announce(ctx)
@@ -43,11 +52,16 @@ func (s *Store) Poke(ctx context.Context, job account.Job, entities ...account.E
 	return s.Update(ctx, "poke", Cause{}, func(ctx context.Context, tx *Tx) error { return tx.Poke(ctx, job, entities...) })
 }
 
+// PokeRoutinely is [Tx.PokeRoutinely] in a transaction of its own.
+func (s *Store) PokeRoutinely(ctx context.Context, job account.Job, entities ...account.Entity) error {
+	return s.Update(ctx, "poke", Cause{}, func(ctx context.Context, tx *Tx) error { return tx.PokeRoutinely(ctx, job, entities...) })
+}
+
 // poke makes entities due: at once if they were not poked for longer than spacing, else that
 // long after their last poke, so that a burst costs one poke at its start and one at its end, if
 // that still finds an event. The rows are written in order, so that two transactions do not wait
 // for each other.
-func (t *Tx) poke(ctx context.Context, jobs map[account.Entity]account.Job, spacing time.Duration) error {
+func (t *Tx) poke(ctx context.Context, jobs map[account.Entity]account.Job, urgent bool, spacing time.Duration) error {
 	if len(jobs) == 0 {
 		return nil
 	}
@@ -56,15 +70,16 @@ func (t *Tx) poke(ctx context.Context, jobs map[account.Entity]account.Job, spac
 	for i, e := range entities {
 		names[i], kinds[i] = string(e), int16(jobs[e])
 	}
-	_, err := t.tx.Exec(ctx, `INSERT INTO pokes AS p (entity, job, due_at, token, event_token)
-		SELECT entity, job, clock_timestamp(), token, 0
+	_, err := t.tx.Exec(ctx, `INSERT INTO pokes AS p (entity, job, urgent, due_at, token, event_token)
+		SELECT entity, job, $4, clock_timestamp(), token, 0
 		FROM (SELECT *, nextval('sync_seq') AS token FROM unnest($2::text[], $3::smallint[]) AS d (entity, job)) AS d `+onPoke,
-		spacing, names, kinds)
+		spacing, names, kinds, urgent)
 	return classify("poke", err)
 }
 
 // onPoke is what a poke does to one that is there already; $1 is the spacing.
 const onPoke = `ON CONFLICT (entity) DO UPDATE SET job = greatest(CASE WHEN p.due_at IS NULL THEN 0 ELSE p.job END, excluded.job),
+	urgent = excluded.urgent OR p.due_at IS NOT NULL AND p.urgent,
 	token = excluded.token, event_token = CASE WHEN p.due_at IS NULL OR p.event_token IN (p.token, -1) THEN excluded.event_token ELSE 0 END,
 	due_at = least(p.due_at, greatest(clock_timestamp(), p.poked_at + $1::interval))`
 
@@ -74,27 +89,36 @@ type Poke struct {
 	Job      int16  `db:"job"`
 	Token    int64  `db:"token"`
 	Attempts int    `db:"attempts"`
+	// Urgent is set where somebody waits for what comes of it.
+	Urgent bool `db:"urgent"`
 	// forEvents is set where nobody but deliveries has asked.
 	forEvents bool
 }
 
-// ClaimPokes takes what is due for as long as the lease lasts: a dispatcher that dies after
-// this call leaves them to the next one. wait is how long until something else falls due, at
+// ClaimPokes takes what is due for as long as the lease lasts, at most so much of what is urgent and of what is routine: a
+// dispatcher that dies after this call leaves them to the next one. wait is how long until something else falls due, at
 // most the lease, and zero if there may be more due now.
-func (s *Store) ClaimPokes(ctx context.Context, limit int, lease time.Duration) (claimed []Poke, wait time.Duration, err error) {
+func (s *Store) ClaimPokes(ctx context.Context, urgent, routine int, lease time.Duration) (claimed []Poke, wait time.Duration, err error) {
 	// Behind the claim the mark of deliveries is -1, which is no token: whoever claims once more when the lease is over
 	// pokes, whatever has become of the events.
 	rows, _ := s.pool.Query(ctx, `UPDATE pokes SET due_at = clock_timestamp() + $2::interval, poked_at = clock_timestamp(),
 			attempts = attempts + 1, token = nextval('sync_seq'), event_token = CASE WHEN event_token = token THEN -1 ELSE 0 END
-		WHERE entity = ANY(ARRAY(SELECT entity FROM pokes WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-		RETURNING entity, job, token, attempts, event_token = -1`, limit, lease)
+		WHERE entity = ANY(ARRAY(SELECT entity FROM pokes WHERE urgent AND due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+			|| ARRAY(SELECT entity FROM pokes WHERE NOT urgent AND due_at <= clock_timestamp() ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED))
+		RETURNING entity, job, token, attempts, urgent, event_token = -1`, urgent, lease, routine)
 	claimed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p Poke, err error) {
-		return p, row.Scan(&p.Entity, &p.Job, &p.Token, &p.Attempts, &p.forEvents)
+		return p, row.Scan(&p.Entity, &p.Job, &p.Token, &p.Attempts, &p.Urgent, &p.forEvents)
 	})
 	if err != nil {
 		return nil, 0, classify("claim pokes", err)
 	}
-	full := len(claimed) == limit
+	taken := 0
+	for _, p := range claimed {
+		if p.Urgent {
+			taken++
+		}
+	}
+	full := taken == urgent || len(claimed)-taken == routine
 	if claimed, err = s.withoutIdle(ctx, claimed); err != nil || full {
 		return claimed, 0, err
 	}

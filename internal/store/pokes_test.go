@@ -18,7 +18,7 @@ import (
 
 func (w *world) claim(limit int, lease time.Duration) ([]store.Poke, time.Duration) {
 	w.t.Helper()
-	claimed, wait, err := w.ClaimPokes(w.t.Context(), limit, lease)
+	claimed, wait, err := w.ClaimPokes(w.t.Context(), limit, limit, lease)
 	if err != nil {
 		w.t.Fatalf("claim pokes: %v", err)
 	}
@@ -248,7 +248,7 @@ func TestClaimAtOnce(t *testing.T) {
 	for range 6 {
 		group.Go(func() error {
 			for {
-				claimed, _, err := w.ClaimPokes(t.Context(), limit, time.Hour)
+				claimed, _, err := w.ClaimPokes(t.Context(), limit, limit, time.Hour)
 				if err != nil || len(claimed) == 0 {
 					return err
 				}
@@ -276,6 +276,42 @@ func TestClaimAtOnce(t *testing.T) {
 		if seen[string(e)] != 1 {
 			t.Errorf("%s was claimed %d times", e, seen[string(e)])
 		}
+	}
+}
+
+// What somebody waits for is taken before what is routine, of which no more is taken than was asked for: however long
+// the others have been due. Once asked for so, it stays urgent until it is poked.
+func TestClaimUrgentFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	urgent := stripeEvent("evt_new", "cus_new")
+	urgent.Urgent = true
+	w.add(stripeEvent("evt_1", "cus_1"), stripeEvent("evt_2", "cus_2"), stripeEvent("evt_3", "cus_3"), urgent)
+	w.add(stripeEvent("evt_later", "cus_new"))
+	must(t, w.PokeRoutinely(t.Context(), account.JobSync, "customer/cus_4"))
+	must(t, w.Poke(t.Context(), account.JobSync, "customer/cus_asked"))
+	claim := func(most int) (names []string, wait time.Duration) {
+		claimed, wait, err := w.ClaimPokes(t.Context(), 10, most, time.Hour)
+		must(t, err)
+		for _, p := range claimed {
+			names = append(names, fmt.Sprint(p.Entity, " ", p.Urgent))
+		}
+		must(t, w.PokesDone(t.Context(), claimed))
+		slices.Sort(names)
+		return names, wait
+	}
+	if got, wait := claim(0); !slices.Equal(got, []string{"customer/cus_asked true", "customer/cus_new true"}) || wait != 0 {
+		t.Errorf("claimed %v, and then after %s", got, wait)
+	}
+	if got, wait := claim(3); len(got) != 3 || wait != 0 {
+		t.Errorf("claimed %v, and then after %s", got, wait)
+	}
+	if got, wait := claim(3); len(got) != 1 || wait < 59*time.Minute {
+		t.Errorf("claimed %v, and then after %s", got, wait)
+	}
+	w.add(stripeEvent("evt_after", "cus_new"))
+	if got, _ := claim(3); !slices.Equal(got, []string{"customer/cus_new false"}) {
+		t.Errorf("once poked, it is routine again: %v", got)
 	}
 }
 

@@ -340,11 +340,11 @@ func (t *Tx) repair(ctx context.Context, d Difference) error {
 		return err
 	}
 	if user != nil {
-		if err := t.Poke(ctx, account.JobSync, account.UserEntity(user.ClerkUserID)); err != nil {
+		if err := t.PokeRoutinely(ctx, account.JobSync, account.UserEntity(user.ClerkUserID)); err != nil {
 			return err
 		}
 	}
-	return t.Poke(ctx, jobOfRepair(d.Class), d.Entity)
+	return t.PokeRoutinely(ctx, jobOfRepair(d.Class), d.Entity)
 }
 
 func jobOfRepair(class account.Drift) account.Job {

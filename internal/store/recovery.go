@@ -98,7 +98,7 @@ func (s *Store) PokeEach(ctx context.Context, jobs map[account.Entity]account.Jo
 		return nil
 	}
 	return s.Update(ctx, "poke", Cause{}, func(ctx context.Context, tx *Tx) error {
-		if err := tx.poke(ctx, jobs, spacing); err != nil {
+		if err := tx.poke(ctx, jobs, false, spacing); err != nil {
 			return err
 		}
 		return tx.announce(ctx)

@@ -157,6 +157,11 @@ func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64
 		u.ReadSeq = read
 		return false, classify("store a read's number", err)
 	}
+	// Deliveries share this lock, and look at no user for whom they cannot have it. It is taken before the row is written:
+	// of a row that is written already they would wait for the end.
+	if _, err := t.tx.Exec(ctx, `SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID); err != nil {
+		return false, classify("lock a profile", err)
+	}
 	_, err = t.tx.Exec(ctx, `UPDATE person_user
 		SET first_name = nullif($2, ''), last_name = nullif($3, ''), user_name = nullif($4, ''), email = nullif($5, ''),
 		    email_verified = $6, read_seq = $7, profile_version = profile_version + $8::int, updated_at = now()
@@ -177,13 +182,10 @@ func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64
 		Subject: u.ClerkUserID, After: after, EventIDs: eventIDs})
 }
 
-// lookAgain pokes a user whose profile a read has changed where an event was completed that came after it. The lock is
-// the one that deliveries wait with, or do not look under: none of them is between its look and its commit.
+// lookAgain pokes a user whose profile a read has changed where an event was completed that came after it. The profile is
+// locked: no delivery is between its look and its commit.
 func (t *Tx) lookAgain(ctx context.Context, u *User, read int64) error {
 	entity := account.UserEntity(u.ClerkUserID)
-	if _, err := t.tx.Exec(ctx, `SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID); err != nil {
-		return classify("lock a profile", err)
-	}
 	var told bool
 	err := t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM webhook_events WHERE entity = $1 AND seq > $2 AND status = 'completed')`, string(entity), read).Scan(&told)
 	if err != nil {
@@ -192,7 +194,7 @@ func (t *Tx) lookAgain(ctx context.Context, u *User, read int64) error {
 	if !told {
 		return nil
 	}
-	return t.Poke(ctx, account.JobSync, entity)
+	return t.PokeRoutinely(ctx, account.JobSync, entity)
 }
 
 // RequestDeletion sets the mark from which no command, checkout or undo acts for the user any

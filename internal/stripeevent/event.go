@@ -145,6 +145,17 @@ func Handled(eventType string) bool {
 	return family(eventType) != "" || slices.Contains(HandledTypes(), eventType)
 }
 
+// Urgent tells whether somebody waits for what comes of an event of a type: it begins a subscription, or says that one
+// is paid for at last.
+func Urgent(eventType string) bool {
+	switch eventType {
+	case "checkout.session.completed", "checkout.session.async_payment_succeeded", "customer.subscription.created":
+		return true
+	default:
+		return false
+	}
+}
+
 // family answers the prefix of the families that are handled whole.
 func family(eventType string) string {
 	for _, f := range []string{"customer.subscription.", "subscription_schedule.", "charge.dispute.", "price.", "product."} {
