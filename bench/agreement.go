@@ -238,7 +238,7 @@ func (b *bench) bareWorkflows(ctx context.Context, n int, each time.Duration) (*
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Temporal: %w", err)
 	}
-	bare := &bareWorkflows{client: c, worker: worker.New(c, bareQueue, worker.Options{}), done: make(chan string, n)}
+	bare := &bareWorkflows{client: c, worker: worker.New(c, bareQueue, worker.Options{StickyScheduleToStartTimeout: 15 * time.Second}), done: make(chan string, n)}
 	bare.worker.RegisterWorkflow(bareWorkflow)
 	for _, name := range []string{"first", "second"} {
 		bare.worker.RegisterActivityWithOptions(func(ctx context.Context) error {

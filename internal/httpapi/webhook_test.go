@@ -61,7 +61,7 @@ func TestDeliveryIsHandedOver(t *testing.T) {
 
 func TestOutcomesAreAnswered200(t *testing.T) {
 	t.Parallel()
-	for _, outcome := range []inbox.Outcome{inbox.Stored, inbox.Known, inbox.Ignored} {
+	for _, outcome := range []inbox.Outcome{inbox.Stored, inbox.Known, inbox.Unchanged, inbox.Ignored} {
 		e := newEdge(t, edgeOptions{})
 		e.intake.accept = func(context.Context, inbox.Delivery) (inbox.Outcome, error) { return outcome, nil }
 		server := e.serve(t)
