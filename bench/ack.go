@@ -110,7 +110,8 @@ func (b *bench) contenders(ctx context.Context) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	draining, err := b.stack.environment(ctx, "draining", nil)
+	// Stripe's rate would have it poke a few in a second.
+	draining, err := b.stack.environment(ctx, "draining", map[string]string{"STRIPE_RATE": "100000"})
 	if err != nil {
 		return nil, err
 	}
