@@ -218,7 +218,7 @@ const (
 	bareSignal = "go"
 	// remembered is how long a task waits for the worker that remembers its run: as with ours, since the SDK's five seconds
 	// have a busy server give tasks out twice.
-	remembered = 15 * time.Second
+
 )
 
 // bareWorkflow waits for a signal and runs two activities, for ever.
@@ -241,7 +241,7 @@ func (b *bench) bareWorkflows(ctx context.Context, n int, each time.Duration) (*
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Temporal: %w", err)
 	}
-	bare := &bareWorkflows{client: c, worker: worker.New(c, bareQueue, worker.Options{StickyScheduleToStartTimeout: remembered}), done: make(chan string, n)}
+	bare := &bareWorkflows{client: c, worker: worker.New(c, bareQueue, worker.Options{}), done: make(chan string, n)}
 	bare.worker.RegisterWorkflow(bareWorkflow)
 	for _, name := range []string{"first", "second"} {
 		bare.worker.RegisterActivityWithOptions(func(ctx context.Context) error {

@@ -162,7 +162,6 @@ const bulkAtOnce = 32
 // runRemembered is how long a task of a run waits for the worker that has the run in memory. With the SDK's five seconds
 // tasks in the queue of a busy worker go to the others' as well, each with its whole history: what is too much to do costs
 // twice as much then. A run whose worker has died waits as long as an activity does, see sign in package workflows.
-const runRemembered = 15 * time.Second
 
 // pollers is how many requests for work each worker keeps open on its task queue.
 const pollers = 8
@@ -173,13 +172,13 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 	options := worker.Options{
 		// As many pollers as a small server feeds, and always the same: one that an autoscaler takes
 		// away in the moment that a task is handed to it loses that task until its timeout.
-		WorkflowTaskPollerBehavior:   worker.NewPollerBehaviorSimpleMaximum(worker.PollerBehaviorSimpleMaximumOptions{MaximumNumberOfPollers: pollers}),
-		ActivityTaskPollerBehavior:   worker.NewPollerBehaviorSimpleMaximum(worker.PollerBehaviorSimpleMaximumOptions{MaximumNumberOfPollers: pollers}),
-		StickyScheduleToStartTimeout: runRemembered,
-		WorkerStopTimeout:            c.ShutdownTimeout,
-		OnFatalError:                 onFatal,
-		DisableRegistrationAliasing:  true,
-		Interceptors:                 []interceptor.WorkerInterceptor{activities.NewInterceptor(r.logger, w.report)},
+		WorkflowTaskPollerBehavior: worker.NewPollerBehaviorSimpleMaximum(worker.PollerBehaviorSimpleMaximumOptions{MaximumNumberOfPollers: pollers}),
+		ActivityTaskPollerBehavior: worker.NewPollerBehaviorSimpleMaximum(worker.PollerBehaviorSimpleMaximumOptions{MaximumNumberOfPollers: pollers}),
+
+		WorkerStopTimeout:           c.ShutdownTimeout,
+		OnFatalError:                onFatal,
+		DisableRegistrationAliasing: true,
+		Interceptors:                []interceptor.WorkerInterceptor{activities.NewInterceptor(r.logger, w.report)},
 	}
 	if c.UrgentQueues {
 		options.Interceptors = append(options.Interceptors, workflows.NewUrgentQueues())

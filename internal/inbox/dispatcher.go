@@ -20,7 +20,7 @@ type Poker interface {
 
 // Outbox is where the dispatcher finds what is to be poked.
 type Outbox interface {
-	ClaimPokes(ctx context.Context, urgent, routine int, lease time.Duration) (claimed []store.Poke, wait time.Duration, err error)
+	ClaimPokes(ctx context.Context, limit, window int, lease time.Duration) (claimed []store.Poke, wait time.Duration, err error)
 	PokesDone(ctx context.Context, done []store.Poke) error
 	PokesFailed(ctx context.Context, failed []store.Poke, pause time.Duration) error
 	ListenForPokes(ctx context.Context, wake func()) error
@@ -29,15 +29,16 @@ type Outbox interface {
 // Dispatcher pokes the workflows of entities that are due. Any number of copies may run: each
 // claims what no other has claimed.
 //
-// What nobody waits for it pokes at a rate. A wave of renewals then waits here, where what is urgent goes past it, and not
-// in Temporal's queue of workflow tasks, where nothing can.
+// Of what nobody waits for it has only so much under way at a time. A wave of renewals then waits here, where what is urgent
+// goes past it, and not in Temporal's queue of workflow tasks, where nothing can.
 type Dispatcher struct {
 	outbox  Outbox
 	poker   Poker
 	logger  *slog.Logger
 	observe func(kind account.Kind, err error)
-	pace    *pace
-	woken   chan struct{}
+	// routineAt is when routine pokes are asked for again, while there are more of them than may be under way.
+	routineAt time.Time
+	woken     chan struct{}
 }
 
 // DispatcherOptions are what a dispatcher works with.
@@ -45,9 +46,6 @@ type DispatcherOptions struct {
 	Outbox Outbox
 	Poker  Poker
 	Logger *slog.Logger
-	// Rate is how many routine pokes are made in a second; 0 stands for as many as can be. More than the looks that can be
-	// made in a second only wait elsewhere.
-	Rate float64
 	// Observe is told of each poke; it may be nil.
 	Observe func(kind account.Kind, err error)
 }
@@ -58,6 +56,11 @@ const (
 	// lease is how long a claim holds. Entities claimed by a copy that died are poked by
 	// another after this long.
 	lease = 10 * time.Second
+	// window is how many entities are looked at at a time for what is routine: enough to keep the workers and the
+	// providers busy, and few enough that what is urgent waits for few of them.
+	window = 32
+	// windowPause is how often the database is asked whether fewer are under way.
+	windowPause = 50 * time.Millisecond
 	// pokesAtOnce is how many pokes are under way: enough to keep a small Temporal server
 	// busy, few enough not to queue there.
 	pokesAtOnce = 16
@@ -73,7 +76,7 @@ func NewDispatcher(o DispatcherOptions) *Dispatcher {
 	if o.Observe == nil {
 		o.Observe = func(account.Kind, error) {}
 	}
-	return &Dispatcher{outbox: o.Outbox, poker: o.Poker, logger: o.Logger, observe: o.Observe, pace: newPace(o.Rate), woken: make(chan struct{}, 1)}
+	return &Dispatcher{outbox: o.Outbox, poker: o.Poker, logger: o.Logger, observe: o.Observe, woken: make(chan struct{}, 1)}
 }
 
 // Wake makes the dispatcher look now. It never blocks.
@@ -123,16 +126,22 @@ func (d *Dispatcher) sleep(ctx context.Context, wait time.Duration, wakeable boo
 // pass claims what is due and pokes it. ok is false when the database or Temporal failed; wait
 // is when to look again.
 func (d *Dispatcher) pass(ctx context.Context) (wait time.Duration, ok bool) {
-	claimed, wait, err := d.outbox.ClaimPokes(ctx, claimLimit, d.pace.allowed(), lease)
+	routine := window
+	if time.Now().Before(d.routineAt) {
+		routine = 0
+	}
+	claimed, wait, err := d.outbox.ClaimPokes(ctx, claimLimit, routine, lease)
 	if err != nil {
 		if ctx.Err() == nil {
 			d.logger.WarnContext(ctx, "claiming pokes failed", "operation", "claim_pokes", "error_class", string(failure.Of(err)), "error", err.Error())
 		}
 		return 0, false
 	}
-	d.pace.took(claimed)
 	if wait == 0 && len(claimed) < claimLimit {
-		wait = d.pace.wait()
+		if routine > 0 {
+			d.routineAt = time.Now().Add(windowPause)
+		}
+		wait = max(time.Until(d.routineAt), time.Millisecond)
 	}
 	if len(claimed) == 0 {
 		return wait, true

@@ -21,6 +21,9 @@ type outbox struct {
 	asked   int
 	changed chan struct{} // told to who listens
 	deaf    int           // how often listening fails yet
+	// slow has looks take until they are said to be done; underWay counts those that are not.
+	slow     bool
+	underWay int
 }
 
 type row struct {
@@ -46,6 +49,13 @@ func (o *outbox) ask(entity string, job account.Job, in time.Duration) {
 	o.rows[entity] = &row{job: job, due: time.Now().Add(in), token: o.token}
 }
 
+// looked says that so many looks are done.
+func (o *outbox) looked(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.underWay -= min(n, o.underWay)
+}
+
 // askUrgently makes an entity due that somebody waits for.
 func (o *outbox) askUrgently(entity string) {
 	o.ask(entity, account.JobSync, 0)
@@ -55,7 +65,7 @@ func (o *outbox) askUrgently(entity string) {
 }
 
 // ClaimPokes implements inbox.Outbox.
-func (o *outbox) ClaimPokes(_ context.Context, urgent, routine int, lease time.Duration) (claimed []store.Poke, wait time.Duration, err error) {
+func (o *outbox) ClaimPokes(_ context.Context, limit, window int, lease time.Duration) (claimed []store.Poke, wait time.Duration, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.asked++
@@ -69,7 +79,7 @@ func (o *outbox) ClaimPokes(_ context.Context, urgent, routine int, lease time.D
 		}
 	}
 	slices.SortFunc(entities, func(a, b string) int { return cmp.Or(o.rows[a].due.Compare(o.rows[b].due), cmp.Compare(a, b)) })
-	left := map[bool]int{true: urgent, false: routine}
+	left := map[bool]int{true: limit, false: max(window-o.underWay, 0)}
 	for _, entity := range entities {
 		r := o.rows[entity]
 		if left[r.urgent] == 0 {
@@ -78,15 +88,18 @@ func (o *outbox) ClaimPokes(_ context.Context, urgent, routine int, lease time.D
 		left[r.urgent]--
 		o.token++
 		r.token, r.due, r.tries = o.token, time.Now().Add(lease), r.tries+1
+		if o.slow {
+			o.underWay++
+		}
 		claimed = append(claimed, store.Poke{Entity: entity, Job: int16(r.job), Token: r.token, Attempts: r.tries, Urgent: r.urgent})
 	}
-	if left[true] == 0 || left[false] == 0 {
+	if left[true] == 0 || window <= 0 {
 		return claimed, 0, nil
 	}
 	wait = lease
 	for _, r := range o.rows {
 		if !r.due.IsZero() {
-			wait = min(wait, max(time.Until(r.due), time.Millisecond))
+			wait = min(wait, max(time.Until(r.due), 0))
 		}
 	}
 	return claimed, wait, nil

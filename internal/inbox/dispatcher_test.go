@@ -20,14 +20,8 @@ type dispatching struct {
 
 func dispatch(t *testing.T, o *outbox, p *poker) *dispatching {
 	t.Helper()
-	return dispatchAt(t, o, p, 0)
-}
-
-// dispatchAt makes so many routine pokes a second.
-func dispatchAt(t *testing.T, o *outbox, p *poker, perSecond float64) *dispatching {
-	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &dispatching{Dispatcher: inbox.NewDispatcher(inbox.DispatcherOptions{Outbox: o, Poker: p, Logger: silent(), Rate: perSecond})}
+	d := &dispatching{Dispatcher: inbox.NewDispatcher(inbox.DispatcherOptions{Outbox: o, Poker: p, Logger: silent()})}
 	done := make(chan struct{})
 	go func() { defer close(done); d.Run(ctx) }()
 	d.stop = func() { cancel(); <-done }
@@ -59,24 +53,23 @@ func TestDispatcher(t *testing.T) {
 	})
 }
 
-// A wave is poked at the rate, after what goes at once; what somebody waits for goes past it, whenever it comes. Nobody
-// asks the database all the time for that, and nothing is left.
-func TestDispatcherPaces(t *testing.T) {
+// Of a wave so many are poked as can be looked at; what somebody waits for goes past it, whenever it comes. Nobody asks the
+// database all the time for that, and nothing is left.
+func TestDispatcherWindow(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		o, p := newOutbox(), &poker{}
-		const wave, rate = 1000, 50
+		o.slow = true
+		const wave, window = 1000, 32
 		for i := range wave {
 			o.ask(fmt.Sprintf("customer/cus_%d", i), account.JobSync, 0)
 		}
-		d := dispatchAt(t, o, p, rate)
-		synctest.Wait()
+		d := dispatch(t, o, p)
+		pass(time.Second)
 		before := o.looks()
 		for second := range 10 {
-			pass(time.Second)
-			entities, _, _ := p.sum()
-			if routine := entities - second; routine < 64+rate*second || routine > 64+rate*(second+1)+1 {
-				t.Errorf("%d were poked within %d s", routine, second+1)
+			if entities, _, _ := p.sum(); entities != window+second*11 {
+				t.Errorf("%d were poked, and %d are done with, after %d s", entities, second*11, second)
 			}
 			name := fmt.Sprintf("customer/cus_new_%d", second)
 			o.askUrgently(name)
@@ -85,11 +78,16 @@ func TestDispatcherPaces(t *testing.T) {
 			if p.count(name) != 1 {
 				t.Errorf("%s stands behind the wave", name)
 			}
+			o.looked(11)
+			pass(time.Second)
 		}
-		if n := o.looks() - before; n > 10*15 {
+		if n := o.looks() - before; n > 10*25 {
 			t.Errorf("it has looked %d times in ten seconds", n)
 		}
-		pass(wave / rate * time.Second)
+		for range wave {
+			o.looked(window)
+			pass(100 * time.Millisecond)
+		}
 		if entities, tries, _ := p.sum(); entities != wave+10 || tries != wave+10 || o.due() != 0 {
 			t.Errorf("%d entities poked in %d tries, %d left", entities, tries, o.due())
 		}
@@ -311,7 +309,7 @@ func TestDispatcherStops(t *testing.T) {
 		pass(time.Second)
 		next := &poker{}
 		dispatch(t, o, next)
-		synctest.Wait()
+		pass(100 * time.Millisecond) // more are due than may be under way
 		if entities, _, _ := next.sum(); entities != 60 {
 			t.Errorf("the next copy poked %d of 60", entities)
 		}

@@ -95,17 +95,23 @@ type Poke struct {
 	forEvents bool
 }
 
-// ClaimPokes takes what is due for as long as the lease lasts, at most so much of what is urgent and of what is routine: a
-// dispatcher that dies after this call leaves them to the next one. wait is how long until something else falls due, at
-// most the lease, and zero if there may be more due now.
-func (s *Store) ClaimPokes(ctx context.Context, urgent, routine int, lease time.Duration) (claimed []Poke, wait time.Duration, err error) {
+// underWay counts the entities that were poked a little while ago and whose events no look has taken yet. Who has not been
+// looked at after that while will not be soon: a worker is gone, or a provider.
+const underWay = `SELECT count(*) FROM pokes p WHERE due_at IS NULL AND poked_at > now() - interval '10 seconds'
+	AND EXISTS (SELECT FROM webhook_events e WHERE e.entity = p.entity AND e.status = 'pending')`
+
+// ClaimPokes takes what is due for as long as the lease lasts: of what is urgent at most limit, and of what is routine so much
+// that no more than window are under way then. A dispatcher that dies after this call leaves them to the next one. wait is
+// how long until something else falls due, at most the lease, and zero if there may be more due now.
+func (s *Store) ClaimPokes(ctx context.Context, limit, window int, lease time.Duration) (claimed []Poke, wait time.Duration, err error) {
 	// Behind the claim the mark of deliveries is -1, which is no token: whoever claims once more when the lease is over
 	// pokes, whatever has become of the events.
 	rows, _ := s.pool.Query(ctx, `UPDATE pokes SET due_at = clock_timestamp() + $2::interval, poked_at = clock_timestamp(),
 			attempts = attempts + 1, token = nextval('sync_seq'), event_token = CASE WHEN event_token = token THEN -1 ELSE 0 END
 		WHERE entity = ANY(ARRAY(SELECT entity FROM pokes WHERE urgent AND due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-			|| ARRAY(SELECT entity FROM pokes WHERE NOT urgent AND due_at <= clock_timestamp() ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED))
-		RETURNING entity, job, token, attempts, urgent, event_token = -1`, urgent, lease, routine)
+			|| ARRAY(SELECT entity FROM pokes WHERE NOT urgent AND due_at <= clock_timestamp() ORDER BY due_at
+				LIMIT CASE WHEN $3::int > 0 THEN greatest($3::int - (`+underWay+`), 0) ELSE 0 END FOR UPDATE SKIP LOCKED))
+		RETURNING entity, job, token, attempts, urgent, event_token = -1`, limit, lease, window)
 	claimed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p Poke, err error) {
 		return p, row.Scan(&p.Entity, &p.Job, &p.Token, &p.Attempts, &p.Urgent, &p.forEvents)
 	})
@@ -118,7 +124,7 @@ func (s *Store) ClaimPokes(ctx context.Context, urgent, routine int, lease time.
 			taken++
 		}
 	}
-	full := taken == urgent || len(claimed)-taken == routine
+	full := taken == limit || window <= 0
 	if claimed, err = s.withoutIdle(ctx, claimed); err != nil || full {
 		return claimed, 0, err
 	}
@@ -127,11 +133,10 @@ func (s *Store) ClaimPokes(ctx context.Context, urgent, routine int, lease time.
 	if err != nil {
 		return claimed, 0, classify("look for the next poke", err)
 	}
-	wait = lease
-	if next != nil {
-		wait = min(wait, max(time.Duration(*next*float64(time.Second)), time.Millisecond))
+	if next == nil {
+		return claimed, lease, nil
 	}
-	return claimed, wait, nil
+	return claimed, min(lease, max(time.Duration(*next*float64(time.Second)), 0)), nil
 }
 
 // withoutIdle clears and leaves out the customers for whom nobody but deliveries has asked and whose events have been

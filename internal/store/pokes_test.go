@@ -279,8 +279,9 @@ func TestClaimAtOnce(t *testing.T) {
 	}
 }
 
-// What somebody waits for is taken before what is routine, of which no more is taken than was asked for: however long
-// the others have been due. Once asked for so, it stays urgent until it is poked.
+// What somebody waits for is taken before what is routine, however long that has been due. Of what is routine no more is
+// taken than may be under way: what was poked and has not been looked at counts, but not for ever, and neither does what
+// has no event. Once asked for so, a poke stays urgent until it is poked.
 func TestClaimUrgentFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -290,29 +291,31 @@ func TestClaimUrgentFirst(t *testing.T) {
 	w.add(stripeEvent("evt_later", "cus_new"))
 	must(t, w.PokeRoutinely(t.Context(), account.JobSync, "customer/cus_4"))
 	must(t, w.Poke(t.Context(), account.JobSync, "customer/cus_asked"))
-	claim := func(most int) (names []string, wait time.Duration) {
-		claimed, wait, err := w.ClaimPokes(t.Context(), 10, most, time.Hour)
+	claim := func(window int, due bool, want ...string) {
+		t.Helper()
+		claimed, wait, err := w.ClaimPokes(t.Context(), 10, window, time.Hour)
 		must(t, err)
+		var names []string
 		for _, p := range claimed {
 			names = append(names, fmt.Sprint(p.Entity, " ", p.Urgent))
 		}
 		must(t, w.PokesDone(t.Context(), claimed))
 		slices.Sort(names)
-		return names, wait
+		if !slices.Equal(names, want) || (wait == 0) != due {
+			t.Errorf("claimed %v, and then after %s; want %v", names, wait, want)
+		}
 	}
-	if got, wait := claim(0); !slices.Equal(got, []string{"customer/cus_asked true", "customer/cus_new true"}) || wait != 0 {
-		t.Errorf("claimed %v, and then after %s", got, wait)
-	}
-	if got, wait := claim(3); len(got) != 3 || wait != 0 {
-		t.Errorf("claimed %v, and then after %s", got, wait)
-	}
-	if got, wait := claim(3); len(got) != 1 || wait < 59*time.Minute {
-		t.Errorf("claimed %v, and then after %s", got, wait)
-	}
+	claim(0, true, "customer/cus_asked true", "customer/cus_new true")
+	claim(1, true) // the new one has not been looked at
+	claim(3, true, "customer/cus_1 false", "customer/cus_2 false")
+	claim(3, true)
+	w.exec(`UPDATE webhook_events SET status = 'completed' WHERE entity = 'customer/cus_new'`)
+	claim(3, true, "customer/cus_3 false")
+	w.exec(`UPDATE webhook_events SET status = 'waiting' WHERE entity = 'customer/cus_1'`)
+	claim(3, false, "customer/cus_4 false")
+	w.exec(`UPDATE pokes SET poked_at = now() - interval '11 seconds'`)
 	w.add(stripeEvent("evt_after", "cus_new"))
-	if got, _ := claim(3); !slices.Equal(got, []string{"customer/cus_new false"}) {
-		t.Errorf("once poked, it is routine again: %v", got)
-	}
+	claim(1, false, "customer/cus_new false")
 }
 
 // A bound is a bound, whatever plan the database chooses.
