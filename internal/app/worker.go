@@ -171,8 +171,12 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 	access := accessOf(c.Policy)
 	options := worker.Options{
 		// As many pollers as a small server feeds, and always the same: one that an autoscaler takes
-		// away in the moment that a task is handed to it loses that task until its timeout.
-		WorkflowTaskPollerBehavior: worker.NewPollerBehaviorSimpleMaximum(worker.PollerBehaviorSimpleMaximumOptions{MaximumNumberOfPollers: pollers}),
+		// away in the moment that a task is handed to it loses that task until its timeout. The least is the most for that.
+		// The other behaviour, of a fixed number for both queues, leaves the first tasks of new runs alone while runs
+		// that are remembered have any: a first checkout would stand behind a wave.
+		WorkflowTaskPollerBehavior: worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{
+			InitialNumberOfPollers: pollers, MinimumNumberOfPollers: pollers, MaximumNumberOfPollers: pollers,
+		}),
 		ActivityTaskPollerBehavior: worker.NewPollerBehaviorSimpleMaximum(worker.PollerBehaviorSimpleMaximumOptions{MaximumNumberOfPollers: pollers}),
 
 		WorkerStopTimeout:           c.ShutdownTimeout,

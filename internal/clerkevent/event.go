@@ -4,7 +4,6 @@
 package clerkevent
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -12,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/clerk/clerk-sdk-go/v2"
 	"github.com/tidwall/gjson"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
@@ -77,11 +75,7 @@ func Parse(body string) (Event, error) {
 }
 
 func shown(data string) *account.ListedUser {
-	var u clerk.User
-	if json.Unmarshal([]byte(data), &u) != nil {
-		return nil
-	}
-	user, err := clerkuser.Read(&u)
+	user, err := clerkuser.Parse(data)
 	if err != nil {
 		return nil
 	}

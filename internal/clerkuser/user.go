@@ -15,6 +15,15 @@ import (
 // MetadataKey is the key of a user's public metadata that is ours.
 const MetadataKey = "stripe"
 
+// Parse is [Read] of a user as JSON.
+func Parse(text string) (account.ListedUser, error) {
+	var u clerk.User
+	if err := json.Unmarshal([]byte(text), &u); err != nil {
+		return account.ListedUser{}, fmt.Errorf("decoding a user: %w", err)
+	}
+	return Read(&u)
+}
+
 // Read answers what of a user concerns us. It fails where the public metadata are no JSON object.
 func Read(u *clerk.User) (account.ListedUser, error) {
 	held, err := stripeMetadata(u)

@@ -57,11 +57,11 @@ type NewEvent struct {
 type Added int8
 
 const (
-	// AddedBefore: it had been stored before, and is not stored again.
+	// AddedBefore is for one that had been stored before, and is not stored again.
 	AddedBefore Added = iota
-	// AddedDue: its entity is poked and has to be looked at.
+	// AddedDue is for one whose entity is poked and has to be looked at.
 	AddedDue
-	// AddedDone: nothing is left to do. It is ignored, or PostgreSQL has held before what it tells.
+	// AddedDone is for one with which nothing is left to do: it is ignored, or PostgreSQL has held before what it tells.
 	AddedDone
 )
 
