@@ -216,9 +216,6 @@ type bareWorkflows struct {
 const (
 	bareQueue  = "bench-bare"
 	bareSignal = "go"
-	// remembered is how long a task waits for the worker that remembers its run: as with ours, since the SDK's five seconds
-	// have a busy server give tasks out twice.
-
 )
 
 // bareWorkflow waits for a signal and runs two activities, for ever.

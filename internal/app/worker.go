@@ -159,10 +159,6 @@ const callsPerActivity = 1.25
 // quarter of a second to answer at its rate.
 const bulkAtOnce = 32
 
-// runRemembered is how long a task of a run waits for the worker that has the run in memory. With the SDK's five seconds
-// tasks in the queue of a busy worker go to the others' as well, each with its whole history: what is too much to do costs
-// twice as much then. A run whose worker has died waits as long as an activity does, see sign in package workflows.
-
 // pollers is how many requests for work each worker keeps open on its task queue.
 const pollers = 8
 
