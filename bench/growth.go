@@ -68,7 +68,7 @@ func (b *bench) growth(ctx context.Context) error {
 	}
 	for run := range b.runs {
 		for _, p := range products {
-			m, err := b.measure(ctx, contender{"ours", p.idle, "/api/webhooks/stripe", 50}, fmt.Sprintf("g%dr%d", p.users, run), load.Options{Connections: 64, During: b.during})
+			m, err := b.measure(ctx, contender{"ours", p.idle, "/api/webhooks/stripe", 50, ""}, fmt.Sprintf("g%dr%d", p.users, run), load.Options{Connections: 64, During: b.during})
 			if err != nil {
 				return err
 			}

@@ -23,7 +23,7 @@ func (b *bench) overload(ctx context.Context) error {
 		return err
 	}
 	defer func() { b.note(p.stop()) }()
-	c := contender{"ours", p, "/api/webhooks/stripe", 50}
+	c := contender{"ours", p, "/api/webhooks/stripe", 50, ""}
 	can, err := b.measure(ctx, c, "can", load.Options{Connections: 64, During: b.during})
 	if err != nil {
 		return err

@@ -34,6 +34,7 @@ func run() error {
 	flag.Float64Var(&o.Rate, "rate", 0, "events a second; 0 for as many as are answered")
 	flag.IntVar(&o.Events, "events", 0, "stop after so many; 0 for no end but that of -for")
 	flag.IntVar(&o.Customers, "customers", 50, "how many customers the events are about, in turn")
+	flag.StringVar(&o.Type, "type", "", "type of the events; none for that of a subscription that has changed")
 	flag.StringVar(&o.Prefix, "prefix", "load", "begins the ids of the events; letters and digits")
 	flag.DurationVar(&o.Timeout, "timeout", 10*time.Second, "how long an answer is waited for")
 	flag.Parse()

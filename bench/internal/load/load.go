@@ -30,6 +30,8 @@ type Options struct {
 	Events int
 	// Customers is how many the events are about, in turn.
 	Customers int
+	// Type is the type of the events, "" for that of a subscription that has changed.
+	Type string
 	// Prefix begins the ids of the events; letters and digits.
 	Prefix string
 	// Timeout is how long an answer is waited for.
@@ -62,6 +64,7 @@ var event []byte
 const (
 	eventID    = "evt_15a22p4nfNAzDX3TS32KLD42"
 	customerID = "cus_aWJPu3VMF55LII"
+	eventType  = "customer.subscription.updated"
 )
 
 // delivery is one that is due.
@@ -163,6 +166,9 @@ func (s *sender) send(ctx context.Context, d delivery) answered {
 	}
 	body := bytes.Replace(event, []byte(eventID), []byte("evt_"+s.o.Prefix+strconv.Itoa(d.number)), 1)
 	body = bytes.ReplaceAll(body, []byte(customerID), []byte("cus_"+"load"+strconv.Itoa(d.number%s.o.Customers)))
+	if s.o.Type != "" {
+		body = bytes.Replace(body, []byte(`"`+eventType+`"`), []byte(strconv.Quote(s.o.Type)), 1)
+	}
 	signed := webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: body, Secret: s.o.Secret})
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.o.URL, bytes.NewReader(body))
 	if err != nil {

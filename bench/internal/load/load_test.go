@@ -19,7 +19,7 @@ const secret = "whsec_bench_only_not_a_secret"
 func TestEventsAreStripes(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	ids, customers := map[string]bool{}, map[any]bool{}
+	ids, customers, types := map[string]bool{}, map[any]bool{}, map[string]bool{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -32,7 +32,7 @@ func TestEventsAreStripes(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		ids[event.ID] = true
+		ids[event.ID], types[string(event.Type)] = true, true
 		customers[event.Data.Object["customer"]] = true
 	}))
 	defer server.Close()
@@ -40,8 +40,12 @@ func TestEventsAreStripes(t *testing.T) {
 	if err != nil || report.Due != 100 || report.Answers["200"] != 100 || report.Failed+report.Unsent != 0 || report.P99 < report.P50 || report.P50 <= 0 {
 		t.Errorf("it reports %+v, %v", report, err)
 	}
-	if len(ids) != 100 || len(customers) != 7 {
-		t.Errorf("%d events of %d customers arrived", len(ids), len(customers))
+	if len(ids) != 100 || len(customers) != 7 || len(types) != 1 || !types["customer.subscription.updated"] {
+		t.Errorf("%d events of %d customers arrived, of the types %v", len(ids), len(customers), types)
+	}
+	report, err = load.Deliver(t.Context(), load.Options{URL: server.URL, Secret: secret, Connections: 1, During: time.Minute, Events: 1, Customers: 1, Prefix: "typed", Type: "invoice.paid", Timeout: time.Minute})
+	if err != nil || report.Answers["200"] != 1 || !types["invoice.paid"] {
+		t.Errorf("it reports %+v, %v; the types are %v", report, err, types)
 	}
 }
 
