@@ -173,8 +173,7 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 		WorkflowTaskPollerBehavior: worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{
 			InitialNumberOfPollers: pollers, MinimumNumberOfPollers: pollers, MaximumNumberOfPollers: pollers,
 		}),
-		ActivityTaskPollerBehavior: worker.NewPollerBehaviorSimpleMaximum(worker.PollerBehaviorSimpleMaximumOptions{MaximumNumberOfPollers: pollers}),
-
+		ActivityTaskPollerBehavior:  worker.NewPollerBehaviorSimpleMaximum(worker.PollerBehaviorSimpleMaximumOptions{MaximumNumberOfPollers: pollers}),
 		WorkerStopTimeout:           c.ShutdownTimeout,
 		OnFatalError:                onFatal,
 		DisableRegistrationAliasing: true,

@@ -20,7 +20,7 @@ type Poker interface {
 
 // Outbox is where the dispatcher finds what is to be poked.
 type Outbox interface {
-	ClaimPokes(ctx context.Context, limit, window int, lease time.Duration) (claimed []store.Poke, wait time.Duration, err error)
+	ClaimPokes(ctx context.Context, limit, window int, lease time.Duration) (claimed []store.Poke, wait time.Duration, held bool, err error)
 	PokesDone(ctx context.Context, done []store.Poke) error
 	PokesFailed(ctx context.Context, failed []store.Poke, pause time.Duration) error
 	ListenForPokes(ctx context.Context, wake func()) error
@@ -56,7 +56,7 @@ const (
 	// lease is how long a claim holds. Entities claimed by a copy that died are poked by
 	// another after this long.
 	lease = 10 * time.Second
-	// window is how many entities are looked at at a time for what is routine: enough to keep the workers and the
+	// window is how many customers are looked at at a time for what is routine, and how many others: enough to keep the workers and the
 	// providers busy, and few enough that what is urgent waits for few of them.
 	window = 32
 	// windowPause is how often the database is asked whether fewer are under way.
@@ -130,14 +130,14 @@ func (d *Dispatcher) pass(ctx context.Context) (wait time.Duration, ok bool) {
 	if time.Now().Before(d.routineAt) {
 		routine = 0
 	}
-	claimed, wait, err := d.outbox.ClaimPokes(ctx, claimLimit, routine, lease)
+	claimed, wait, held, err := d.outbox.ClaimPokes(ctx, claimLimit, routine, lease)
 	if err != nil {
 		if ctx.Err() == nil {
 			d.logger.WarnContext(ctx, "claiming pokes failed", "operation", "claim_pokes", "error_class", string(failure.Of(err)), "error", err.Error())
 		}
 		return 0, false
 	}
-	if wait == 0 && len(claimed) < claimLimit {
+	if held {
 		if routine > 0 {
 			d.routineAt = time.Now().Add(windowPause)
 		}

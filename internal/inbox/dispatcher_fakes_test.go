@@ -65,12 +65,12 @@ func (o *outbox) askUrgently(entity string) {
 }
 
 // ClaimPokes implements inbox.Outbox.
-func (o *outbox) ClaimPokes(_ context.Context, limit, window int, lease time.Duration) (claimed []store.Poke, wait time.Duration, err error) {
+func (o *outbox) ClaimPokes(_ context.Context, limit, window int, lease time.Duration) (claimed []store.Poke, wait time.Duration, held bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.asked++
 	if o.away {
-		return nil, 0, errAway
+		return nil, 0, false, errAway
 	}
 	entities := make([]string, 0, len(o.rows))
 	for entity, r := range o.rows {
@@ -94,7 +94,7 @@ func (o *outbox) ClaimPokes(_ context.Context, limit, window int, lease time.Dur
 		claimed = append(claimed, store.Poke{Entity: entity, Job: int16(r.job), Token: r.token, Attempts: r.tries, Urgent: r.urgent})
 	}
 	if left[true] == 0 || window <= 0 {
-		return claimed, 0, nil
+		return claimed, 0, left[true] > 0, nil
 	}
 	wait = lease
 	for _, r := range o.rows {
@@ -102,7 +102,7 @@ func (o *outbox) ClaimPokes(_ context.Context, limit, window int, lease time.Dur
 			wait = min(wait, max(time.Until(r.due), 0))
 		}
 	}
-	return claimed, wait, nil
+	return claimed, wait, wait == 0, nil
 }
 
 // PokesDone implements inbox.Outbox.

@@ -325,7 +325,7 @@ func TestDispatchersShare(t *testing.T) {
 			o.ask(fmt.Sprintf("customer/cus_%d", i), account.JobSync, 0)
 		}
 		// Somebody claimed ten and died.
-		if claimed, _, err := o.ClaimPokes(t.Context(), 10, 10, 10*time.Second); len(claimed) != 10 || err != nil {
+		if claimed, _, _, err := o.ClaimPokes(t.Context(), 10, 10, 10*time.Second); len(claimed) != 10 || err != nil {
 			t.Fatal(claimed, err)
 		}
 		dispatch(t, o, p)

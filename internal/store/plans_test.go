@@ -168,7 +168,7 @@ func everything(t *testing.T, w *world) {
 		func() error { _, err := w.DropPayloads(ctx, 24*time.Hour, 500); return err },
 		func() error { _, err := w.ForgetIdlePokes(ctx, time.Minute, 500); return err },
 		func() error {
-			claimed, _, err := w.ClaimPokes(ctx, 64, 64, time.Second)
+			claimed, _, _, err := w.ClaimPokes(ctx, 64, 32, time.Second) // as the dispatcher does
 			if err == nil {
 				err = w.PokesFailed(ctx, claimed[:1], time.Second)
 			}
@@ -183,7 +183,7 @@ func everything(t *testing.T, w *world) {
 			_, err := w.AddEvents(ctx, []store.NewEvent{stripeEvent("evt_claimed", "cus_77"), shows}, 0)
 			return err
 		},
-		func() error { _, _, err := w.ClaimPokes(ctx, 10_000, 10_000, time.Second); return err },
+		func() error { _, _, _, err := w.ClaimPokes(ctx, 10_000, 10_000, time.Second); return err },
 	}
 	for _, read := range reads {
 		must(t, read())

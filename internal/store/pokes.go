@@ -95,48 +95,56 @@ type Poke struct {
 	forEvents bool
 }
 
-// underWay counts the entities that were poked a little while ago and whose events no look has taken yet. Who has not been
-// looked at after that while will not be soon: a worker is gone, or a provider.
-const underWay = `SELECT count(*) FROM pokes p WHERE due_at IS NULL AND poked_at > now() - interval '10 seconds'
-	AND EXISTS (SELECT FROM webhook_events e WHERE e.entity = p.entity AND e.status = 'pending')`
+// claimRoutine takes what is routine of customers, or of all else, so much that no more than a window of them are under way:
+// poked a little while ago, with an event that no look has taken yet. Who has not been looked at after that while will not
+// be soon: a worker is gone, or a provider. What waits for Clerk does so apart from what waits for Stripe.
+func claimRoutine(kind string) string {
+	return `ARRAY(SELECT entity FROM pokes WHERE NOT urgent AND entity ` + kind + ` AND due_at <= clock_timestamp() ORDER BY due_at
+		LIMIT CASE WHEN $3::int > 0 THEN greatest($3::int - (SELECT count(*) FROM pokes p
+				WHERE due_at IS NULL AND poked_at > now() - interval '10 seconds' AND entity ` + kind + `
+				AND EXISTS (SELECT FROM webhook_events e WHERE e.entity = p.entity AND e.status = 'pending')), 0) ELSE 0 END
+		FOR UPDATE SKIP LOCKED)`
+}
 
 // ClaimPokes takes what is due for as long as the lease lasts: of what is urgent at most limit, and of what is routine so much
-// that no more than window are under way then. A dispatcher that dies after this call leaves them to the next one. wait is
-// how long until something else falls due, at most the lease, and zero if there may be more due now.
-func (s *Store) ClaimPokes(ctx context.Context, limit, window int, lease time.Duration) (claimed []Poke, wait time.Duration, err error) {
+// that no more than window are under way then, of customers and of all else each. A dispatcher that dies after this call
+// leaves them to the next one.
+//
+// wait is how long until something else falls due, at most the lease, and zero if there may be more due now. held is set
+// where that is routine, or where a window of zero has left it out: it may be asked for again after a pause.
+func (s *Store) ClaimPokes(ctx context.Context, limit, window int, lease time.Duration) (claimed []Poke, wait time.Duration, held bool, err error) {
 	// Behind the claim the mark of deliveries is -1, which is no token: whoever claims once more when the lease is over
 	// pokes, whatever has become of the events.
 	rows, _ := s.pool.Query(ctx, `UPDATE pokes SET due_at = clock_timestamp() + $2::interval, poked_at = clock_timestamp(),
 			attempts = attempts + 1, token = nextval('sync_seq'), event_token = CASE WHEN event_token = token THEN -1 ELSE 0 END
 		WHERE entity = ANY(ARRAY(SELECT entity FROM pokes WHERE urgent AND due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-			|| ARRAY(SELECT entity FROM pokes WHERE NOT urgent AND due_at <= clock_timestamp() ORDER BY due_at
-				LIMIT CASE WHEN $3::int > 0 THEN greatest($3::int - (`+underWay+`), 0) ELSE 0 END FOR UPDATE SKIP LOCKED))
+			|| `+claimRoutine(`LIKE 'customer/%'`)+` || `+claimRoutine(`NOT LIKE 'customer/%'`)+`)
 		RETURNING entity, job, token, attempts, urgent, event_token = -1`, limit, lease, window)
+	urgent := 0
 	claimed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p Poke, err error) {
-		return p, row.Scan(&p.Entity, &p.Job, &p.Token, &p.Attempts, &p.Urgent, &p.forEvents)
+		err = row.Scan(&p.Entity, &p.Job, &p.Token, &p.Attempts, &p.Urgent, &p.forEvents)
+		urgent += btoi(p.Urgent)
+		return p, err
 	})
 	if err != nil {
-		return nil, 0, classify("claim pokes", err)
+		return nil, 0, false, classify("claim pokes", err)
 	}
-	taken := 0
-	for _, p := range claimed {
-		if p.Urgent {
-			taken++
-		}
+	if claimed, err = s.withoutIdle(ctx, claimed); err != nil || urgent == limit {
+		return claimed, 0, false, err
 	}
-	full := taken == limit || window <= 0
-	if claimed, err = s.withoutIdle(ctx, claimed); err != nil || full {
-		return claimed, 0, err
+	if window <= 0 {
+		return claimed, 0, true, nil
 	}
 	var next *float64
 	err = s.pool.QueryRow(ctx, `SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM pokes WHERE due_at IS NOT NULL`).Scan(&next)
 	if err != nil {
-		return claimed, 0, classify("look for the next poke", err)
+		return claimed, 0, false, classify("look for the next poke", err)
 	}
 	if next == nil {
-		return claimed, lease, nil
+		return claimed, lease, false, nil
 	}
-	return claimed, min(lease, max(time.Duration(*next*float64(time.Second)), 0)), nil
+	wait = min(lease, max(time.Duration(*next*float64(time.Second)), 0))
+	return claimed, wait, wait == 0, nil
 }
 
 // withoutIdle clears and leaves out the customers for whom nobody but deliveries has asked and whose events have been

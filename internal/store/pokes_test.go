@@ -18,7 +18,7 @@ import (
 
 func (w *world) claim(limit int, lease time.Duration) ([]store.Poke, time.Duration) {
 	w.t.Helper()
-	claimed, wait, err := w.ClaimPokes(w.t.Context(), limit, limit, lease)
+	claimed, wait, _, err := w.ClaimPokes(w.t.Context(), limit, limit, lease)
 	if err != nil {
 		w.t.Fatalf("claim pokes: %v", err)
 	}
@@ -248,7 +248,7 @@ func TestClaimAtOnce(t *testing.T) {
 	for range 6 {
 		group.Go(func() error {
 			for {
-				claimed, _, err := w.ClaimPokes(t.Context(), limit, limit, time.Hour)
+				claimed, _, _, err := w.ClaimPokes(t.Context(), limit, limit, time.Hour)
 				if err != nil || len(claimed) == 0 {
 					return err
 				}
@@ -293,7 +293,7 @@ func TestClaimUrgentFirst(t *testing.T) {
 	must(t, w.Poke(t.Context(), account.JobSync, "customer/cus_asked"))
 	claim := func(window int, due bool, want ...string) {
 		t.Helper()
-		claimed, wait, err := w.ClaimPokes(t.Context(), 10, window, time.Hour)
+		claimed, wait, held, err := w.ClaimPokes(t.Context(), 10, window, time.Hour)
 		must(t, err)
 		var names []string
 		for _, p := range claimed {
@@ -301,8 +301,8 @@ func TestClaimUrgentFirst(t *testing.T) {
 		}
 		must(t, w.PokesDone(t.Context(), claimed))
 		slices.Sort(names)
-		if !slices.Equal(names, want) || (wait == 0) != due {
-			t.Errorf("claimed %v, and then after %s; want %v", names, wait, want)
+		if !slices.Equal(names, want) || (wait == 0) != due || held != due {
+			t.Errorf("claimed %v, and then after %s, held %t; want %v", names, wait, held, want)
 		}
 	}
 	claim(0, true, "customer/cus_asked true", "customer/cus_new true")
@@ -316,6 +316,21 @@ func TestClaimUrgentFirst(t *testing.T) {
 	w.exec(`UPDATE pokes SET poked_at = now() - interval '11 seconds'`)
 	w.add(stripeEvent("evt_after", "cus_new"))
 	claim(1, false, "customer/cus_new false")
+
+	// While Clerk does not answer, customers are looked at as ever, and the other way round.
+	w.exec(`UPDATE pokes SET poked_at = now() - interval '11 seconds'`)
+	w.add(clerkEvent("msg_1", "user.updated", "user_1"), clerkEvent("msg_2", "user.updated", "user_2"))
+	claim(1, true, "user/user_1 false")
+	w.add(stripeEvent("evt_meanwhile", "cus_other"), stripeEvent("evt_then", "cus_then"))
+	claim(1, true, "customer/cus_other false")
+	claim(1, true)
+	w.exec(`UPDATE webhook_events SET status = 'completed' WHERE entity = 'user/user_1'`)
+	claim(1, true, "user/user_2 false")
+	// More that is urgent than one claim takes is no reason to pause.
+	must(t, w.Poke(t.Context(), account.JobSync, "user/user_8", "user/user_9"))
+	if claimed, wait, held, err := w.ClaimPokes(t.Context(), 1, 1, time.Hour); len(claimed) != 1 || !claimed[0].Urgent || wait != 0 || held || err != nil {
+		t.Errorf("claimed %v, and then after %s, held %t: %v", claimed, wait, held, err)
+	}
 }
 
 // A bound is a bound, whatever plan the database chooses.

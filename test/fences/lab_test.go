@@ -103,7 +103,7 @@ func (l *lab) settle() {
 	l.t.Helper()
 	for range 50 {
 		l.take()
-		pokes, _, err := l.Store.ClaimPokes(l.t.Context(), 64, 64, time.Minute)
+		pokes, _, _, err := l.Store.ClaimPokes(l.t.Context(), 64, 64, time.Minute)
 		l.must(err)
 		if len(pokes) == 0 {
 			return
