@@ -184,6 +184,7 @@ func TestRecordProduct(t *testing.T) {
 	b.is([]string{" false"}, plan)
 	b.is([]string{"unknown_price"}, drift)
 	b.is([]string{"product/prod_1"}, `SELECT entity FROM pokes WHERE entity LIKE 'product/%' AND due_at IS NOT NULL`)
+	const routine = `SELECT entity || ' ' || urgent FROM pokes WHERE entity = 'customer/cus_1' AND due_at IS NOT NULL`
 
 	product := func(want activities.ProductResult) {
 		t.Helper()
@@ -195,6 +196,7 @@ func TestRecordProduct(t *testing.T) {
 	b.stripe.products["prod_1"] = pro("price_0", "price_1")
 	b.deliver("product/prod_1", "product.created", "price.created")
 	product(activities.ProductResult{Outcome: activities.OutcomeSynced, Prices: 2, Affected: 1})
+	b.is([]string{"customer/cus_1 false"}, routine) // however many have it, a checkout goes past them
 	b.is([]string{"product.created completed", "price.created completed"}, eventStates)
 	b.record("cus_1")
 	b.is([]string{"Pro true"}, plan)

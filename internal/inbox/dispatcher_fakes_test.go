@@ -23,6 +23,7 @@ type outbox struct {
 	deaf    int           // how often listening fails yet
 	// slow has looks take until they are said to be done; underWay counts those that are not.
 	slow     bool
+	routine  int // how often routine pokes have been asked for
 	underWay int
 }
 
@@ -49,6 +50,13 @@ func (o *outbox) ask(entity string, job account.Job, in time.Duration) {
 	o.rows[entity] = &row{job: job, due: time.Now().Add(in), token: o.token}
 }
 
+// routines is how often routine pokes have been asked for.
+func (o *outbox) routines() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.routine
+}
+
 // looked says that so many looks are done.
 func (o *outbox) looked(n int) {
 	o.mu.Lock()
@@ -69,6 +77,7 @@ func (o *outbox) ClaimPokes(_ context.Context, limit, window int, lease time.Dur
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.asked++
+	o.routine += min(window, 1)
 	if o.away {
 		return nil, 0, false, errAway
 	}

@@ -84,6 +84,15 @@ func TestDispatcherWindow(t *testing.T) {
 		if n := o.looks() - before; n > 10*25 {
 			t.Errorf("it has looked %d times in ten seconds", n)
 		}
+		// Each commit wakes it, and a wave comes in many.
+		before = o.routines()
+		for range 1000 {
+			d.Wake()
+			pass(time.Millisecond)
+		}
+		if n := o.routines() - before; n > 25 {
+			t.Errorf("it has counted what is under way %d times in a second", n)
+		}
 		for range wave {
 			o.looked(window)
 			pass(100 * time.Millisecond)

@@ -96,13 +96,15 @@ type Poke struct {
 }
 
 // claimRoutine takes what is routine of customers, or of all else, so much that no more than a window of them are under way:
-// poked a little while ago, with an event that no look has taken yet. Who has not been looked at after that while will not
-// be soon: a worker is gone, or a provider. What waits for Clerk does so apart from what waits for Stripe.
+// poked a little while ago, with an event that no look has taken yet, or a customer whom no look begun since has read. Who
+// has not been looked at after that while will not be soon: a worker is gone, or a provider. What waits for Clerk does so
+// apart from what waits for Stripe.
 func claimRoutine(kind string) string {
 	return `ARRAY(SELECT entity FROM pokes WHERE NOT urgent AND entity ` + kind + ` AND due_at <= clock_timestamp() ORDER BY due_at
 		LIMIT CASE WHEN $3::int > 0 THEN greatest($3::int - (SELECT count(*) FROM pokes p
 				WHERE due_at IS NULL AND poked_at > now() - interval '10 seconds' AND entity ` + kind + `
-				AND EXISTS (SELECT FROM webhook_events e WHERE e.entity = p.entity AND e.status = 'pending')), 0) ELSE 0 END
+				AND (EXISTS (SELECT FROM webhook_events e WHERE e.entity = p.entity AND e.status = 'pending')
+					OR EXISTS (SELECT FROM stripe_customers c WHERE c.stripe_customer_id = substr(p.entity, 10) AND c.read_seq < p.token))), 0) ELSE 0 END
 		FOR UPDATE SKIP LOCKED)`
 }
 

@@ -280,8 +280,8 @@ func TestClaimAtOnce(t *testing.T) {
 }
 
 // What somebody waits for is taken before what is routine, however long that has been due. Of what is routine no more is
-// taken than may be under way: what was poked and has not been looked at counts, but not for ever, and neither does what
-// has no event. Once asked for so, a poke stays urgent until it is poked.
+// taken than may be under way: what was poked and has not been looked at counts, with an event or without, but not for
+// ever. Once asked for so, a poke stays urgent until it is poked.
 func TestClaimUrgentFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -326,6 +326,16 @@ func TestClaimUrgentFirst(t *testing.T) {
 	claim(1, true)
 	w.exec(`UPDATE webhook_events SET status = 'completed' WHERE entity = 'user/user_1'`)
 	claim(1, true, "user/user_2 false")
+	// A customer who is poked without an event, as when a plan is renamed, counts until a look that began since has read them.
+	w.exec(`UPDATE webhook_events SET status = 'completed'`)
+	claim(5, false) // its event has been taken
+	w.link(w.user(1), "cus_linked")
+	w.exec(`UPDATE stripe_customers SET read_seq = 1`)
+	must(t, w.PokeRoutinely(t.Context(), account.JobSync, "customer/cus_linked", "customer/cus_next"))
+	claim(1, true, "customer/cus_linked false")
+	claim(1, true)
+	w.exec(`UPDATE stripe_customers SET read_seq = nextval('sync_seq')`)
+	claim(1, false, "customer/cus_next false")
 	// More that is urgent than one claim takes is no reason to pause.
 	must(t, w.Poke(t.Context(), account.JobSync, "user/user_8", "user/user_9"))
 	if claimed, wait, held, err := w.ClaimPokes(t.Context(), 1, 1, time.Hour); len(claimed) != 1 || !claimed[0].Urgent || wait != 0 || held || err != nil {

@@ -182,6 +182,9 @@ func TestAnExistingProductIsBroughtIn(t *testing.T) {
 	// Each who can still change is watched, and nobody else.
 	live := p.Count(`SELECT count(DISTINCT stripe_customer_id) FROM subscriptions WHERE status = 'active'`)
 	p.Quiet(true)
+	if n := p.Count(`SELECT count(*) FROM pokes WHERE entity LIKE 'customer/%' AND urgent`); n != 0 {
+		t.Errorf("%d of those who were brought in would go before a checkout", n)
+	}
 
 	for _, injector := range []*faults.Injector{p.Sandbox.StripeFaults, p.Sandbox.ClerkFaults} {
 		injector.Reset()
