@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// headerTimeout bounds the reading of a request's headers.
+	// headerTimeout bounds the reading of a request's headers, from the first of its bytes.
 	headerTimeout = 5 * time.Second
-	// idleTimeout is how long a connection is kept for the next request; longer than load balancers
-	// keep theirs, so that it is not we who close one that is about to be used.
+	// idleTimeout is how long a connection is kept for the next request, or the first; longer than load
+	// balancers keep theirs, so that it is not we who close one that is about to be used.
 	idleTimeout = 2 * time.Minute
 	// writeTimeout bounds an answer, counted from the end of the headers. A handler that streams, or
 	// takes longer, lifts it with http.ResponseController.
@@ -95,7 +95,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		failure = s.http.Serve(s.listener)
+		failure = s.http.Serve(patientListener{Listener: s.listener, unused: idleTimeout, headers: headerTimeout})
 	}()
 	select {
 	case <-served:

@@ -1,11 +1,14 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -178,4 +181,103 @@ func TestTakenAddress(t *testing.T) {
 	if err := second.Serve(stopped); err != nil {
 		t.Errorf("stopped before it began: %v", err)
 	}
+}
+
+// Proxies open connections in store. One that nothing has come on yet is not closed before a request's
+// headers would have had to be there: the closing might meet a request on its way.
+func TestAConnectionMayWaitForItsFirstRequest(t *testing.T) {
+	t.Parallel()
+	conn := dial(t, serveOK(t))
+	waited := time.Now()
+	if err := conn.SetReadDeadline(waited.Add(6 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("unused, it gave %d bytes and %v after %s", n, err, time.Since(waited))
+	}
+	for range 2 { // and is kept for the next one
+		if got := ask(t, conn, "GET / HTTP/1.1\r\nHost: here\r\n\r\n"); got != http.StatusOK {
+			t.Errorf("answered %d", got)
+		}
+	}
+}
+
+// Whoever has begun a request's headers ends them in time, however long the connection was there before and
+// whatever number of request it is.
+func TestHeadersAreBounded(t *testing.T) {
+	t.Parallel()
+	for name, asked := range map[string]int{"the first request": 0, "the second request": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := dial(t, serveOK(t))
+			for range asked {
+				ask(t, conn, "GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+			}
+			began := time.Now()
+			// A header a second is something coming in all the time.
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				tick := time.NewTicker(time.Second)
+				defer tick.Stop()
+				for line := "GET / HTTP/1.1\r\n"; time.Since(began) < 20*time.Second; line = "X-More: yes\r\n" {
+					if _, err := io.WriteString(conn, line); err != nil {
+						return
+					}
+					select {
+					case <-tick.C:
+					case <-t.Context().Done():
+						return
+					}
+				}
+			}()
+			_, _ = io.Copy(io.Discard, conn) // until it is closed
+			if took := time.Since(began); took < 4*time.Second || took > 15*time.Second {
+				t.Errorf("cut off after %s", took)
+			}
+			<-ended
+		})
+	}
+}
+
+// serveOK is a server that answers every request.
+func serveOK(t *testing.T) string {
+	t.Helper()
+	server, err := httpapi.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+		httpapi.ServerOptions{Logger: slog.New(slog.DiscardHandler), ShutdownTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() { _ = server.Serve(ctx); close(stopped) }()
+	t.Cleanup(func() { stop(); <-stopped })
+	return server.Addr()
+}
+
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// ask sends a request as it is given and tells the status of its answer.
+func ask(t *testing.T, conn net.Conn, request string) int {
+	t.Helper()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	return response.StatusCode
 }

@@ -156,7 +156,8 @@ func (s *Sandbox) serve(l net.Listener, api, control http.Handler) (base string,
 	mux := http.NewServeMux()
 	mux.Handle("/", s.keeper.noticing(api))
 	mux.Handle("/_sandbox/", s.keeper.noticing(control))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+	// A connection that a client opened in store has this long for its first request: longer than Go's client keeps it.
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	s.serving.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("sandbox stopped serving", "address", l.Addr().String(), "error", err)
