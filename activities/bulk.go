@@ -155,7 +155,7 @@ func (a *Bulk) page(ctx context.Context, run *store.BulkRun, step, after string)
 		}
 	}
 	if !run.DryRun {
-		if noted.Done, noted.Failures, err = a.bringIn(ctx, step, store.Distinct(due), shown.found); err != nil {
+		if noted.Done, noted.Failures, err = a.bringIn(ctx, run, step, store.Distinct(due), shown.found); err != nil {
 			return false, err
 		}
 	}
@@ -305,14 +305,14 @@ func showNamed(entities []string, after string) (page bulkPage, err error) {
 
 // bringIn brings entities in, several at a time. What fails for good is told of, and the others go on; what
 // may succeed later ends the page, which is read again then.
-func (a *Bulk) bringIn(ctx context.Context, step string, due []account.Entity, found []store.Difference) (done int, failures map[account.Entity]string, err error) {
+func (a *Bulk) bringIn(ctx context.Context, run *store.BulkRun, step string, due []account.Entity, found []store.Difference) (done int, failures map[account.Entity]string, err error) {
 	var mu sync.Mutex
 	failures = map[account.Entity]string{}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(a.AtOnce, 1))
 	for _, entity := range due {
 		group.Go(func() error {
-			err := a.one(ctx, step, entity, found)
+			err := a.one(ctx, run, step, entity, found)
 			activity.RecordHeartbeat(ctx)
 			mu.Lock()
 			defer mu.Unlock()
@@ -340,13 +340,13 @@ type unconfirmed struct{ customerID string }
 func (u *unconfirmed) Error() string { return "hint_not_confirmed: " + u.customerID }
 
 // one brings one entity in, as its workflow does.
-func (a *Bulk) one(ctx context.Context, step string, entity account.Entity, found []store.Difference) error {
+func (a *Bulk) one(ctx context.Context, run *store.BulkRun, step string, entity account.Entity, found []store.Difference) error {
 	switch kind, id := entity.Split(); kind {
 	case account.KindProduct:
 		_, err := a.Catalogue.RecordProduct(ctx, ProductInput{ProductID: id})
 		return err
 	case account.KindUser:
-		return a.user(ctx, step, id)
+		return a.user(ctx, run, step, id)
 	case account.KindCustomer:
 		return a.customer(ctx, id, found)
 	case account.KindCharge:
@@ -354,8 +354,9 @@ func (a *Bulk) one(ctx context.Context, step string, entity account.Entity, foun
 	return failure.New(failure.Permanent, "worker", "bring in an entity", "no_such_kind", nil)
 }
 
-func (a *Bulk) user(ctx context.Context, step, id string) error {
-	in := UserInput{ClerkUserID: id, InBulk: true}
+func (a *Bulk) user(ctx context.Context, run *store.BulkRun, step, id string) error {
+	// Who is named or has changed may have a customer that this pass has not read.
+	in := UserInput{ClerkUserID: id, InBulk: true, Existing: len(run.Entities) > 0 || run.Since != nil}
 	publish, forced, doubtful := true, false, ""
 	if step != BulkOnboarding {
 		synced, err := a.Users.SyncUser(ctx, in)
@@ -382,8 +383,16 @@ func (a *Bulk) user(ctx context.Context, step, id string) error {
 		case customer.Hinted != "":
 			doubtful = customer.Hinted
 		}
+		if customer.CustomerID == "" && !(customer.Claimed && customer.Hinted != "") {
+			// A person has to decide on a customer, or its own look is about to link it. What there is to tell meanwhile is that there is none.
+			synced, err := a.Users.SyncUser(ctx, UserInput{ClerkUserID: id})
+			if err != nil {
+				return err
+			}
+			publish, forced = synced.PublishDue, synced.PublishForced
+		}
 	}
-	if publish {
+	if publish || forced {
 		if _, err := a.Projections.PublishProjection(ctx, PublishInput{ClerkUserID: id, Forced: forced}); err != nil {
 			return err
 		}
@@ -395,15 +404,18 @@ func (a *Bulk) user(ctx context.Context, step, id string) error {
 }
 
 func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference) error {
-	recorded, err := a.Subscriptions.RecordSubscriptions(ctx, RecordInput{CustomerID: id})
+	recorded, err := a.Subscriptions.RecordSubscriptions(ctx, RecordInput{CustomerID: id, InBulk: true})
 	if err != nil || recorded.ClerkUserID == "" {
 		return err
 	}
 	owner := UserInput{ClerkUserID: recorded.ClerkUserID}
-	if has(found, account.CustomerEntity(id), account.DriftStaleCustomer) {
+	stale := has(found, account.CustomerEntity(id), account.DriftStaleCustomer)
+	if stale {
 		if err := a.Store.ForgetProfile(ctx, id); err != nil {
 			return err
 		}
+	}
+	if stale || recorded.ProfileDue {
 		if _, err := a.Customers.EnsureStripeCustomer(ctx, owner); err != nil {
 			return err
 		}

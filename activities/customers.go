@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"strconv"
+	"strings"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
@@ -82,7 +83,42 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 		return result, err
 	}
 	result.Hinted = ""
+	if in.Existing {
+		if result.Claimed, err = a.named(ctx, in.ClerkUserID); err != nil || result.Claimed {
+			return result, err
+		}
+	}
 	return a.create(ctx, user)
+}
+
+// named asks Stripe for customers that name the user, and has those that nobody owns looked at, which links them. A product that was
+// there before us has them, and until a bulk sync has read them all, an event of their user, were it only of their name, would
+// make another. A search that fails is no answer. It is behind what was made just now, which our own table and the
+// idempotency key see to.
+func (a *Customers) named(ctx context.Context, clerkUserID string) (found bool, err error) {
+	customers, err := a.Stripe.CustomersNaming(ctx, clerkUserID)
+	if err != nil {
+		return false, err
+	}
+	var entities []account.Entity
+	for _, c := range customers {
+		owner, err := a.Store.OwnerOfCustomer(ctx, c.ID)
+		if err != nil {
+			return false, err
+		}
+		// What is known of it beside: one that names others too is linked to nobody, and waited for by nobody.
+		known, err := a.Store.ClaimsOn(ctx, c.ID)
+		if err != nil {
+			return false, err
+		}
+		if claimant, _ := account.Claimant(append(known, account.ReadClaims(c, nil)...)); claimant == clerkUserID && owner == "" && !c.Deleted {
+			entities = append(entities, account.CustomerEntity(c.ID))
+		}
+	}
+	if len(entities) == 0 {
+		return false, nil
+	}
+	return true, a.Store.Poke(ctx, account.JobSync, entities...)
 }
 
 // claimed tells whether a customer that nobody owns is about to be linked to the user by its own
@@ -320,7 +356,7 @@ func (a *Customers) pushProfile(ctx context.Context, user *store.User, c store.C
 		}
 		c.Email, c.Name = &shown.Email, &shown.Name
 	}
-	if differs(c.Email, email) || differs(c.Name, name) {
+	if differsEmail(c.Email, email) || differs(c.Name, name) {
 		// Both are sent, whichever differs: under one key the parameters must be the same in
 		// each attempt.
 		_, err := a.Stripe.UpdateCustomer(ctx, c.ID, &email, &name, key)
@@ -350,6 +386,12 @@ func (a *Customers) pushProfile(ctx context.Context, user *store.User, c store.C
 // differs tells whether a customer has to be given something: an empty value never overwrites.
 func differs(has *string, want string) bool {
 	return want != "" && (has == nil || *has != want)
+}
+
+// differsEmail is differs for an address: Clerk keeps them in small letters, and one that was typed otherwise at a checkout
+// is the same.
+func differsEmail(has *string, want string) bool {
+	return want != "" && (has == nil || !strings.EqualFold(strings.TrimSpace(*has), want))
 }
 
 // UndoInput names a customer that onboarding made and the user it was made for.

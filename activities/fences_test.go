@@ -288,7 +288,7 @@ func TestASyncPublishesAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "cus_1")
 	w.publish(t, false)
-	w.subscriptions.Prompt = &activities.PromptPublisher{Projections: w.projections}
+	w.subscriptions.Prompt = &activities.PromptPublisher{Projections: w.projections, Rest: time.Minute}
 	w.stripe.put(subscription("sub_1", "cus_1", account.StatusTrialing))
 	result := w.record(t, "cus_1")
 	if user := w.user(t); result.PublishDue || result.Published != user.ProjectionVersion || user.PublishDue() || w.clerk.version(t, ada) != user.ProjectionVersion {

@@ -13,7 +13,8 @@ import (
 //
 // A user who is being deleted is linked too: the policy has to reach a checkout that completes
 // late, also on a customer that we had never seen.
-func (a *Subscriptions) link(ctx context.Context, customerID string) (linked bool, err error) {
+func (a *Subscriptions) link(ctx context.Context, in RecordInput) (linked bool, err error) {
+	customerID := in.CustomerID
 	err = a.Store.Update(ctx, "link a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		claimant, source, err := a.claimant(ctx, tx, customerID)
 		if err != nil || claimant == "" {
@@ -38,7 +39,7 @@ func (a *Subscriptions) link(ctx context.Context, customerID string) (linked boo
 		linked = true
 		profile := user.Profile()
 		given := int64(0)
-		if !differs(customer.Email, profile.Email) && !differs(customer.Name, profile.FullName()) {
+		if !differsEmail(customer.Email, profile.Email) && !differs(customer.Name, profile.FullName()) {
 			given = user.ProfileVersion // as Stripe has just shown it
 		}
 		if err := tx.Link(ctx, user, customer, source, given, nil); err != nil {
@@ -51,11 +52,11 @@ func (a *Subscriptions) link(ctx context.Context, customerID string) (linked boo
 			// It comes too late to be erased with its user.
 			return tx.EraseCustomer(ctx, customer)
 		}
-		if user.Deleting() || given > 0 {
+		if user.Deleting() || given > 0 || in.InBulk {
 			return nil
 		}
-		// The user's own workflow gives the customer their name and email.
-		return tx.Poke(ctx, account.JobSync, account.UserEntity(user.ClerkUserID))
+		// The user's own workflow gives the customer their name and email. Nobody waits for those.
+		return tx.PokeRoutinely(ctx, account.JobSync, account.UserEntity(user.ClerkUserID))
 	})
 	return linked, err
 }

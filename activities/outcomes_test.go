@@ -79,8 +79,14 @@ type bench struct {
 
 func newBench(t *testing.T, deletion account.DeletionPolicy) *bench {
 	t.Helper()
-	b := &bench{t: t, dsn: databases.DSN(t), clerk: newClerk(), stripe: &stoppable{stripeWorld: newStripe(), charges: map[string]string{}}}
-	s, err := store.Open(t.Context(), store.Options{DSN: b.dsn, MaxConns: 4})
+	return newBenchOn(t, deletion, store.Options{MaxConns: 4})
+}
+
+func newBenchOn(t *testing.T, deletion account.DeletionPolicy, o store.Options) *bench {
+	t.Helper()
+	o.DSN = databases.DSN(t)
+	b := &bench{t: t, dsn: o.DSN, clerk: newClerk(), stripe: &stoppable{stripeWorld: newStripe(), charges: map[string]string{}}}
+	s, err := store.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@ type Stripe interface {
 	CustomerSubscriptions(ctx context.Context, customerID string) ([]account.Subscription, *account.Customer, error)
 	Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error)
 	Customer(ctx context.Context, customerID string) (account.Customer, error)
+	// CustomersNaming answers, from an index that is behind, the customers that name a user in their metadata.
+	CustomersNaming(ctx context.Context, clerkUserID string) ([]account.Customer, error)
 	// CreateCustomer tells with replayed that the answer is one stored under the key, which
 	// may be out of date.
 	CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, replayed bool, err error)

@@ -45,6 +45,8 @@ type RecordInput struct {
 	Overdue int `json:"overdue,omitempty"`
 	// ForBoundary is set when nothing but a boundary that has passed is the reason to read.
 	ForBoundary bool `json:"forBoundary,omitempty"`
+	// InBulk is set by a bulk sync, which gives a customer that it links the user's name and email itself, and publishes after that.
+	InBulk bool `json:"inBulk,omitempty"`
 }
 
 // Outcome is what came of a sync.
@@ -85,6 +87,8 @@ type RecordResult struct {
 	// Commands are the operations of this customer that have not ended. As a rule their own
 	// requests see to them; here are those too whose request got lost.
 	Commands []string `json:"commands,omitempty"`
+	// ProfileDue is set when the customer was not given the user's present name and email. It is for a bulk sync, and in no history.
+	ProfileDue bool `json:"-"`
 }
 
 // RecordSubscriptions reads a customer once and commits what it shows: rows, history, audit,
@@ -98,7 +102,8 @@ type RecordResult struct {
 // [Projections.PublishProjection].
 func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput) (result RecordResult, err error) {
 	defer func() { showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err) }()
-	if result, err = a.record(ctx, in); err != nil || !result.PublishDue || result.ClerkUserID == "" {
+	// A bulk sync publishes itself, behind all else that it writes of a customer: what Clerk tells of it is complete then, and nobody's business.
+	if result, err = a.record(ctx, in); err != nil || in.InBulk || !result.PublishDue || result.ClerkUserID == "" {
 		return result, err
 	}
 	version, done := a.Prompt.Publish(ctx, result.ClerkUserID)
@@ -121,7 +126,7 @@ func (a *Subscriptions) record(ctx context.Context, in RecordInput) (result Reco
 	}
 	// The claim is committed. Only now look for the user: a user who appears in this very
 	// moment commits first and then looks for claims, so one of the two finds the other.
-	if linked, err = a.link(ctx, in.CustomerID); err != nil || !linked {
+	if linked, err = a.link(ctx, in); err != nil || !linked {
 		return result, err
 	}
 	result, _, err = a.commit(ctx, in, number, seen, cause(ctx), nil)
@@ -255,6 +260,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 			return last(ctx, then, c)
 		}
 		linked = true
+		result.ProfileDue = !user.Deleting() && !customer.DeletedInStripe && customer.ProfileVersion < user.ProfileVersion
 		if err := a.commitLinked(ctx, tx, in, user, taken, now, &result); err != nil {
 			return err
 		}

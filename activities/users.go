@@ -3,6 +3,8 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"slices"
+	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
@@ -27,6 +29,9 @@ type UserInput struct {
 	// InBulk is set by a bulk sync: it looks at a customer that is found itself, and what is doubtful it leaves to a
 	// person.
 	InBulk bool `json:"inBulk,omitempty"`
+	// Existing is set for a user who has been there for a while, and whom something may have given a customer that we have not been
+	// told of: see [UserResult.Existing].
+	Existing bool `json:"existing,omitempty"`
 }
 
 // UserResult says what the workflow has to do next.
@@ -38,7 +43,9 @@ type UserResult struct {
 	// latest name or email.
 	CustomerDue bool `json:"customerDue,omitempty"`
 	// Onboarded tells whether the user has a customer.
-	Onboarded  bool `json:"onboarded,omitempty"`
+	Onboarded bool `json:"onboarded,omitempty"`
+	// Existing is set when the user has no customer and signed up longer ago than Stripe's search is behind.
+	Existing   bool `json:"existing,omitempty"`
 	PublishDue bool `json:"publishDue,omitempty"`
 	// PublishForced is set when Clerk holds something else than what was published last: a
 	// write that came late, or somebody's replacing update. Such a publish may not skip.
@@ -46,6 +53,10 @@ type UserResult struct {
 	// Claimed is set when customers that name this user were poked to be linked.
 	Claimed bool `json:"claimed,omitempty"`
 }
+
+// searchBehind is how long after its creation a customer may not be found yet, with room to spare: Stripe says a minute as a rule, and
+// longer while it has an outage.
+const searchBehind = 10 * time.Minute
 
 // SyncUser reads a user at Clerk and commits name and email, and tells where what Clerk's
 // metadata holds differs from our projection. A signed user.deleted among the due events sets
@@ -126,33 +137,34 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Reproject(ctx, row, a.Access, now, eventIDs(due)); err != nil {
+		customers, err := tx.CustomersOf(ctx, row)
+		if err != nil {
 			return err
+		}
+		result.Onboarded = slices.ContainsFunc(customers, func(c store.Customer) bool { return !c.DeletedInStripe })
+		// To whom a bulk sync has not come with a customer yet there is nothing to tell: what is told comes back as an event.
+		if result.Onboarded || !in.InBulk {
+			if _, err := tx.Reproject(ctx, row, a.Access, now, eventIDs(due)); err != nil {
+				return err
+			}
 		}
 		if err := tx.ResolveDrift(ctx, account.UserEntity(in.ClerkUserID), account.DriftUserMissing, ""); err != nil {
 			return err
 		}
-		return a.judge(ctx, tx, row, before, user.CustomerHint, held, &result)
+		result.CustomerDue = !result.Onboarded || slices.ContainsFunc(customers, func(c store.Customer) bool {
+			return !c.DeletedInStripe && c.ProfileVersion < row.ProfileVersion
+		})
+		if err := a.judge(ctx, tx, row, before, user.CustomerHint, held, &result); err != nil {
+			return err
+		}
+		result.Existing = !result.Onboarded && user.CreatedAt.Before(now.Add(-searchBehind))
+		return nil
 	})
 	return result, err
 }
 
 // judge says what is left to do for a user whose profile is stored.
 func (a *Users) judge(ctx context.Context, tx *store.Tx, row, before *store.User, hint string, held json.RawMessage, result *UserResult) error {
-	customers, err := tx.CustomersOf(ctx, row)
-	if err != nil {
-		return err
-	}
-	for _, c := range customers {
-		if c.DeletedInStripe {
-			continue
-		}
-		result.Onboarded = true
-		if c.ProfileVersion < row.ProfileVersion {
-			result.CustomerDue = true
-		}
-	}
-	result.CustomerDue = result.CustomerDue || !result.Onboarded
 	if !result.Onboarded {
 		if err := tx.SetHint(ctx, row, hint); err != nil {
 			return err

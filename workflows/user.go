@@ -146,7 +146,7 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 		u.offboard(ctx)
 		return u.job
 	case result.CustomerDue:
-		result.PublishDue = u.ensureCustomer(ctx) || result.PublishDue
+		result.PublishDue = u.ensureCustomer(ctx, result.Existing) || result.PublishDue
 	}
 	if result.PublishDue || result.PublishForced {
 		u.publisher.ask(u.prioritized(ctx), u.in.ClerkUserID, result.PublishForced)
@@ -181,10 +181,10 @@ func (u *userRun) jobOf(result activities.UserResult) account.Job {
 
 // ensureCustomer gives the user a customer, or their customers the user's name and email. A
 // customer that was made in vain is undone, on a context that a cancelled run does not end.
-func (u *userRun) ensureCustomer(ctx workflow.Context) (publishDue bool) {
+func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDue bool) {
 	u.doing(ctx, "bringing the Stripe customer up to date")
 	var result activities.CustomerResult
-	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID}
+	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID, Existing: existing}
 	// A cancelled run waits for the attempt that is under way: it may have made what is to be undone.
 	waiting := u.prioritized(workflow.WithWaitForCancellation(onStripe(ctx), true))
 	err := workflow.ExecuteActivity(waiting, u.set.customers.EnsureStripeCustomer, in).Get(ctx, &result)

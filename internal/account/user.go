@@ -42,6 +42,8 @@ type User struct {
 	// CustomerHint is the Stripe customer that an earlier application's unsafe metadata names, "" where it names none.
 	// The user could have written it: see [Adopts].
 	CustomerHint string
+	// CreatedAt is when they signed up, at Clerk's clock; zero where that is not known. It is not stored.
+	CreatedAt time.Time
 }
 
 // ListedUser is a user as Clerk's list shows them.

@@ -66,7 +66,7 @@ func (a *API) build(ctx context.Context) error {
 	}
 	dispatch := telemetry.Scope(r.logger, telemetry.ScopeDispatch)
 	a.dispatcher = inbox.NewDispatcher(inbox.DispatcherOptions{
-		Outbox: r.store, Poker: inbox.TemporalPoker{Client: r.temporal}, Logger: dispatch,
+		Outbox: r.store, Poker: inbox.TemporalPoker{Client: r.temporal}, Logger: dispatch, Window: c.RoutineLooks,
 		Observe: func(kind account.Kind, err error) { r.metrics.Signalled(string(kind), resultOf(err)) },
 	})
 	a.writer = inbox.NewWriter(inbox.WriterOptions{Adder: r.store, Spacing: c.PokeInterval, Wake: a.dispatcher.Wake})

@@ -63,9 +63,10 @@ func TestUser(t *testing.T) {
 	}{
 		{
 			"everything",
-			`"first_name":"Ada","last_name":"Lovelace","username":"ada","primary_email_address_id":"idn_2",` + fmt.Sprintf(emails, `{"status":"verified"}`) +
+			`"created_at":1716883200000,"first_name":"Ada","last_name":"Lovelace","username":"ada","primary_email_address_id":"idn_2",` + fmt.Sprintf(emails, `{"status":"verified"}`) +
 				`,"public_metadata":{"stripe":{"status":"active"},"department":"engineering"}`,
-			account.User{ID: ada, FirstName: "Ada", LastName: "Lovelace", Username: "ada", Email: "ada@example.com", EmailVerified: true},
+			account.User{ID: ada, FirstName: "Ada", LastName: "Lovelace", Username: "ada", Email: "ada@example.com", EmailVerified: true,
+				CreatedAt: time.UnixMilli(1716883200000).UTC()},
 			`{"status":"active"}`,
 		},
 		{

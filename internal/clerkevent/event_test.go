@@ -36,11 +36,11 @@ func TestParse(t *testing.T) {
 		},
 		{
 			"updated, with all that concerns us",
-			`{"type":"user.updated","data":{"id":"user_2adaLovelace","object":"user","first_name":"Ada","last_name":"Lovelace","username":null,"updated_at":1716883200000,
+			`{"type":"user.updated","data":{"id":"user_2adaLovelace","object":"user","first_name":"Ada","last_name":"Lovelace","username":null,"created_at":1716883200000,"updated_at":1716883200000,
 			  "primary_email_address_id":"idn_2","email_addresses":[{"id":"idn_1","email_address":"old@example.com"},{"id":"idn_2","email_address":"ada@example.com","verification":{"status":"verified"}}],
 			  "public_metadata":{"theme":"dark","stripe":{"version":7}},"unsafe_metadata":{"stripe":"cus_1"}}}`,
 			clerkevent.Event{Type: "user.updated", UserID: ada, Shows: &account.ListedUser{
-				User: account.User{ID: ada, FirstName: "Ada", LastName: "Lovelace", Email: "ada@example.com", EmailVerified: true, CustomerHint: "cus_1"},
+				User: account.User{ID: ada, FirstName: "Ada", LastName: "Lovelace", Email: "ada@example.com", EmailVerified: true, CustomerHint: "cus_1", CreatedAt: noon},
 				Held: json.RawMessage(`{"version":7}`), UpdatedAt: noon}}, "user/" + ada, account.JobSync,
 		},
 		{

@@ -37,6 +37,9 @@ func Read(u *clerk.User) (account.ListedUser, error) {
 		Username:     value(u.Username),
 		CustomerHint: customerHint(u),
 	}
+	if u.CreatedAt != 0 {
+		user.CreatedAt = time.UnixMilli(u.CreatedAt).UTC()
+	}
 	primary := value(u.PrimaryEmailAddressID)
 	for _, e := range u.EmailAddresses {
 		if e != nil && primary != "" && e.ID == primary {

@@ -191,6 +191,9 @@ func (a *API) check(c *checker) {
 		c.add("SHUTDOWN_DELAY", "is negative", "use a duration such as 5s, or 0s for none")
 	}
 	c.positive("COMMAND_WAIT", a.CommandWait)
+	if a.RoutineLooks < 1 {
+		c.add("ROUTINE_LOOKS", "lets nobody be looked at", "use at least 1; the default is 32")
+	}
 	if a.CommandWait > maxCommandWait {
 		c.add("COMMAND_WAIT", "is too long", "use at most "+maxCommandWait.String()+": proxies do not hold requests open for longer")
 	}

@@ -49,6 +49,9 @@ type API struct {
 	ShutdownDelay time.Duration `env:"SHUTDOWN_DELAY" envDefault:"5s"`
 	// CommandWait is how long a caller of a command waits for its end before the answer is 202.
 	CommandWait time.Duration `env:"COMMAND_WAIT" envDefault:"10s"`
+	// RoutineLooks is how many customers are looked at at a time for what nobody waits for, and how many others, over all programs
+	// together; an eighth of it while somebody waits.
+	RoutineLooks int `env:"ROUTINE_LOOKS" envDefault:"32"`
 	// TemporalUIURL is the address of Temporal's Web UI that pages link to, without a slash at its
 	// end. Empty: no links.
 	TemporalUIURL string `env:"TEMPORAL_UI_URL"`

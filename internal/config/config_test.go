@@ -63,7 +63,7 @@ func TestDefaults(t *testing.T) {
 		},
 		ClerkWebhookSecrets:  []config.Secret{clerkHook},
 		StripeWebhookSecrets: []config.Secret{stripeHook},
-		HTTPAddr:             ":8080", MetricsAddr: ":9464", ShutdownDelay: 5 * time.Second, CommandWait: 10 * time.Second,
+		HTTPAddr:             ":8080", MetricsAddr: ":9464", ShutdownDelay: 5 * time.Second, CommandWait: 10 * time.Second, RoutineLooks: 32,
 	}
 	if got, want := fmt.Sprintf("%#v", api), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -223,6 +223,8 @@ func TestFaults(t *testing.T) {
 		{"HTTP_ADDR", ":99999"},
 		{"METRICS_ADDR", "none"},
 		{"ADMIN_USER_IDS", "user_1, admin"},
+		{"ROUTINE_LOOKS", "0"},
+		{"ROUTINE_LOOKS", "many"},
 		{"COMMAND_WAIT", "10"},
 		{"COMMAND_WAIT", "0s"},
 		{"COMMAND_WAIT", "2m"},

@@ -24,9 +24,9 @@ const (
 	defaultAcceptTimeout = 10 * time.Second
 	// notStoredRetry is when a sender may try again. The providers keep to a schedule of their own.
 	notStoredRetry = 5 * time.Second
-	// defaultMaxInHand is many more deliveries than one commit takes, and few enough that the last of them is
-	// committed long before its sender's patience ends.
-	defaultMaxInHand = 512
+	// defaultMaxInHand is as many deliveries as one commit takes: of one source alone none waits for more than the commit under
+	// way and its own.
+	defaultMaxInHand = inbox.DefaultGroup
 )
 
 // Intake stores deliveries.
@@ -53,7 +53,7 @@ type WebhookOptions struct {
 	Logger  *slog.Logger
 	// AcceptTimeout bounds the storing of one delivery; 0 stands for 10 s.
 	AcceptTimeout time.Duration
-	// MaxInHand is how many deliveries are verified and stored at once, at most; 0 stands for 512. What comes beside
+	// MaxInHand is how many deliveries are verified and stored at once, at most; 0 stands for [inbox.DefaultGroup]. What comes beside
 	// them is answered 503 as soon as it has been read.
 	MaxInHand int
 }

@@ -3,6 +3,7 @@ package inbox
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,12 +31,16 @@ type Outbox interface {
 // claims what no other has claimed.
 //
 // Of what nobody waits for it has only so much under way at a time. A wave of renewals then waits here, where what is urgent
-// goes past it, and not in Temporal's queue of workflow tasks, where nothing can.
+// goes past it, and not in Temporal's queue of workflow tasks, where nothing can. While somebody waits it has less under way, so that
+// what they wait for has the machines nearly to itself.
 type Dispatcher struct {
 	outbox  Outbox
 	poker   Poker
 	logger  *slog.Logger
 	observe func(kind account.Kind, err error)
+	window  int
+	// urgentAt is when something urgent was claimed last.
+	urgentAt time.Time
 	// routineAt is when routine pokes are asked for again, while there are more of them than may be under way.
 	routineAt time.Time
 	woken     chan struct{}
@@ -46,6 +51,9 @@ type DispatcherOptions struct {
 	Outbox Outbox
 	Poker  Poker
 	Logger *slog.Logger
+	// Window is how many customers are looked at at a time for what is routine, and how many others: enough to keep the workers and
+	// the providers busy, and few enough that what is urgent waits for few of them. 0 stands for 32.
+	Window int
 	// Observe is told of each poke; it may be nil.
 	Observe func(kind account.Kind, err error)
 }
@@ -56,9 +64,12 @@ const (
 	// lease is how long a claim holds. Entities claimed by a copy that died are poked by
 	// another after this long.
 	lease = 10 * time.Second
-	// window is how many customers are looked at at a time for what is routine, and how many others: enough to keep the workers and the
-	// providers busy, and few enough that what is urgent waits for few of them.
-	window = 32
+	// defaultWindow is [DispatcherOptions.Window] where it says nothing.
+	defaultWindow = 32
+	// While something urgent was claimed within waited, only one in besideUrgent of the window is used. What is urgent takes less
+	// than that, as a rule, and who buys is seldom alone.
+	besideUrgent = 8
+	waited       = 10 * time.Second
 	// windowPause is how often the database is asked whether fewer are under way.
 	windowPause = 50 * time.Millisecond
 	// pokesAtOnce is how many pokes are under way: enough to keep a small Temporal server
@@ -76,7 +87,10 @@ func NewDispatcher(o DispatcherOptions) *Dispatcher {
 	if o.Observe == nil {
 		o.Observe = func(account.Kind, error) {}
 	}
-	return &Dispatcher{outbox: o.Outbox, poker: o.Poker, logger: o.Logger, observe: o.Observe, woken: make(chan struct{}, 1)}
+	if o.Window <= 0 {
+		o.Window = defaultWindow
+	}
+	return &Dispatcher{outbox: o.Outbox, poker: o.Poker, logger: o.Logger, observe: o.Observe, window: o.Window, woken: make(chan struct{}, 1)}
 }
 
 // Wake makes the dispatcher look now. It never blocks.
@@ -126,7 +140,10 @@ func (d *Dispatcher) sleep(ctx context.Context, wait time.Duration, wakeable boo
 // pass claims what is due and pokes it. ok is false when the database or Temporal failed; wait
 // is when to look again.
 func (d *Dispatcher) pass(ctx context.Context) (wait time.Duration, ok bool) {
-	routine := window
+	routine := d.window
+	if time.Since(d.urgentAt) < waited {
+		routine = max(d.window/besideUrgent, 1)
+	}
 	if time.Now().Before(d.routineAt) {
 		routine = 0
 	}
@@ -142,6 +159,9 @@ func (d *Dispatcher) pass(ctx context.Context) (wait time.Duration, ok bool) {
 			d.routineAt = time.Now().Add(windowPause)
 		}
 		wait = max(time.Until(d.routineAt), time.Millisecond)
+	}
+	if slices.ContainsFunc(claimed, func(p store.Poke) bool { return p.Urgent }) {
+		d.urgentAt = time.Now()
 	}
 	if len(claimed) == 0 {
 		return wait, true

@@ -64,6 +64,13 @@ func (o *outbox) looked(n int) {
 	o.underWay -= min(n, o.underWay)
 }
 
+// looking is how many are under way.
+func (o *outbox) looking() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.underWay
+}
+
 // askUrgently makes an entity due that somebody waits for.
 func (o *outbox) askUrgently(entity string) {
 	o.ask(entity, account.JobSync, 0)

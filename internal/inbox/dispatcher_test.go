@@ -53,8 +53,8 @@ func TestDispatcher(t *testing.T) {
 	})
 }
 
-// Of a wave so many are poked as can be looked at; what somebody waits for goes past it, whenever it comes. Nobody asks the
-// database all the time for that, and nothing is left.
+// Of a wave so many are poked as can be looked at; what somebody waits for goes past it, whenever it comes, and finds fewer under
+// way if it is not the first. Nobody asks the database all the time for that, and nothing is left.
 func TestDispatcherWindow(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
@@ -67,9 +67,16 @@ func TestDispatcherWindow(t *testing.T) {
 		d := dispatch(t, o, p)
 		pass(time.Second)
 		before := o.looks()
-		for second := range 10 {
+		for second := range 5 {
 			if entities, _, _ := p.sum(); entities != window+second*11 {
 				t.Errorf("%d were poked, and %d are done with, after %d s", entities, second*11, second)
+			}
+			o.looked(11)
+			pass(time.Second)
+		}
+		for second := range 10 {
+			if n := o.looking(); second > 2 && n != window/8 {
+				t.Errorf("%d are under way while somebody waits", n)
 			}
 			name := fmt.Sprintf("customer/cus_new_%d", second)
 			o.askUrgently(name)
@@ -81,8 +88,12 @@ func TestDispatcherWindow(t *testing.T) {
 			o.looked(11)
 			pass(time.Second)
 		}
-		if n := o.looks() - before; n > 10*25 {
-			t.Errorf("it has looked %d times in ten seconds", n)
+		if n := o.looks() - before; n > 15*25 {
+			t.Errorf("it has looked %d times in 15 seconds", n)
+		}
+		pass(10 * time.Second)
+		if n := o.looking(); n != window {
+			t.Errorf("%d are under way when nobody waits any more", n)
 		}
 		// Each commit wakes it, and a wave comes in many.
 		before = o.routines()

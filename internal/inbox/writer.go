@@ -50,13 +50,16 @@ type WriterOptions struct {
 	Adder Adder
 	// Spacing is the least time between two pokes of one entity.
 	Spacing time.Duration
-	// MaxGroup is how many deliveries one transaction commits; 0 stands for 256.
+	// MaxGroup is how many deliveries one transaction commits; 0 stands for [DefaultGroup].
 	MaxGroup int
 	// MaxQueued is how many deliveries wait at most; 0 stands for 1024.
 	MaxQueued int
 	// Wake is called after each commit that left something to poke.
 	Wake func()
 }
+
+// DefaultGroup is how many deliveries one transaction commits where nothing else is said.
+const DefaultGroup = 256
 
 // commitTimeout bounds one group's transaction. It is below the time that providers wait for an
 // answer.
@@ -65,7 +68,7 @@ const commitTimeout = 8 * time.Second
 // NewWriter makes a writer; [Writer.Run] makes it work.
 func NewWriter(o WriterOptions) *Writer {
 	if o.MaxGroup == 0 {
-		o.MaxGroup = 256
+		o.MaxGroup = DefaultGroup
 	}
 	if o.MaxQueued == 0 {
 		o.MaxQueued = 1024

@@ -33,11 +33,10 @@ func (t *Tx) Audit(ctx context.Context, e Entry) error {
 	if e.EventIDs == nil {
 		e.EventIDs = []string{}
 	}
-	_, err := t.tx.Exec(ctx, `INSERT INTO audit_log (action, user_id, clerk_user_id, entity, subject, before, after, event_ids, caller, operation_id, workflow_id, run_id)
+	return t.tx.Later(ctx, "write the audit log", `INSERT INTO audit_log (action, user_id, clerk_user_id, entity, subject, before, after, event_ids, caller, operation_id, workflow_id, run_id)
 		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,nullif($9,''),nullif($10,''),nullif($11,''),nullif($12,''))`,
 		e.Action, userID, clerkUserID, string(e.Entity), e.Subject, nullMap(e.Before), nullMap(e.After), e.EventIDs,
 		t.why.Caller, t.why.OperationID, t.why.WorkflowID, t.why.RunID)
-	return classify("write the audit log", err)
 }
 
 func nullMap(m map[string]any) any {

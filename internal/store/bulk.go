@@ -125,9 +125,8 @@ func (t *Tx) noteBulkPage(ctx context.Context, id string, p BulkPage, failed int
 	if err != nil {
 		return classify("encode counts", err)
 	}
-	_, err = t.tx.Exec(ctx, `UPDATE bulk_runs SET step = $2, after = $3, pages = pages + 1, seen = $4::jsonb -> 0, found = $4::jsonb -> 1,
+	return t.tx.Later(ctx, "note a page of a bulk sync", `UPDATE bulk_runs SET step = $2, after = $3, pages = pages + 1, seen = $4::jsonb -> 0, found = $4::jsonb -> 1,
 		done = done + $5, failed = failed + $6, updated_at = now() WHERE id = $1`, id, p.Step, p.Next, counts, p.Done, failed)
-	return classify("note a page of a bulk sync", err)
 }
 
 func (t *Tx) addBulkFailures(ctx context.Context, id string, failures map[account.Entity]string) (newly int64, err error) {

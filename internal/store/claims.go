@@ -19,9 +19,8 @@ func (t *Tx) SetClaims(ctx context.Context, customerID string, claims []account.
 	if err := t.addClaims(ctx, found); err != nil {
 		return err
 	}
-	_, err := t.tx.Exec(ctx, `DELETE FROM customer_claims WHERE stripe_customer_id = $1 AND NOT source = ANY($2)
+	return t.tx.Later(ctx, "forget claims", `DELETE FROM customer_claims WHERE stripe_customer_id = $1 AND NOT source = ANY($2)
 		AND (source LIKE 'customer:%' OR source LIKE 'subscription:%')`, customerID, kept)
-	return classify("forget claims", err)
 }
 
 // upsertClaims stores evidence in one order, so that two transactions do not wait for each other; of two claims in one
@@ -102,9 +101,8 @@ func (t *Tx) addClaims(ctx context.Context, claims []claimOf) error {
 	if len(claims) == 0 {
 		return nil
 	}
-	_, err := t.tx.Exec(ctx, `WITH claims AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+	return t.tx.Later(ctx, "store claims", `WITH claims AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
 		WITH ORDINALITY AS c (customer, clerk_user, place, event_id, n)) `+upsertClaims, columnsOf(claims)...)
-	return classify("store claims", err)
 }
 
 // AddClaim stores evidence that did not come with an event.

@@ -74,8 +74,8 @@ func (t *Tx) link(ctx context.Context, customerID string) (userID string, err er
 }
 
 func (t *Tx) lockCustomerRow(ctx context.Context, customerID string) (*Customer, error) {
-	if _, err := t.tx.Exec(ctx, `INSERT INTO stripe_customers (stripe_customer_id) VALUES ($1) ON CONFLICT DO NOTHING`, customerID); err != nil {
-		return nil, classify("create a customer's row", err)
+	if err := t.tx.Later(ctx, "create a customer's row", `INSERT INTO stripe_customers (stripe_customer_id) VALUES ($1) ON CONFLICT DO NOTHING`, customerID); err != nil {
+		return nil, err
 	}
 	rows, _ := t.tx.Query(ctx, `SELECT `+customerColumns+` FROM stripe_customers WHERE stripe_customer_id = $1 FOR UPDATE`, customerID)
 	c, err := pgx.CollectOneRow(rows, pgx.RowToAddrOfStructByName[Customer])
@@ -88,22 +88,20 @@ func (t *Tx) SetCustomer(ctx context.Context, c *Customer, seen account.Customer
 	if !personal {
 		seen.Email, seen.Name = "", ""
 	}
-	_, err := t.tx.Exec(ctx, `UPDATE stripe_customers SET read_seq = $2,
+	c.ReadSeq, c.DeletedInStripe = read, seen.Deleted
+	return t.tx.Later(ctx, "store a customer", `UPDATE stripe_customers SET read_seq = $2,
 		email = CASE WHEN $6 THEN email ELSE nullif($3, '') END, name = CASE WHEN $6 THEN name ELSE nullif($4, '') END,
 		stripe_created_at = coalesce($5, stripe_created_at), deleted_in_stripe = $6
 		WHERE stripe_customer_id = $1`, c.ID, read, fit(seen.Email), fit(seen.Name), nullTime(seen.Created), seen.Deleted)
-	c.ReadSeq, c.DeletedInStripe = read, seen.Deleted
-	return classify("store a customer", err)
 }
 
 // Link makes a customer a user's. Both rows are locked by the caller, and the customer has no
 // user. The profile that the customer was last given is forgotten, so that it is given the
 // user's.
 func (t *Tx) Link(ctx context.Context, u *User, c *Customer, source string, profileVersion int64, eventIDs []string) error {
-	_, err := t.tx.Exec(ctx, `UPDATE stripe_customers SET user_id = $2, link_source = $3, linked_at = now(), profile_version = $4,
-		stripe_created_at = coalesce(stripe_created_at, now()) WHERE stripe_customer_id = $1 AND user_id IS NULL`, c.ID, u.ID, source, profileVersion)
-	if err != nil {
-		return classify("link a customer", err)
+	if err := t.tx.Later(ctx, "link a customer", `UPDATE stripe_customers SET user_id = $2, link_source = $3, linked_at = now(), profile_version = $4,
+		stripe_created_at = coalesce(stripe_created_at, now()) WHERE stripe_customer_id = $1 AND user_id IS NULL`, c.ID, u.ID, source, profileVersion); err != nil {
+		return err
 	}
 	c.UserID, c.LinkSource = &u.ID, &source
 	if err := t.ResolveDrift(ctx, account.CustomerEntity(c.ID), account.DriftConflictingClaims, ""); err != nil {
@@ -115,9 +113,8 @@ func (t *Tx) Link(ctx context.Context, u *User, c *Customer, source string, prof
 
 // SetCustomerProfile notes that a customer was given the user's profile of this version.
 func (t *Tx) SetCustomerProfile(ctx context.Context, c *Customer, email, name string, version int64) error {
-	_, err := t.tx.Exec(ctx, `UPDATE stripe_customers SET profile_version = greatest(profile_version, $2),
+	return t.tx.Later(ctx, "note a customer's profile", `UPDATE stripe_customers SET profile_version = greatest(profile_version, $2),
 		email = coalesce(nullif($3, ''), email), name = coalesce(nullif($4, ''), name) WHERE stripe_customer_id = $1`, c.ID, version, fit(email), fit(name))
-	return classify("note a customer's profile", err)
 }
 
 // CustomersOf lists a user's customers from the oldest to the newest.
@@ -155,12 +152,10 @@ func nullTime(t time.Time) *time.Time {
 // SetHint keeps which customer a user's own notes point at; "" forgets what they pointed at before.
 func (t *Tx) SetHint(ctx context.Context, u *User, customerID string) error {
 	if customerID == "" {
-		_, err := t.tx.Exec(ctx, `DELETE FROM customer_hints WHERE user_id = $1`, u.ID)
-		return classify("forget a hint", err)
+		return t.tx.Later(ctx, "forget a hint", `DELETE FROM customer_hints WHERE user_id = $1`, u.ID)
 	}
-	_, err := t.tx.Exec(ctx, `INSERT INTO customer_hints AS h (user_id, stripe_customer_id) VALUES ($1, $2)
+	return t.tx.Later(ctx, "keep a hint", `INSERT INTO customer_hints AS h (user_id, stripe_customer_id) VALUES ($1, $2)
 		ON CONFLICT (user_id) DO UPDATE SET stripe_customer_id = excluded.stripe_customer_id WHERE h.stripe_customer_id <> excluded.stripe_customer_id`, u.ID, customerID)
-	return classify("keep a hint", err)
 }
 
 // Hint answers which customer a user's own notes point at, "" where they point at none.

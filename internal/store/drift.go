@@ -37,9 +37,8 @@ type NewDrift struct {
 
 // ResolveDrift closes the open differences of a class, of one subject or, with "", of all.
 func (t *Tx) ResolveDrift(ctx context.Context, entity account.Entity, class account.Drift, subject string) error {
-	_, err := t.tx.Exec(ctx, `UPDATE drift SET resolved_at = now() WHERE entity = $1 AND class = $2 AND resolved_at IS NULL
+	return t.tx.Later(ctx, "resolve drift", `UPDATE drift SET resolved_at = now() WHERE entity = $1 AND class = $2 AND resolved_at IS NULL
 		AND ($3 = '' OR subject = $3)`, string(entity), string(class), subject)
-	return classify("resolve drift", err)
 }
 
 // NoteDrift is [Tx.NoteDrift] in a transaction of its own.

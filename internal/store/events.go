@@ -246,10 +246,9 @@ func (t *Tx) CompleteEvents(ctx context.Context, events []Due, erase bool) error
 		return nil
 	}
 	sources, ids := keysOf(events)
-	_, err := t.tx.Exec(ctx, `UPDATE webhook_events e SET status = 'completed', reason = NULL, completed_at = now(), retry_at = NULL, held_since = NULL,
+	return t.tx.Later(ctx, "complete events", `UPDATE webhook_events e SET status = 'completed', reason = NULL, completed_at = now(), retry_at = NULL, held_since = NULL,
 			payload = CASE WHEN $3 THEN NULL ELSE payload END
 		FROM unnest($1::text[], $2::text[]) AS k (source, event_id) WHERE e.source = k.source AND e.event_id = k.event_id`, sources, ids, erase)
-	return classify("complete events", err)
 }
 
 // HoldEvents leaves events due, with the cause. They are retried by the sweep, half their age
@@ -259,20 +258,18 @@ func (t *Tx) HoldEvents(ctx context.Context, events []Due, status EventStatus, r
 		return nil
 	}
 	sources, ids := keysOf(events)
-	_, err := t.tx.Exec(ctx, `UPDATE webhook_events e SET status = $3, reason = $4, attempts = attempts + 1, retry_at = `+nextRetry+`,
+	return t.tx.Later(ctx, "hold events", `UPDATE webhook_events e SET status = $3, reason = $4, attempts = attempts + 1, retry_at = `+nextRetry+`,
 			held_since = CASE WHEN status = $3 AND reason = $4 THEN coalesce(held_since, now()) ELSE now() END
 		FROM unnest($1::text[], $2::text[]) AS k (source, event_id) WHERE e.source = k.source AND e.event_id = k.event_id`,
 		sources, ids, string(status), reason)
-	return classify("hold events", err)
 }
 
 // IgnoreEvents ends events from which nothing follows. As with those that are ignored at the door
 // their payload is not kept: whose data is in it nobody knows, and so nobody could have it erased.
 func (t *Tx) IgnoreEvents(ctx context.Context, events []Due, reason string) error {
 	sources, ids := keysOf(events)
-	_, err := t.tx.Exec(ctx, `UPDATE webhook_events e SET status = 'ignored', reason = $3, completed_at = now(), retry_at = NULL, held_since = NULL, payload = NULL
+	return t.tx.Later(ctx, "ignore events", `UPDATE webhook_events e SET status = 'ignored', reason = $3, completed_at = now(), retry_at = NULL, held_since = NULL, payload = NULL
 		FROM unnest($1::text[], $2::text[]) AS k (source, event_id) WHERE e.source = k.source AND e.event_id = k.event_id`, sources, ids, reason)
-	return classify("ignore events", err)
 }
 
 const nextRetry = `now() + least(interval '1 hour', greatest(interval '30 seconds', (now() - received_at) / 2))`
@@ -296,10 +293,9 @@ func (s *Store) HasDue(ctx context.Context, entity account.Entity, eventType str
 
 // MoveEvents gives an entity's due events to another entity, and pokes that.
 func (t *Tx) MoveEvents(ctx context.Context, from, to account.Entity) error {
-	_, err := t.tx.Exec(ctx, `UPDATE webhook_events SET entity = $2, status = 'pending', reason = NULL, held_since = NULL, retry_at = now() + $3::interval
-		WHERE entity = $1 AND status IN ('pending', 'failing', 'waiting')`, string(from), string(to), sweepAfter)
-	if err != nil {
-		return classify("move events", err)
+	if err := t.tx.Later(ctx, "move events", `UPDATE webhook_events SET entity = $2, status = 'pending', reason = NULL, held_since = NULL, retry_at = now() + $3::interval
+		WHERE entity = $1 AND status IN ('pending', 'failing', 'waiting')`, string(from), string(to), sweepAfter); err != nil {
+		return err
 	}
 	return t.Poke(ctx, account.JobSync, to)
 }

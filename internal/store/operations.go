@@ -146,8 +146,8 @@ func (s *Store) BeginOperation(ctx context.Context, n NewOperation) (op *Operati
 	id := operationPrefix + strings.ToLower(rand.Text())
 	err = s.Update(ctx, "begin an operation", Cause{}, func(ctx context.Context, tx *Tx) error {
 		if n.KeyHash != nil {
-			if _, err := tx.tx.Exec(ctx, `UPDATE operations SET key_hash = NULL WHERE key_hash = $1 AND expires_at <= now()`, n.KeyHash); err != nil {
-				return classify("free an expired key", err)
+			if err := tx.tx.Later(ctx, "free an expired key", `UPDATE operations SET key_hash = NULL WHERE key_hash = $1 AND expires_at <= now()`, n.KeyHash); err != nil {
+				return err
 			}
 		}
 		tag, err := tx.tx.Exec(ctx, `INSERT INTO operations (id, key_hash, request_hash, caller, action, clerk_user_id, entity, stripe_subscription_id,
@@ -212,9 +212,8 @@ func (t *Tx) ActOn(ctx context.Context, o *Operation, before account.Subscriptio
 	}
 	o.Status, o.StatusBefore, o.BeforeJSON = OperationActing, before.Status, raw
 	o.ReleaseSchedule, o.Reversible = d.ReleaseSchedule, d.Reversible(o.Action.Command())
-	_, err = t.tx.Exec(ctx, `UPDATE operations SET status = 'acting', status_before = $2, ending_before = $3, release_schedule = nullif($4, ''),
+	return t.tx.Later(ctx, "note that an operation acts", `UPDATE operations SET status = 'acting', status_before = $2, ending_before = $3, release_schedule = nullif($4, ''),
 		reversible = $5, acting_since = now() WHERE id = $1`, o.ID, string(before.Status), raw, d.ReleaseSchedule, o.Reversible)
-	return classify("note that an operation acts", err)
 }
 
 // RecordOperation notes that Stripe has confirmed an operation's step and that our rows show it. It is
@@ -228,18 +227,16 @@ func (t *Tx) RecordOperation(ctx context.Context, o *Operation, left account.End
 	if !u.PublishDue() {
 		o.Status = OperationDone
 	}
-	_, err = t.tx.Exec(ctx, `UPDATE operations SET status = $2, ending_left = $3, projection_version = $4,
+	return t.tx.Later(ctx, "record an operation", `UPDATE operations SET status = $2, ending_left = $3, projection_version = $4,
 		settled_at = CASE WHEN $2 = 'done' THEN now() END, retry_at = CASE WHEN $2 = 'done' THEN NULL ELSE now() + $5::interval END
 		WHERE id = $1`, o.ID, string(o.Status), raw, u.ProjectionVersion, sweepAfter)
-	return classify("record an operation", err)
 }
 
 // SettleOperation ends an operation.
 func (t *Tx) SettleOperation(ctx context.Context, o *Operation, status OperationStatus, reason string) error {
 	o.Status, o.Reason = status, reason
-	_, err := t.tx.Exec(ctx, `UPDATE operations SET status = $2, reason = nullif($3, ''), settled_at = now(), retry_at = NULL WHERE id = $1`,
+	return t.tx.Later(ctx, "settle an operation", `UPDATE operations SET status = $2, reason = nullif($3, ''), settled_at = now(), retry_at = NULL WHERE id = $1`,
 		o.ID, string(status), reason)
-	return classify("settle an operation", err)
 }
 
 // SettleOperation is [Tx.SettleOperation] in a transaction of its own, with a line of audit. It does
@@ -318,9 +315,8 @@ func (t *Tx) UnsettledOperations(ctx context.Context, entity account.Entity) ([]
 
 // settlePublished ends the commands that only waited for Clerk to have this version.
 func (t *Tx) settlePublished(ctx context.Context, clerkUserID string, version int64) error {
-	_, err := t.tx.Exec(ctx, `UPDATE operations SET status = 'done', settled_at = now(), retry_at = NULL
+	return t.tx.Later(ctx, "settle published operations", `UPDATE operations SET status = 'done', settled_at = now(), retry_at = NULL
 		WHERE clerk_user_id = $1 AND status = 'recorded' AND projection_version <= $2`, clerkUserID, version)
-	return classify("settle published operations", err)
 }
 
 // SettleUnpublishable ends the commands of a user whom Clerk does not know, so that there is no

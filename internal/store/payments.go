@@ -15,7 +15,7 @@ import (
 // and refunded only grow, what says how things stand follows the most final status, of several
 // equally final ones the latest told, and what only some events name is kept once it is known.
 func (t *Tx) RecordPayment(ctx context.Context, p account.Payment, eventID string, told time.Time) error {
-	_, err := t.tx.Exec(ctx, `INSERT INTO payments AS p (id, kind, stripe_customer_id, stripe_subscription_id, stripe_invoice_id, payment_intent_id,
+	return t.tx.Later(ctx, "record a payment", `INSERT INTO payments AS p (id, kind, stripe_customer_id, stripe_subscription_id, stripe_invoice_id, payment_intent_id,
 			charge_id, status, status_rank, reason, amount, amount_paid, amount_refunded, currency, attempts, occurred_at, paid_at, event_id, told_at, charge_told_at)
 		VALUES ($1,$2,nullif($3,''),nullif($4,''),nullif($5,''),nullif($6,''),nullif($7,''),$8,$9,nullif($10,''),$11,$12,$13,$14,$15,$16,$17,$18,$19,$19)
 		ON CONFLICT (id) DO UPDATE SET
@@ -47,7 +47,6 @@ func (t *Tx) RecordPayment(ctx context.Context, p account.Payment, eventID strin
 		       coalesce(p.stripe_invoice_id, excluded.stripe_invoice_id), coalesce(p.payment_intent_id, excluded.payment_intent_id))`,
 		p.ID, string(p.Kind), p.CustomerID, p.SubscriptionID, p.InvoiceID, p.IntentID, p.ChargeID, p.Status, p.Rank(), p.Reason,
 		p.Amount, p.AmountPaid, p.AmountRefunded, p.Currency, p.Attempts, nullTime(p.Created), nullTime(p.PaidAt), eventID, told.UTC())
-	return classify("record a payment", err)
 }
 
 // Two events are never equally late: their ids decide between those of one second.

@@ -13,15 +13,13 @@ import (
 // own plan of the same name, if no product has it yet, else makes one.
 func (t *Tx) LockPlan(ctx context.Context, productID, name string) (planID int32, readSeq int64, err error) {
 	name = fit(name)
-	_, err = t.tx.Exec(ctx, `UPDATE plans SET stripe_product_id = $1 WHERE id = (
+	if err := t.tx.Later(ctx, "adopt a plan", `UPDATE plans SET stripe_product_id = $1 WHERE id = (
 			SELECT id FROM plans WHERE plan_name = $2 AND stripe_product_id IS NULL ORDER BY id LIMIT 1 FOR UPDATE)
-		AND NOT EXISTS (SELECT FROM plans WHERE stripe_product_id = $1)`, productID, name)
-	if err != nil {
-		return 0, 0, classify("adopt a plan", err)
+		AND NOT EXISTS (SELECT FROM plans WHERE stripe_product_id = $1)`, productID, name); err != nil {
+		return 0, 0, err
 	}
-	_, err = t.tx.Exec(ctx, `INSERT INTO plans (plan_name, stripe_product_id) VALUES ($2, $1) ON CONFLICT (stripe_product_id) DO NOTHING`, productID, name)
-	if err != nil {
-		return 0, 0, classify("create a plan", err)
+	if err := t.tx.Later(ctx, "create a plan", `INSERT INTO plans (plan_name, stripe_product_id) VALUES ($2, $1) ON CONFLICT (stripe_product_id) DO NOTHING`, productID, name); err != nil {
+		return 0, 0, err
 	}
 	err = t.tx.QueryRow(ctx, `SELECT id, read_seq FROM plans WHERE stripe_product_id = $1 FOR UPDATE`, productID).Scan(&planID, &readSeq)
 	return planID, readSeq, classify("lock a plan", err)
@@ -43,7 +41,7 @@ func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read 
 			      (excluded.plan_id, excluded.active, excluded.unit_amount, excluded.currency, excluded.billing_interval, excluded.interval_count, excluded.lookup_key)`,
 			price.ID, planID, price.Active, price.UnitAmount, price.Currency, price.Interval, max(price.IntervalCount, 1), price.LookupKey)
 	}
-	return classify("store a plan", t.tx.SendBatch(ctx, batch).Close())
+	return classify("store a plan", t.tx.SendAll(ctx, batch))
 }
 
 // CustomersAffectedByPlan lists the customers whose projection may say something else now: those

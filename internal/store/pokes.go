@@ -43,8 +43,7 @@ func (t *Tx) pokeAll(ctx context.Context, job account.Job, urgent bool, entities
 
 // announce wakes the dispatchers of all programs once the transaction has committed.
 func (t *Tx) announce(ctx context.Context) error {
-	_, err := t.tx.Exec(ctx, `SELECT pg_notify('`+pokeChannel+`', '')`)
-	return classify("announce pokes", err)
+	return t.tx.Later(ctx, "announce pokes", `SELECT pg_notify('`+pokeChannel+`', '')`)
 }
 
 // Poke is [Tx.Poke] in a transaction of its own.
@@ -70,11 +69,10 @@ func (t *Tx) poke(ctx context.Context, jobs map[account.Entity]account.Job, urge
 	for i, e := range entities {
 		names[i], kinds[i] = string(e), int16(jobs[e])
 	}
-	_, err := t.tx.Exec(ctx, `INSERT INTO pokes AS p (entity, job, urgent, due_at, token, event_token)
+	return t.tx.Later(ctx, "poke", `INSERT INTO pokes AS p (entity, job, urgent, due_at, token, event_token)
 		SELECT entity, job, $4, clock_timestamp(), token, 0
 		FROM (SELECT *, nextval('sync_seq') AS token FROM unnest($2::text[], $3::smallint[]) AS d (entity, job)) AS d `+onPoke,
 		spacing, names, kinds, urgent)
-	return classify("poke", err)
 }
 
 // onPoke is what a poke does to one that is there already; $1 is the spacing.

@@ -86,12 +86,11 @@ func (s *Store) Published(ctx context.Context, clerkUserID string, version int64
 		if u.DeletedAt != nil {
 			return nil
 		}
-		_, err = tx.tx.Exec(ctx, `UPDATE person_user SET published_version = $2, publish_error = NULL,
+		if err := tx.tx.Later(ctx, "record a publish", `UPDATE person_user SET published_version = $2, publish_error = NULL,
 				publish_due_since = CASE WHEN projection_version <> $2 THEN coalesce(publish_due_since, now()) END,
 				publish_retry_at = CASE WHEN projection_version <> $2 THEN now() + $3::interval END
-			WHERE id = $1`, u.ID, version, sweepAfter)
-		if err != nil {
-			return classify("record a publish", err)
+			WHERE id = $1`, u.ID, version, sweepAfter); err != nil {
+			return err
 		}
 		if err := tx.settlePublished(ctx, clerkUserID, version); err != nil {
 			return err

@@ -71,10 +71,9 @@ func (s *Store) NotePage(ctx context.Context, run, kind string, ids []string, fo
 	}
 	return s.Update(ctx, "note a page", Cause{}, func(ctx context.Context, tx *Tx) error {
 		if kind != "" && len(ids) > 0 {
-			_, err := tx.tx.Exec(ctx, `INSERT INTO reconciliation_seen (run_id, kind, id) SELECT $1, $2, id FROM unnest($3::text[]) AS d (id)
-				ON CONFLICT DO NOTHING`, run, kind, ids)
-			if err != nil {
-				return classify("note what was seen", err)
+			if err := tx.tx.Later(ctx, "note what was seen", `INSERT INTO reconciliation_seen (run_id, kind, id) SELECT $1, $2, id FROM unnest($3::text[]) AS d (id)
+				ON CONFLICT DO NOTHING`, run, kind, ids); err != nil {
+				return err
 			}
 		}
 		return tx.noteFound(ctx, run, found, false)
@@ -102,7 +101,7 @@ func (t *Tx) noteFound(ctx context.Context, run string, found []Difference, conf
 	if err := t.addClaims(ctx, claims); err != nil {
 		return err
 	}
-	return classify("note differences", t.tx.SendBatch(ctx, batch).Close())
+	return classify("note differences", t.tx.SendAll(ctx, batch))
 }
 
 func detailOf(d Difference) ([]byte, error) {
@@ -212,24 +211,22 @@ func (t *Tx) forgetFound(ctx context.Context, run string, gone []Difference) err
 	if batch.Len() == 0 {
 		return nil
 	}
-	return classify("forget differences", t.tx.SendBatch(ctx, batch).Close())
+	return classify("forget differences", t.tx.SendAll(ctx, batch))
 }
 
 // count adds to one of a run's counts.
 func (t *Tx) count(ctx context.Context, run, column, name string, n int64) error {
-	_, err := t.tx.Exec(ctx, `UPDATE reconciliation_runs SET `+column+` = jsonb_set(`+column+`, ARRAY[$2], to_jsonb(coalesce((`+column+`->>$2)::bigint, 0) + $3)) WHERE id = $1`, run, name, n)
-	return classify("count", err)
+	return t.tx.Later(ctx, "count", `UPDATE reconciliation_runs SET `+column+` = jsonb_set(`+column+`, ARRAY[$2], to_jsonb(coalesce((`+column+`->>$2)::bigint, 0) + $3)) WHERE id = $1`, run, name, n)
 }
 
 // ConcludeComparison ends the comparing of a run that was complete: what it knows how to find and has not
 // met again is closed, and what it has confirmed is counted.
 func (s *Store) ConcludeComparison(ctx context.Context, run string, compared map[string]int64) (confirmed map[string]int64, err error) {
 	err = s.Update(ctx, "conclude a comparison", Cause{}, func(ctx context.Context, tx *Tx) error {
-		_, err := tx.tx.Exec(ctx, `UPDATE drift d SET resolved_at = now() FROM reconciliation_runs r
+		if err := tx.tx.Later(ctx, "close differences", `UPDATE drift d SET resolved_at = now() FROM reconciliation_runs r
 			WHERE r.id = $1 AND d.resolved_at IS NULL AND d.run_id <> $1 AND d.last_seen_at < r.started_at
-			AND NOT EXISTS (SELECT FROM reconciliation_found f WHERE f.run_id = $1 AND f.entity = d.entity AND f.class = d.class AND f.subject = d.subject)`, run)
-		if err != nil {
-			return classify("close differences", err)
+			AND NOT EXISTS (SELECT FROM reconciliation_found f WHERE f.run_id = $1 AND f.entity = d.entity AND f.class = d.class AND f.subject = d.subject)`, run); err != nil {
+			return err
 		}
 		err = tx.tx.QueryRow(ctx, `UPDATE reconciliation_runs SET complete = true, compared = $2, confirmed = (SELECT coalesce(jsonb_object_agg(class, n), '{}')
 				FROM (SELECT class, count(*) AS n FROM reconciliation_found WHERE run_id = $1 AND confirmed GROUP BY class) c)
@@ -286,8 +283,7 @@ func (s *Store) RepairPage(ctx context.Context, run string, classes []account.Dr
 			}
 		}
 		asked, last = asked+entities, entities < limit
-		_, err = tx.tx.Exec(ctx, `UPDATE reconciliation_runs SET asked = $2 WHERE id = $1`, run, asked)
-		return classify("count repairs", err)
+		return tx.tx.Later(ctx, "count repairs", `UPDATE reconciliation_runs SET asked = $2 WHERE id = $1`, run, asked)
 	})
 	return asked, last, err
 }
@@ -312,13 +308,13 @@ func (t *Tx) nextRepairs(ctx context.Context, run string, classes []account.Drif
 // repair asks for what mends a difference: a look at its entity, which takes what the provider says for
 // true. Only two classes need more.
 func (t *Tx) repair(ctx context.Context, d Difference) error {
-	_, err := t.tx.Exec(ctx, `UPDATE drift SET repair_asked_at = now() WHERE entity = $1 AND class = $2 AND subject = $3 AND resolved_at IS NULL`,
-		string(d.Entity), string(d.Class), d.Subject)
-	if err != nil {
-		return classify("note a repair", err)
+	if err := t.tx.Later(ctx, "note a repair", `UPDATE drift SET repair_asked_at = now() WHERE entity = $1 AND class = $2 AND subject = $3 AND resolved_at IS NULL`,
+		string(d.Entity), string(d.Class), d.Subject); err != nil {
+		return err
 	}
 	_, id := d.Entity.Split()
 	var user *User
+	var err error
 	switch d.Class { //nolint:exhaustive // all others need a look and nothing else
 	case account.DriftStaleCustomer:
 		if user, err = t.forgetProfile(ctx, id); err != nil {
@@ -365,8 +361,7 @@ func (t *Tx) forgetProfile(ctx context.Context, customerID string) (*User, error
 	if err != nil || user == nil {
 		return nil, err
 	}
-	_, err = t.tx.Exec(ctx, `UPDATE stripe_customers SET profile_version = -nextval('sync_seq') WHERE stripe_customer_id = $1`, customer.ID)
-	return user, classify("forget a customer's profile", err)
+	return user, t.tx.Later(ctx, "forget a customer's profile", `UPDATE stripe_customers SET profile_version = -nextval('sync_seq') WHERE stripe_customer_id = $1`, customer.ID)
 }
 
 // ReadSeqOf answers the number of the last read of an entity whose result was stored, 0 where there is

@@ -87,7 +87,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Tx is one transaction.
 type Tx struct {
-	tx      pgx.Tx
+	tx      *pipeline
 	why     Cause
 	drifted []NewDrift
 }
@@ -112,10 +112,12 @@ func (s *Store) Update(ctx context.Context, operation string, why Cause, fn func
 	err := tryAgain(ctx, func() error {
 		var drifted []NewDrift
 		err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(tx pgx.Tx) error {
-			t := &Tx{tx: tx, why: why}
-			err := fn(ctx, t)
+			t := &Tx{tx: &pipeline{tx: tx}, why: why}
+			if err := fn(ctx, t); err != nil {
+				return err
+			}
 			drifted = t.drifted
-			return err
+			return t.tx.flush(ctx)
 		})
 		if err != nil {
 			return err

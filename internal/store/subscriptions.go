@@ -128,7 +128,7 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 	if known && sameRow(before, after) {
 		return false, nil
 	}
-	_, err = t.tx.Exec(ctx, `INSERT INTO subscriptions AS s (user_id, stripe_subscription_id, stripe_customer_id, plan_id, status, subscription_type,
+	if err := t.tx.Later(ctx, "store a subscription", `INSERT INTO subscriptions AS s (user_id, stripe_subscription_id, stripe_customer_id, plan_id, status, subscription_type,
 			current_period_start, current_period_end, cancel_at_period_end, canceled_at, trial_start, trial_end, metadata,
 			stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency, billing_interval, interval_count,
 			cancel_at, ended_at, collection_paused, latest_invoice_created, schedule_id, stripe_created_at)
@@ -147,22 +147,20 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 		u.ID, after.StripeID, after.CustomerID, after.PlanID, after.Status, after.Type,
 		after.CurrentPeriodStart, after.CurrentPeriodEnd, after.CancelAtPeriodEnd, after.CanceledAt, after.TrialStart, after.TrialEnd, after.Metadata,
 		after.PriceID, after.ProductID, after.PriceKnown, after.Quantity, after.UnitAmount, after.Currency, after.Interval, after.IntervalCount,
-		after.CancelAt, after.EndedAt, after.CollectionPaused, after.LatestInvoiceCreated, after.ScheduleID, after.CreatedAt)
-	if err != nil {
-		return false, classify("store a subscription", err)
+		after.CancelAt, after.EndedAt, after.CollectionPaused, after.LatestInvoiceCreated, after.ScheduleID, after.CreatedAt); err != nil {
+		return false, err
 	}
 	var statusBefore *string
 	if known {
 		statusBefore = &before.Status
 	}
 	endsAt, _ := seen.ScheduledToEnd()
-	_, err = t.tx.Exec(ctx, `INSERT INTO subscription_changes (stripe_subscription_id, user_id, status_before, status, plan_id, stripe_price_id,
+	if err := t.tx.Later(ctx, "store a subscription's history", `INSERT INTO subscription_changes (stripe_subscription_id, user_id, status_before, status, plan_id, stripe_price_id,
 			quantity, unit_amount, currency, billing_interval, interval_count, collection_paused, ends_at, read_seq)
 		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)`,
 		after.StripeID, u.ID, statusBefore, after.Status, after.PlanID, after.PriceID, after.Quantity, after.UnitAmount, after.Currency,
-		after.Interval, after.IntervalCount, after.CollectionPaused, nullTime(endsAt), read)
-	if err != nil {
-		return false, classify("store a subscription's history", err)
+		after.Interval, after.IntervalCount, after.CollectionPaused, nullTime(endsAt), read); err != nil {
+		return false, err
 	}
 	entry := Entry{Action: "subscription.changed", User: u, Entity: account.CustomerEntity(after.CustomerID), Subject: after.StripeID, EventIDs: eventIDs}
 	entry.Before, entry.After = difference(before, after, known)
@@ -172,8 +170,7 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 // NoteMissing marks a stored subscription that Stripe answers 404 for. Its row stays as it is:
 // nobody loses access because something could not be found.
 func (t *Tx) NoteMissing(ctx context.Context, stripeSubscriptionID string) error {
-	_, err := t.tx.Exec(ctx, `UPDATE subscriptions SET missing_since = coalesce(missing_since, now()) WHERE stripe_subscription_id = $1`, stripeSubscriptionID)
-	return classify("note a missing subscription", err)
+	return t.tx.Later(ctx, "note a missing subscription", `UPDATE subscriptions SET missing_since = coalesce(missing_since, now()) WHERE stripe_subscription_id = $1`, stripeSubscriptionID)
 }
 
 func find(stored []Subscription, id string) (Subscription, bool) {

@@ -16,5 +16,5 @@ func (t *Tx) EraseCustomer(ctx context.Context, c *Customer) error {
 	batch.Queue(`UPDATE stripe_customers SET email = NULL, name = NULL WHERE stripe_customer_id = $1`, c.ID)
 	batch.Queue(`UPDATE webhook_events SET payload = NULL WHERE entity = $1 AND status IN ('completed', 'ignored') AND payload IS NOT NULL`,
 		string(account.CustomerEntity(c.ID)))
-	return classify("erase a customer's data", t.tx.SendBatch(ctx, batch).Close())
+	return classify("erase a customer's data", t.tx.SendAll(ctx, batch))
 }

@@ -98,6 +98,7 @@ func (u *User) isAs(shown account.ListedUser) bool {
 
 // fitted is a profile as the columns hold it.
 func fitted(p account.User) account.User {
+	p.CreatedAt = time.Time{}
 	p.FirstName, p.LastName, p.Username, p.Email = fit(p.FirstName), fit(p.LastName), fit(p.Username), fit(p.Email)
 	return p
 }
@@ -153,21 +154,19 @@ func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64
 	note(before.Username != p.Username, "user_name")
 	note(before.EmailVerified != p.EmailVerified, "email_verified")
 	if len(fields) == 0 {
-		_, err = t.tx.Exec(ctx, `UPDATE person_user SET read_seq = $2 WHERE id = $1`, u.ID, read)
 		u.ReadSeq = read
-		return false, classify("store a read's number", err)
+		return false, t.tx.Later(ctx, "store a read's number", `UPDATE person_user SET read_seq = $2 WHERE id = $1`, u.ID, read)
 	}
 	// Deliveries share this lock, and look at no user for whom they cannot have it. It is taken before the row is written:
 	// of a row that is written already they would wait for the end.
-	if _, err := t.tx.Exec(ctx, `SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID); err != nil {
-		return false, classify("lock a profile", err)
+	if err := t.tx.Later(ctx, "lock a profile", `SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID); err != nil {
+		return false, err
 	}
-	_, err = t.tx.Exec(ctx, `UPDATE person_user
+	if err := t.tx.Later(ctx, "store a profile", `UPDATE person_user
 		SET first_name = nullif($2, ''), last_name = nullif($3, ''), user_name = nullif($4, ''), email = nullif($5, ''),
 		    email_verified = $6, read_seq = $7, profile_version = profile_version + $8::int, updated_at = now()
-		WHERE id = $1`, u.ID, p.FirstName, p.LastName, p.Username, p.Email, p.EmailVerified, read, btoi(changed))
-	if err != nil {
-		return false, classify("store a profile", err)
+		WHERE id = $1`, u.ID, p.FirstName, p.LastName, p.Username, p.Email, p.EmailVerified, read, btoi(changed)); err != nil {
+		return false, err
 	}
 	if err := t.lookAgain(ctx, u, read); err != nil {
 		return false, err
@@ -244,7 +243,7 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 	batch.Queue(`UPDATE stripe_customers SET email = NULL, name = NULL WHERE user_id = $1`, u.ID)
 	batch.Queue(`UPDATE subscriptions SET metadata = NULL WHERE user_id = $1 AND metadata IS NOT NULL`, u.ID)
 	batch.Queue(`UPDATE webhook_events SET payload = NULL WHERE entity = ANY($1) AND status IN ('completed', 'ignored') AND payload IS NOT NULL`, entities)
-	if err := t.tx.SendBatch(ctx, batch).Close(); err != nil {
+	if err := t.tx.SendAll(ctx, batch); err != nil {
 		return classify("erase a user's data", err)
 	}
 	// Clerk has nobody left to be told of what was commanded.

@@ -89,7 +89,7 @@ func New(o Options) *Client {
 		Base:     base,
 		Words: []string{
 			"v1", "account", "billing_portal", "charges", "checkout", "customers", "events", "expire", "payment_methods", "prices",
-			"products", "release", "sessions", "subscription_items", "subscription_schedules", "subscriptions",
+			"products", "release", "search", "sessions", "subscription_items", "subscription_schedules", "subscriptions",
 		},
 		// It holds this machine's name.
 		Drop:      []string{"X-Stripe-Client-User-Agent"},
@@ -242,7 +242,7 @@ func sound(body []byte) bool {
 	if json.Unmarshal(body, &answer) != nil || answer.Object == "" {
 		return false
 	}
-	return answer.Object != "list" || answer.HasMore != nil && answer.Data != nil
+	return answer.Object != "list" && answer.Object != "search_result" || answer.HasMore != nil && answer.Data != nil
 }
 
 var idForm = regexp.MustCompile(`^[A-Za-z0-9_]{1,200}$`)

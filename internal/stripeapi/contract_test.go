@@ -139,6 +139,14 @@ func contract() map[string]obligation {
 				return c.DeleteCustomer(ctx, adasCus, contractKey)
 			},
 		},
+		"CustomersNaming": {
+			asks:   []string{"GET /v1/customers/search"},
+			change: noElements,
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.CustomersNaming(ctx, "user_1")
+				return err
+			},
+		},
 		"CustomerIsUnused": {
 			asks:   []string{"GET /v1/subscriptions", "GET /v1/customers/{id}/payment_methods", "GET /v1/checkout/sessions"},
 			change: noElements,

@@ -254,6 +254,48 @@ func TestCustomers(t *testing.T) {
 	})
 }
 
+func TestCustomersNaming(t *testing.T) {
+	t.Parallel()
+	result := func(next, objects string) string {
+		more := next != "null"
+		return fmt.Sprintf(`{"object":"search_result","url":"/v1/customers/search","has_more":%v,"next_page":%s,"data":[%s]}`, more, next, objects)
+	}
+	t.Run("all pages, by every key", func(t *testing.T) {
+		t.Parallel()
+		s, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Form.Get("page") == "" {
+				answer(200, result(`"two"`, customerJSON))(w, r)
+				return
+			}
+			answer(200, result("null", strings.ReplaceAll(customerJSON, adasCus, "cus_ada2")))(w, r)
+		})
+		found, err := client.CustomersNaming(t.Context(), "user_1")
+		if err != nil || len(found) != 2 || found[0].ID != adasCus || found[1].ID != "cus_ada2" {
+			t.Errorf("got %+v, %v", found, err)
+		}
+		const want = "metadata['clerk_user_id']:'user_1' OR metadata['clerkUserId']:'user_1' OR metadata['userId']:'user_1' OR metadata['user_id']:'user_1'"
+		if query := s.seen()[0].form["query"]; query != want {
+			t.Errorf("asked for %q", query)
+		}
+	})
+	for name, body := range map[string]string{"an empty object": "{}", "half a result": `{"object":"search_result","url":"/v1/customers/search"}`, "a customer": customerJSON} {
+		t.Run(name+" is no proof that there is none", func(t *testing.T) {
+			t.Parallel()
+			_, client := serve(t, answer(200, body))
+			if found, err := client.CustomersNaming(t.Context(), "user_1"); err == nil {
+				t.Errorf("got %v, want an error", found)
+			}
+		})
+	}
+	t.Run("an id that is none", func(t *testing.T) {
+		t.Parallel()
+		s, client := serve(t, answer(200, result("null", "")))
+		if _, err := client.CustomersNaming(t.Context(), "user_1' OR name:'a"); failure.CodeOf(err) != "bad_id" || len(s.seen()) != 0 {
+			t.Errorf("got %v after %d requests", err, len(s.seen()))
+		}
+	})
+}
+
 func TestCustomerIsUnused(t *testing.T) {
 	t.Parallel()
 	lists := map[string]string{

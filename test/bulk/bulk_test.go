@@ -2,6 +2,7 @@ package bulk_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -82,13 +83,20 @@ func (p *product) deliver(faults delivery.Faults) {
 }
 
 func (p *product) person(i int) system.Owned {
-	return system.Owned{ClerkUserID: p.Sandbox.Clerk.AddUser(clerksim.UserSpec{FirstName: fmt.Sprint("Ada", i), LastName: "Example",
+	return system.Owned{ClerkUserID: p.Sandbox.Clerk.AddUser(clerksim.UserSpec{CreatedAt: time.Now().Add(-24 * time.Hour), FirstName: fmt.Sprint("Ada", i), LastName: "Example",
 		Emails: []clerksim.EmailSpec{{Address: fmt.Sprintf("ada%d@example.com", i), Verified: true}}})}
 }
 
+// renamed tells whose customer is called otherwise at Stripe than its user is at Clerk.
+func renamed(i int) bool { return i%5 == 1 }
+
+// customer is called as its user is, as a rule, and has the address as it was typed.
 func (p *product) customer(i int, user string) string {
-	return p.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Name: fmt.Sprintf("Ada%d Example", i), Email: fmt.Sprintf("ada%d@example.com", i),
-		Metadata: map[string]string{"clerk_user_id": user}})
+	name := fmt.Sprintf("Ada%d Example", i)
+	if renamed(i) {
+		name = fmt.Sprintf("Ms Example %d", i)
+	}
+	return p.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Name: name, Email: fmt.Sprintf("Ada%d@Example.com", i), Metadata: map[string]string{"clerk_user_id": user}})
 }
 
 func (p *product) buys(customer, price string, leaves bool) {
@@ -144,6 +152,29 @@ func (p *product) agrees() {
 	p.Until("everybody is in step", func(ctx context.Context) error { return p.truth.Of(ctx, p.people...) })
 }
 
+// named holds that each customer is called as its user, and that nothing was written on those that were.
+func (p *product) named() {
+	p.t.Helper()
+	var want int
+	for i, who := range p.people {
+		if i%3 == 2 {
+			continue // these were made for their users
+		}
+		if renamed(i) {
+			want++
+		}
+		body, _ := p.Sandbox.Stripe.Customer(who.Customers[0])
+		var shown struct{ Name, Email string }
+		p.must(json.Unmarshal(body, &shown))
+		if name := fmt.Sprintf("Ada%d Example", i); shown.Name != name || !strings.EqualFold(shown.Email, fmt.Sprintf("ada%d@example.com", i)) {
+			p.t.Errorf("a customer is called %q with %q at Stripe, want %q", shown.Name, shown.Email, name)
+		}
+	}
+	if n := p.Sandbox.StripeFaults.Requests()["POST /v1/customers/{id}"]; n != want {
+		p.t.Errorf("%d customers were written on, want the %d that were called otherwise", n, want)
+	}
+}
+
 // A product that was there before us is brought in whole: who pays has access, who has a customer gets no
 // other, what is doubtful is told of. A dry run before it changes nothing, and a second pass after it finds
 // nothing, writes nothing and wakes nobody.
@@ -157,11 +188,13 @@ func TestAnExistingProductIsBroughtIn(t *testing.T) {
 		t.Errorf("the dry run came to %+v", dry)
 	}
 
+	p.Sandbox.StripeFaults.Reset()
 	run := p.ended(p.begin(operator.BulkOrder{}))
 	if run.Failure != nil || run.Failed != 0 {
 		t.Errorf("the pass came to %+v", run)
 	}
 	p.agrees()
+	p.named()
 	if made := len(p.Sandbox.Stripe.Customers()) - customers; made != people/3 {
 		t.Errorf("%d customers were made, want one for each of the %d who had none", made, people/3)
 	}
@@ -173,7 +206,7 @@ func TestAnExistingProductIsBroughtIn(t *testing.T) {
 	if run.Found["orphan_customer"] == 0 {
 		t.Errorf("nobody is told of the customer that names nobody: %v", run.Found)
 	}
-	// Their customers are called as they are: there was nothing for a workflow of a user to do.
+	// Those customers that were called otherwise the pass has given their users' names itself.
 	users, err := p.Temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Query: `WorkflowType IN ('UserOnboarding', 'UserProfileSync', 'UserOffboarding')`})
 	p.must(err)
 	if n := users.GetCount(); n != 0 {
@@ -203,6 +236,52 @@ func TestAnExistingProductIsBroughtIn(t *testing.T) {
 	}
 	if n := p.Count(`SELECT count(*) FROM pokes WHERE token > $1`, poked); n != 0 {
 		t.Errorf("a second pass woke %d workflows", n)
+	}
+}
+
+// Webhooks are registered before anything was brought in, and everybody changes something: nobody who has a customer is given
+// another, although nothing that is stored says so. What the pass writes then costs nobody a workflow.
+func TestAProductIsBroughtInWhileItLives(t *testing.T) {
+	t.Parallel()
+	p := newProduct(t, people)
+	p.deliver(delivery.Faults{})
+	customers := len(p.Sandbox.Stripe.Customers())
+	early := p.people[:people/2]
+	var unknown int
+	for i, who := range early {
+		name := fmt.Sprint("Renamed", i)
+		p.must(p.Sandbox.Clerk.UpdateUser(who.ClerkUserID, clerksim.UserChange{FirstName: &name}))
+		if len(who.Customers) == 0 {
+			unknown++
+		}
+	}
+	p.Until("each who was renamed has a customer", func(ctx context.Context) error {
+		var have int
+		for _, who := range early {
+			have += p.Count(`SELECT count(*) FROM person_user WHERE clerk_user_id = $1 AND stripe_customer_id IS NOT NULL`, who.ClerkUserID)
+		}
+		if have < len(early) {
+			return fmt.Errorf("%d of %d", have, len(early))
+		}
+		return nil
+	})
+	if made := len(p.Sandbox.Stripe.Customers()) - customers; made != unknown {
+		t.Errorf("%d customers were made, want one for each of the %d who had none", made, unknown)
+	}
+	p.Quiet(true)
+
+	before := p.Count(`SELECT last_value FROM sync_seq`)
+	run := p.ended(p.begin(operator.BulkOrder{}))
+	if run.Failure != nil || run.Failed != 0 {
+		t.Errorf("the pass came to %+v", run)
+	}
+	p.agrees()
+	p.Quiet(true)
+	if made := len(p.Sandbox.Stripe.Customers()) - customers; made != people/3 {
+		t.Errorf("%d customers were made, want one for each of the %d who had none", made, people/3)
+	}
+	if n := p.Count(`SELECT count(*) FROM pokes WHERE entity LIKE 'user/%' AND token > $1`, before); n != 0 {
+		t.Errorf("%d workflows of users were woken by what the pass has written", n)
 	}
 }
 

@@ -136,8 +136,8 @@ func TestLesson05TwoCustomersForOneUser(t *testing.T) {
 	}
 }
 
-// Stripe's search does not know what was made a moment ago, so it is never asked; even when the answer to the making
-// is lost there is one customer.
+// Stripe's search does not know what was made a moment ago, so it is not asked about who has just signed up; even when the answer
+// to the making is lost there is one customer.
 func TestLesson06SearchAsAUniquenessCheck(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)

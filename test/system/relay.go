@@ -67,7 +67,7 @@ func (r *DatabaseRelay) Mend() {
 	r.cut = false
 }
 
-// OnAnswer has f called each time PostgreSQL has answered a statement, before the program gets the
+// OnAnswer has f called for each statement that PostgreSQL has answered, before the program gets the
 // answer: a commit has happened by then and the program does not know. The program waits for f. The
 // end of a transaction is the statement "commit". Nil ends it.
 func (r *DatabaseRelay) OnAnswer(f func(sql string)) {
@@ -146,13 +146,13 @@ func (r *DatabaseRelay) relay(program, server net.Conn) {
 	})
 }
 
-// relayed is one connection: which statement its program waits for.
+// relayed is one connection: which statements its program waits for.
 type relayed struct {
 	relay    *DatabaseRelay
 	prepared map[string]string // SQL by the name that the program gave it; used by forth alone
 
 	mu      sync.Mutex
-	waiting string
+	waiting []string // several where they were sent in one go
 }
 
 var errNotPostgres = errors.New("not PostgreSQL's protocol")
@@ -211,7 +211,7 @@ func (c *relayed) note(kind byte, body []byte) {
 		return
 	}
 	c.mu.Lock()
-	c.waiting = sql
+	c.waiting = append(c.waiting, sql)
 	c.mu.Unlock()
 	c.relay.mu.Lock()
 	f := c.relay.asked
@@ -245,16 +245,16 @@ func (c *relayed) back(server io.Reader, program io.Writer) error {
 
 func (c *relayed) answered() {
 	c.mu.Lock()
-	sql := c.waiting
-	c.waiting = ""
+	waiting := c.waiting
+	c.waiting = nil
 	c.mu.Unlock()
-	if sql == "" {
-		return
-	}
 	c.relay.mu.Lock()
 	f := c.relay.answered
 	c.relay.mu.Unlock()
-	if f != nil {
+	if f == nil {
+		return
+	}
+	for _, sql := range waiting {
 		f(sql)
 	}
 }
