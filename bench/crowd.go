@@ -319,31 +319,12 @@ func (c *crowd) workflows(ctx context.Context, kind string) (int64, error) {
 
 // outstanding is how much of what was delivered has not ended, and how many users Clerk is behind for.
 func (c *crowd) outstanding(ctx context.Context) (int, error) {
-	return count(ctx, c.p.environ["DATABASE_URL"], `SELECT (SELECT count(*) FROM webhook_events WHERE status IN ('pending', 'failing', 'waiting'))
-		+ (SELECT count(*) FROM person_user WHERE projection_version <> published_version)`)
-}
-
-// rest waits until nothing is due any more.
-func (c *crowd) rest(ctx context.Context) error {
-	for {
-		due, err := c.outstanding(ctx)
-		if err != nil {
-			return err
-		}
-		if due == 0 && c.box.Idle(ctx) == nil {
-			return nil
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return count(ctx, c.p.environ["DATABASE_URL"], dueOfAll)
 }
 
 // wave has everybody's subscription renew at once.
 func (c *crowd) wave(ctx context.Context) error {
-	if err := c.rest(ctx); err != nil {
+	if err := c.p.rest(ctx); err != nil {
 		return err
 	}
 	pids := []int{c.p.api.cmd.Process.Pid, c.p.worker.cmd.Process.Pid}
@@ -365,7 +346,7 @@ func (c *crowd) wave(ctx context.Context) error {
 	if err := c.box.Stripe.Advance(ctx, month); err != nil {
 		return fmt.Errorf("renewing: %w", err)
 	}
-	if err := c.rest(ctx); err != nil {
+	if err := c.p.rest(ctx); err != nil {
 		return err
 	}
 	took := time.Since(began)

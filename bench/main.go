@@ -77,6 +77,9 @@ func run() (err error) {
 		if err := parts(b)[name](ctx); err != nil {
 			return fmt.Errorf("measuring %s: %w", name, err)
 		}
+		if err := b.stack.tidy(ctx); err != nil {
+			return fmt.Errorf("tidying up after %s: %w", name, err)
+		}
 	}
 	if *document != "" {
 		begin := measuredBegin

@@ -23,7 +23,7 @@ func (b *bench) overload(ctx context.Context) error {
 		return err
 	}
 	defer func() { b.note(p.stop()) }()
-	c := contender{"ours", p, "/api/webhooks/stripe", 50, ""}
+	c := contender{name: "ours", process: p, path: stripePath, customers: 50}
 	can, err := b.measure(ctx, c, "can", load.Options{Connections: 64, During: b.during})
 	if err != nil {
 		return err
@@ -61,7 +61,8 @@ func (b *bench) overload(ctx context.Context) error {
 		m := row.measured
 		b.report.line("| %s | %d | %d | %d | %d | %d | %.1f ms | %.1f ms | %.0f ms | %.0f MiB |", row.name, m.Due, m.Unsent, m.Answers["200"], m.Answers["503"], m.Failed, m.P50, m.P99, m.Max, m.Memory)
 	}
-	b.report.line("\nOf %d that were answered 200, %d are stored.", flood.Answers["200"], kept)
+	b.report.line("\nOf %d that were answered 200, %d are stored. In the flood the slowest 200 took %.0f ms, the slowest 503 %.0f ms.",
+		flood.Answers["200"], kept, flood.Slowest["200"], flood.Slowest["503"])
 	return nil
 }
 

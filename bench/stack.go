@@ -34,6 +34,8 @@ type stack struct {
 	postgres *localstack.Postgres
 	temporal *localstack.Temporal
 	sandbox  *sandbox.Sandbox
+	// databases are those of the part that is being measured.
+	databases []string
 }
 
 func startStack(ctx context.Context, root string, out io.Writer) (_ *stack, err error) {
@@ -84,7 +86,38 @@ func (s *stack) database(ctx context.Context, name string) (dsn string, err erro
 	if _, err := db.Exec(ctx, `CREATE DATABASE `+pgx.Identifier{name}.Sanitize()); err != nil {
 		return "", fmt.Errorf("making a database: %w", err)
 	}
+	s.databases = append(s.databases, name)
 	return strings.Replace(s.postgres.DSN(), "/postgres?", "/"+name+"?", 1), nil
+}
+
+// tidy removes the databases that a part has used, and has written what PostgreSQL has to write: the next part would share the
+// machine with the vacuuming of a hundred thousand rows that nobody needs any more.
+func (s *stack) tidy(ctx context.Context) (err error) {
+	db, err := pgx.Connect(ctx, s.postgres.DSN())
+	if err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close(ctx)) }()
+	for _, name := range s.databases {
+		if _, err := db.Exec(ctx, `DROP DATABASE `+pgx.Identifier{name}.Sanitize()+` WITH (FORCE)`); err != nil {
+			return fmt.Errorf("removing a database: %w", err)
+		}
+	}
+	s.databases = nil
+	return s.checkpoint(ctx)
+}
+
+// checkpoint has PostgreSQL write what it has to write.
+func (s *stack) checkpoint(ctx context.Context) (err error) {
+	db, err := pgx.Connect(ctx, s.postgres.DSN())
+	if err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close(ctx)) }()
+	if _, err := db.Exec(ctx, `CHECKPOINT`); err != nil {
+		return fmt.Errorf("writing a checkpoint: %w", err)
+	}
+	return nil
 }
 
 // namespace makes one. The names of task queues are constants, so that the programs of two measurements in one namespace

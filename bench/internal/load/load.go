@@ -54,6 +54,8 @@ type Report struct {
 	P50       float64 `json:"p50"`
 	P99       float64 `json:"p99"`
 	Max       float64 `json:"max"`
+	// Slowest is the longest that an answer of a status took.
+	Slowest map[string]float64 `json:"slowest"`
 }
 
 // event is one as Stripe sends it. Its ids are replaced, so that each delivery is new.
@@ -105,7 +107,7 @@ func Deliver(ctx context.Context, o Options) (Report, error) {
 			}
 		})
 	}
-	report := Report{Answers: map[string]int{}}
+	report := Report{Answers: map[string]int{}, Slowest: map[string]float64{}}
 	if o.Rate > 0 {
 		report.Due, report.Unsent = pace(ctx, o, due)
 	} else {
@@ -194,7 +196,9 @@ func (r *Report) sum(all []answered, took time.Duration) {
 			}
 			continue
 		}
-		r.Answers[strconv.Itoa(a.status)]++
+		status := strconv.Itoa(a.status)
+		r.Answers[status]++
+		r.Slowest[status] = max(r.Slowest[status], milliseconds(a.took))
 		times = append(times, a.took)
 	}
 	r.Seconds = took.Seconds()
@@ -204,7 +208,9 @@ func (r *Report) sum(all []answered, took time.Duration) {
 	}
 	slices.Sort(times)
 	at := func(share float64) float64 {
-		return float64(times[int(share*float64(len(times)-1))].Microseconds()) / 1000
+		return milliseconds(times[int(share*float64(len(times)-1))])
 	}
 	r.P50, r.P99, r.Max = at(0.5), at(0.99), at(1)
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

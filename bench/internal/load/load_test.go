@@ -61,7 +61,7 @@ func TestARateIsKept(t *testing.T) {
 	defer server.Close()
 	time.AfterFunc(300*time.Millisecond, func() { close(release) })
 	report, err := load.Deliver(t.Context(), load.Options{URL: server.URL, Secret: secret, Connections: 3, During: time.Minute, Rate: 1000, Events: 200, Customers: 1, Prefix: "test", Timeout: time.Minute})
-	if err != nil || report.Due != 200 || report.Unsent < 150 || report.Answers["503"]+report.Unsent != 200 || report.Max < 250 {
+	if err != nil || report.Due != 200 || report.Unsent < 150 || report.Answers["503"]+report.Unsent != 200 || report.Max < 250 || report.Slowest["503"] != report.Max || len(report.Slowest) != 1 {
 		t.Errorf("it reports %+v, %v", report, err)
 	}
 }
