@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	_ "embed" // the description
 	"errors"
@@ -152,11 +153,11 @@ func (a *API) prepare(in *asked, pattern string) (err error) {
 	if in.key, err = keyOf(in.Request, pattern); err != nil {
 		return err
 	}
-	body, code := readBody(in.w, in.Request)
-	if code != "" {
+	var body bytes.Buffer
+	if code := readBody(in.w, in.Request, &body); code != "" {
 		return &bodyProblem{code}
 	}
-	in.body = body
+	in.body = body.Bytes()
 	return nil
 }
 

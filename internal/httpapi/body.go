@@ -22,28 +22,27 @@ const (
 // costs the caller nothing.
 const firstRead = 16 << 10
 
-// readBody reads the whole body, once. The code says what was wrong, and is empty if nothing was.
-func readBody(w http.ResponseWriter, r *http.Request) (body []byte, code string) {
+// readBody reads the whole body into an empty buffer, once. The code says what was wrong, and is empty if nothing was.
+func readBody(w http.ResponseWriter, r *http.Request, buffer *bytes.Buffer) (code string) {
 	if r.ContentLength > MaxBody {
-		return nil, codeBodyTooLarge
+		return codeBodyTooLarge
 	}
-	var buffer bytes.Buffer
 	buffer.Grow(int(min(max(r.ContentLength, 0), firstRead)) + bytes.MinRead)
 	switch _, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, MaxBody)); {
 	case err == nil:
 	case isTooLarge(err):
-		return nil, codeBodyTooLarge
+		return codeBodyTooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		// The rest may still arrive, and must not be taken for the next request.
 		w.Header().Set("Connection", "close")
-		return nil, codeBodyTimeout
+		return codeBodyTimeout
 	default:
-		return nil, codeBodyIncomplete
+		return codeBodyIncomplete
 	}
 	// The deadline was for the body. Left in place, the server would take it for the caller's leaving
 	// while the handler is at work.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	return buffer.Bytes(), ""
+	return ""
 }
 
 func isTooLarge(err error) bool {

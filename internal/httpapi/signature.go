@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -79,11 +78,11 @@ func (v stripeVerifier) verify(header http.Header, body []byte, now time.Time) (
 	return 0, codeSignatureInvalid
 }
 
-func (stripeVerifier) eventID(_ http.Header, body []byte) (string, string) {
+func (stripeVerifier) eventID(_ http.Header, body string) (string, string) {
 	if !isObject(body) {
 		return "", codeBodyNotJSON
 	}
-	id := gjson.GetBytes(body, "id")
+	id := gjson.Get(body, "id")
 	if id.Type != gjson.String || !stripeEventForm.MatchString(id.Str) {
 		return "", codeEventIDInvalid
 	}
@@ -142,7 +141,7 @@ func (v clerkVerifier) verify(header http.Header, body []byte, now time.Time) (i
 	return 0, codeSignatureInvalid
 }
 
-func (clerkVerifier) eventID(header http.Header, body []byte) (string, string) {
+func (clerkVerifier) eventID(header http.Header, body string) (string, string) {
 	if !isObject(body) {
 		return "", codeBodyNotJSON
 	}
@@ -170,6 +169,6 @@ func checkTime(stamp string, now time.Time) string {
 }
 
 // isObject reports whether a body is a JSON object in UTF-8, as JSON has to be; other text could never be stored.
-func isObject(body []byte) bool {
-	return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) && utf8.Valid(body) && gjson.ValidBytes(body)
+func isObject(body string) bool {
+	return strings.HasPrefix(strings.TrimLeft(body, " \t\r\n"), "{") && utf8.ValidString(body) && gjson.Valid(body)
 }

@@ -1,12 +1,14 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,7 +69,7 @@ type verifier interface {
 	verify(header http.Header, body []byte, now time.Time) (index int, code string)
 	// eventID returns the event's id from a verified delivery. The code is that of the problem with
 	// the body or the id, empty if there is none.
-	eventID(header http.Header, body []byte) (id, code string)
+	eventID(header http.Header, body string) (id, code string)
 }
 
 // NewClerkWebhook returns the endpoint that Clerk delivers to, by way of Svix.
@@ -101,6 +103,8 @@ type door struct {
 	o        WebhookOptions
 	// inHand holds a place for each delivery that is being verified and stored.
 	inHand chan struct{}
+	// buffers are for bodies that are being read and verified; of what is taken a copy is made.
+	buffers sync.Pool
 	// refused counts what was too much since it was last told of, which is done once a second: a line for each would
 	// cost more than the refusal.
 	refused atomic.Int64
@@ -133,7 +137,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	outcome := telemetry.Outcome{Result: result, Err: err}
 	switch {
 	case err == nil:
-		WriteJSON(w, http.StatusOK, map[string]string{"result": result})
+		WriteJSON(w, http.StatusOK, taken{result})
 	case result == codeOverloaded:
 		WriteProblem(w, r, webhookProblem(result))
 		refused, told := d.refused.Add(1), false
@@ -154,6 +158,11 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	telemetry.BeginAt(d.o.Logger, op, started).End(r.Context(), outcome)
 }
 
+// taken is the answer to a delivery that need not be sent again.
+type taken struct {
+	Result string `json:"result"`
+}
+
 // receive returns the outcome or the problem's code as result, the verified event's id, and the error
 // if there was a problem.
 func (d *door) receive(w http.ResponseWriter, r *http.Request) (result, id string, err error) {
@@ -161,24 +170,11 @@ func (d *door) receive(w http.ResponseWriter, r *http.Request) (result, id strin
 	if !d.verifier.signed(r.Header) {
 		return refused(codeSignatureMissing)
 	}
-	body, code := readBody(w, r)
+	body, now, code := d.open(w, r)
 	if code != "" {
 		return refused(code)
 	}
-	// Not before the body has been read: a place is held for as long as our own work takes, never for as long as a
-	// sender likes.
-	select {
-	case d.inHand <- struct{}{}:
-		defer func() { <-d.inHand }()
-	default:
-		return refused(codeOverloaded)
-	}
-	now := time.Now()
-	index, code := d.verifier.verify(r.Header, body, now)
-	if code != "" {
-		return refused(code)
-	}
-	d.o.Metrics.SecretMatched(d.source, index)
+	defer func() { <-d.inHand }()
 	id, code = d.verifier.eventID(r.Header, body)
 	if code != "" {
 		return refused(code)
@@ -190,6 +186,56 @@ func (d *door) receive(w http.ResponseWriter, r *http.Request) (result, id strin
 		return codeNotStored, id, fmt.Errorf("store the delivery: %w", err)
 	}
 	return string(outcome), id, nil
+}
+
+// open reads a delivery and verifies its signature. It answers when the body had been read, and the problem's code. If there is
+// none, one of the places is held for the delivery, and the caller gives it back.
+func (d *door) open(w http.ResponseWriter, r *http.Request) (body string, read time.Time, code string) {
+	buffer := d.buffer()
+	defer d.giveBack(buffer)
+	if code = readBody(w, r, buffer); code != "" {
+		return "", read, code
+	}
+	// Not before the body has been read: a place is held for as long as our own work takes, never for as long as a
+	// sender likes.
+	select {
+	case d.inHand <- struct{}{}:
+	default:
+		return "", read, codeOverloaded
+	}
+	verified := false
+	defer func() {
+		if !verified {
+			<-d.inHand
+		}
+	}()
+	read = time.Now()
+	index, code := d.verifier.verify(r.Header, buffer.Bytes(), read)
+	if code != "" {
+		return "", read, code
+	}
+	d.o.Metrics.SecretMatched(d.source, index)
+	verified = true
+	return buffer.String(), read, ""
+}
+
+// keptBuffer is the largest buffer that is kept for the next body, in bytes: that of nearly every event, and little for a hundred of them.
+const keptBuffer = 64 << 10
+
+// buffer is an empty one for a body.
+func (d *door) buffer() *bytes.Buffer {
+	if buffer, ok := d.buffers.Get().(*bytes.Buffer); ok {
+		return buffer
+	}
+	return new(bytes.Buffer)
+}
+
+func (d *door) giveBack(buffer *bytes.Buffer) {
+	if buffer.Cap() > keptBuffer {
+		return
+	}
+	buffer.Reset()
+	d.buffers.Put(buffer)
 }
 
 // webhookProblem is the answer to a delivery that was not taken, by its code.

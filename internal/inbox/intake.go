@@ -17,8 +17,8 @@ type Delivery struct {
 	// EventID is the provider's id of the event, the same in each redelivery: Stripe's id
 	// (evt_...), or, for Clerk, Svix's message id.
 	EventID string
-	// Body is the raw body, which the receiver keeps.
-	Body []byte
+	// Body is the raw body.
+	Body string
 	// ReceivedAt is when the body had been read.
 	ReceivedAt time.Time
 }
@@ -70,13 +70,13 @@ func (i *Intake) Accept(ctx context.Context, d Delivery) (Outcome, error) {
 	if i.Observe != nil {
 		i.Observe(d.Source, event.Type, outcome)
 	}
-	i.Logger.DebugContext(ctx, "delivery taken", "event_id", d.EventID, "event_type", event.Type, "entity", string(event.Entity),
-		"result", string(outcome), "reason", event.Ignore)
+	i.Logger.LogAttrs(ctx, slog.LevelDebug, "delivery taken", slog.String("event_id", d.EventID), slog.String("event_type", event.Type),
+		slog.String("entity", string(event.Entity)), slog.String("result", string(outcome)), slog.String("reason", event.Ignore))
 	return outcome, nil
 }
 
 func (i *Intake) classify(ctx context.Context, d Delivery) store.NewEvent {
-	event := store.NewEvent{Source: d.Source, EventID: d.EventID, Payload: string(d.Body), ReceivedAt: d.ReceivedAt}
+	event := store.NewEvent{Source: d.Source, EventID: d.EventID, Payload: d.Body, ReceivedAt: d.ReceivedAt}
 	intake.Rules{Livemode: i.Livemode, Identity: i.Identity.Get(ctx)}.Classify(&event)
 	return event
 }

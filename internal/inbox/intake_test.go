@@ -67,7 +67,7 @@ func decide(t *testing.T, identity store.Identity, source, body string) (decisio
 	t.Helper()
 	in, db := open(t, identity)
 	received := time.Unix(1_700_000_000, 0)
-	outcome, err := in.Accept(t.Context(), inbox.Delivery{Source: source, EventID: "id_1", Body: []byte(body), ReceivedAt: received})
+	outcome, err := in.Accept(t.Context(), inbox.Delivery{Source: source, EventID: "id_1", Body: body, ReceivedAt: received})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestIntakeLivemode(t *testing.T) {
 	in.Livemode = true
 	for livemode, want := range map[string]string{"true": "", "false": intake.IgnoredMode} {
 		body := strings.Replace(stripeBody("customer.updated", `{"object":"customer","id":"cus_1"}`), `"livemode":false`, `"livemode":`+livemode, 1)
-		if _, err := in.Accept(t.Context(), inbox.Delivery{Source: "stripe", EventID: "evt_1", Body: []byte(body)}); err != nil || db.last.Ignore != want {
+		if _, err := in.Accept(t.Context(), inbox.Delivery{Source: "stripe", EventID: "evt_1", Body: body}); err != nil || db.last.Ignore != want {
 			t.Errorf("livemode %s: %q, %v, want %q", livemode, db.last.Ignore, err, want)
 		}
 	}
@@ -261,7 +261,7 @@ func TestIntakeOutcomes(t *testing.T) {
 		told = append(told, fmt.Sprint(source, " ", eventType, " ", outcome))
 	}
 	accept := func(eventType string) (inbox.Outcome, error) {
-		return in.Accept(t.Context(), inbox.Delivery{Source: "stripe", EventID: "evt_1", Body: []byte(stripeBody(eventType, `{"object":"customer","id":"cus_1"}`))})
+		return in.Accept(t.Context(), inbox.Delivery{Source: "stripe", EventID: "evt_1", Body: stripeBody(eventType, `{"object":"customer","id":"cus_1"}`)})
 	}
 	for _, c := range []struct {
 		eventType string

@@ -48,7 +48,7 @@ func (r Rules) Classify(event *store.NewEvent) {
 }
 
 func (r Rules) stripe(event *store.NewEvent) {
-	parsed, err := stripeevent.Parse(event.Payload)
+	parsed, err := stripeevent.ParseJSON(event.Payload)
 	if err != nil {
 		event.Ignore = IgnoredMalformed
 		return

@@ -115,8 +115,8 @@ func (s *Store) TryAddEvents(ctx context.Context) error {
 // storeEvents numbers events as they came, and writes events, claims and pokes each in one order, so that two copies
 // that are given the same deliveries do not wait for each other. Only what is new makes claims and pokes.
 const storeEvents = `WITH d AS MATERIALIZED (
-		SELECT nextval('sync_seq') AS seq, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[], $16::text[], $17::boolean[])
-			AS d (source, event_id, type, entity, job, reason, received_at, payload, recovered, status, urgent)),
+		SELECT nextval('sync_seq') AS seq, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[], $16::boolean[], $17::text[])
+			AS d (source, event_id, type, entity, job, reason, received_at, status, recovered, urgent, payload)),
 	stored AS (
 		INSERT INTO webhook_events (source, event_id, type, entity, seq, status, reason, received_at, completed_at, retry_at, payload, recovered)
 		SELECT source, event_id, type, nullif(entity, ''), seq, status, nullif(reason, ''), received_at,
@@ -163,8 +163,9 @@ func addEvents(ctx context.Context, q querier, events []NewEvent, held map[int]b
 			index[[2]string{e.Source, e.EventID}] = i
 		}
 	}
-	arguments := append([]any{spacing, sweepAfter, sources, ids, types, entities, jobs, reasons, times, payloads, recovered}, columnsOf(claims)...)
-	rows, err := q.Query(ctx, storeEvents, append(arguments, statuses, urgent)...)
+	arguments := append([]any{spacing, sweepAfter, sources, ids, types, entities, jobs, reasons, times, statuses, recovered}, columnsOf(claims)...)
+	// The payloads last: the driver's buffer is made once for all that comes before them, and once for them.
+	rows, err := q.Query(ctx, storeEvents, append(arguments, urgent, payloads)...)
 	if err != nil {
 		return nil, classify("store deliveries", err)
 	}

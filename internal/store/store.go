@@ -64,6 +64,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	parameters["statement_timeout"] = statementTimeout
 	parameters["lock_timeout"] = lockTimeout
 	parameters["idle_in_transaction_session_timeout"] = "30000"
+	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		makeRoomForTexts(conn.TypeMap())
+		return nil
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the database pool: %w", err)

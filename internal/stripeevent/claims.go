@@ -14,17 +14,16 @@ import (
 //
 // A session whose two places name different users gives two claims, so that the conflict is seen.
 func (e Event) Claims() []account.Claim {
-	customer := e.customerID()
-	if customer == "" {
+	if e.customer == "" {
 		return nil
 	}
 	var claims []account.Claim
 	claim := func(user, place, objectID string) {
 		if account.ValidUserID(user) && objectID != "" {
-			claims = append(claims, account.Claim{CustomerID: customer, ClerkUserID: user, Source: place + ":" + objectID})
+			claims = append(claims, account.Claim{CustomerID: e.customer, ClerkUserID: user, Source: place + ":" + objectID})
 		}
 	}
-	named, _ := account.ClaimedUser(metadata(e.object.Get("metadata")))
+	named, _ := account.ClaimedUser(metadata(e.metadata))
 	switch e.ObjectKind {
 	case "checkout.session":
 		referred := text(e.object.Get("client_reference_id"))

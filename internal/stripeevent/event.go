@@ -43,7 +43,9 @@ type Event struct {
 	ObjectID   string
 	ObjectKind string
 
-	object, previous gjson.Result
+	// customer is the customer that the event's object is or names, "" without one.
+	customer                   string
+	object, previous, metadata gjson.Result
 }
 
 var (
@@ -56,8 +58,16 @@ var (
 // Parse reads a verified payload. It fails only for what is no event at all: not JSON, without an id, or without a
 // type. Events of unknown types and with unknown objects are fine.
 func Parse(body string) (Event, error) {
+	if !gjson.Valid(body) {
+		return Event{}, fmt.Errorf("%w: not a JSON object", ErrNotAnEvent)
+	}
+	return ParseJSON(body)
+}
+
+// ParseJSON is [Parse] for a payload that is known to be JSON: looking whether it is takes half of the time.
+func ParseJSON(body string) (Event, error) {
 	payload := gjson.Parse(body)
-	if !gjson.Valid(body) || !payload.IsObject() {
+	if !payload.IsObject() {
 		return Event{}, fmt.Errorf("%w: not a JSON object", ErrNotAnEvent)
 	}
 	var e Event
@@ -76,7 +86,7 @@ func Parse(body string) (Event, error) {
 		case "created":
 			e.Created = moment(value)
 		case "data":
-			e.object, e.previous = value.Get("object"), value.Get("previous_attributes")
+			e.data(value)
 		}
 		return true
 	})
@@ -86,11 +96,43 @@ func Parse(body string) (Event, error) {
 	case !typeForm.MatchString(e.Type):
 		return Event{}, fmt.Errorf("%w: no usable type", ErrNotAnEvent)
 	}
-	if e.object.IsObject() {
-		e.ObjectKind = text(e.object.Get("object"))
-		e.ObjectID = reference(e.object.Get("id"))
-	}
 	return e, nil
+}
+
+// data reads the event's object: in one pass what every event is asked for, and the rest when somebody asks.
+func (e *Event) data(data gjson.Result) {
+	data.ForEach(func(name, value gjson.Result) bool {
+		switch name.Str {
+		case "object":
+			e.object = value
+		case "previous_attributes":
+			e.previous = value
+		}
+		return true
+	})
+	if !e.object.IsObject() {
+		return
+	}
+	var customer gjson.Result
+	e.object.ForEach(func(name, value gjson.Result) bool {
+		switch name.Str {
+		case "object":
+			e.ObjectKind = text(value)
+		case "id":
+			e.ObjectID = reference(value)
+		case "customer":
+			customer = value
+		case "metadata":
+			e.metadata = value
+		}
+		return true
+	})
+	if e.customer = reference(customer); e.ObjectKind == "customer" {
+		e.customer = e.ObjectID
+	}
+	if !account.ValidCustomerID(e.customer) {
+		e.customer = ""
+	}
 }
 
 // HandledTypes lists the event types that a webhook endpoint has to be registered for.
@@ -190,8 +232,8 @@ func (e Event) Entity() account.Entity {
 		}
 		return ""
 	}
-	if id := e.customerID(); id != "" {
-		return account.CustomerEntity(id)
+	if e.customer != "" {
+		return account.CustomerEntity(e.customer)
 	}
 	return ""
 }
@@ -206,16 +248,4 @@ func (e Event) CreatedObject() string {
 	default:
 		return ""
 	}
-}
-
-// customerID answers the customer that the event's object is or names, "" without one.
-func (e Event) customerID() string {
-	id := reference(e.object.Get("customer"))
-	if e.ObjectKind == "customer" {
-		id = e.ObjectID
-	}
-	if !account.ValidCustomerID(id) {
-		return ""
-	}
-	return id
 }

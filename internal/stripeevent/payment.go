@@ -20,7 +20,7 @@ func (e Event) Payment() (account.Payment, bool) {
 	o := e.object
 	p := account.Payment{
 		ID:         e.ObjectID,
-		CustomerID: e.customerID(),
+		CustomerID: e.customer,
 		Status:     code(text(o.Get("status"))),
 		Currency:   code(text(o.Get("currency"))),
 		Created:    moment(o.Get("created")),

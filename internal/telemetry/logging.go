@@ -9,8 +9,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"maps"
 	"slices"
+	"strings"
 )
 
 // The scopes whose debug lines the DEBUG variable can turn on.
@@ -41,7 +41,7 @@ func NewLogger(w io.Writer, o LogOptions) *slog.Logger {
 	options := &slog.HandlerOptions{
 		// The level is decided in Enabled, where the scope is known.
 		Level:       min(slog.LevelDebug, o.Level),
-		ReplaceAttr: redactAttr,
+		ReplaceAttr: new(redaction).attr,
 	}
 	var inner slog.Handler = slog.NewJSONHandler(w, options)
 	if o.Text {
@@ -95,11 +95,12 @@ func (h *scopedHandler) WithGroup(name string) slog.Handler {
 }
 
 // sortedAttrs returns the pairs of m as string attributes, in the order of their keys.
-func sortedAttrs(m map[string]string) []any {
-	attrs := make([]any, 0, len(m))
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		attrs = append(attrs, slog.String(key, m[key]))
+func sortedAttrs(m map[string]string) []slog.Attr {
+	attrs := make([]slog.Attr, 0, len(m))
+	for key, value := range m {
+		attrs = append(attrs, slog.String(key, value))
 	}
+	slices.SortFunc(attrs, func(a, b slog.Attr) int { return strings.Compare(a.Key, b.Key) })
 	return attrs
 }
 

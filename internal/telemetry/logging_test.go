@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/config"
@@ -128,6 +129,28 @@ func TestRedaction(t *testing.T) {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
 		})
+	}
+}
+
+// Keys are judged once each, by several at a time; there may be more of them than are remembered.
+func TestRedactionKnowsAKeyAgain(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	logger := telemetry.NewLogger(&out, telemetry.LogOptions{})
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			for i := range 700 {
+				logger.Info("x", fmt.Sprint("key_", i), "seen", fmt.Sprint("email_", i), "ann")
+			}
+		})
+		for i := range 700 {
+			logger.Info("x", fmt.Sprint("other_", i), "seen", fmt.Sprint("other_email_", i), "ann")
+		}
+	}
+	wait.Wait()
+	if n := strings.Count(out.String(), `"seen"`); n != 8*700 || strings.Contains(out.String(), "ann") {
+		t.Errorf("%d of %d are seen, ann among them: %v", n, 8*700, strings.Contains(out.String(), "ann"))
 	}
 }
 

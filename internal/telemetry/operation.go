@@ -61,6 +61,9 @@ func BeginAt(logger *slog.Logger, op Operation, started time.Time) Running {
 	return Running{logger: logger, op: op, started: started}
 }
 
+// mostAttrs is how many attributes a line has at most.
+const mostAttrs = 10
+
 // End writes the operation's line and returns how long it took. Success is logged at info (or debug,
 // if routine), an error that will be retried or is the caller's at warn, any other at error.
 func (r Running) End(ctx context.Context, out Outcome) time.Duration {
@@ -69,17 +72,17 @@ func (r Running) End(ctx context.Context, out Outcome) time.Duration {
 	if !r.logger.Enabled(ctx, level) {
 		return took
 	}
-	attrs := []slog.Attr{
+	attrs := append(make([]slog.Attr, 0, mostAttrs),
 		slog.String("operation", r.op.Name),
 		slog.String("result", out.result()),
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
-	}
+	)
 	attrs = appendSet(attrs, "error_class", out.ErrorClass)
 	attrs = appendSet(attrs, "workflow_id", r.op.WorkflowID)
 	attrs = appendSet(attrs, "run_id", r.op.RunID)
 	attrs = appendSet(attrs, "event_id", r.op.EventID)
 	if len(r.op.Parameters) > 0 {
-		attrs = append(attrs, slog.Group("parameters", sortedAttrs(r.op.Parameters)...))
+		attrs = append(attrs, slog.GroupAttrs("parameters", sortedAttrs(r.op.Parameters)...))
 	}
 	if out.Err != nil {
 		attrs = append(attrs, slog.String("error", out.Err.Error()))

@@ -4,10 +4,13 @@ import (
 	"encoding"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"unicode"
 )
 
@@ -24,10 +27,19 @@ var (
 	secretText = regexp.MustCompile(`\b(?:sk|rk)_(?:live|test)_[\w-]+|\bwhsec_[\w+/=-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]+|\b(?:pi|seti|cs)_\w+_secret_\w+`)
 )
 
-// redactAttr is the safety net under everything that is logged: by key, by kind and by content.
-// It is a slog.HandlerOptions.ReplaceAttr.
-func redactAttr(groups []string, a slog.Attr) slog.Attr {
-	if isTelling(a.Key) || slices.ContainsFunc(groups, isTelling) {
+// redaction is the safety net under everything that is logged: by key, by kind and by content.
+type redaction struct {
+	// judged tells of the keys that have been seen whether they are telling. A program uses few, and ten in each line.
+	judged  atomic.Pointer[map[string]bool]
+	judging sync.Mutex
+}
+
+// mostJudged bounds how many keys are remembered, should they ever come from outside.
+const mostJudged = 1000
+
+// attr is a slog.HandlerOptions.ReplaceAttr.
+func (r *redaction) attr(groups []string, a slog.Attr) slog.Attr {
+	if r.telling(a.Key) || slices.ContainsFunc(groups, r.telling) {
 		return slog.String(a.Key, redacted)
 	}
 	value := a.Value.Resolve()
@@ -39,6 +51,28 @@ func redactAttr(groups []string, a slog.Attr) slog.Attr {
 	default:
 		return slog.Attr{Key: a.Key, Value: value}
 	}
+}
+
+// telling is isTelling, which is asked once for each key.
+func (r *redaction) telling(key string) bool {
+	if judged := r.judged.Load(); judged != nil {
+		if telling, known := (*judged)[key]; known {
+			return telling
+		}
+	}
+	telling := isTelling(key)
+	r.judging.Lock()
+	defer r.judging.Unlock()
+	next := map[string]bool{}
+	if judged := r.judged.Load(); judged != nil {
+		if len(*judged) >= mostJudged {
+			return telling
+		}
+		next = maps.Clone(*judged)
+	}
+	next[strings.Clone(key)] = telling
+	r.judged.Store(&next)
+	return telling
 }
 
 // redactAny lets through what prints itself and plain values; what is inside a struct, a map or raw
