@@ -285,7 +285,7 @@ func takeIn(t *testing.T, s *system.System) {
 	var running sync.WaitGroup
 	running.Go(func() { writer.Run(ctx) })
 	for _, m := range s.Sandbox.StripeWebhooks.TakeHeld() {
-		if _, err := door.Accept(t.Context(), inbox.Delivery{Source: intake.SourceStripe, EventID: m.ID, Body: m.Body, ReceivedAt: time.Now()}); err != nil {
+		if _, err := door.Accept(t.Context(), inbox.Delivery{Source: intake.SourceStripe, EventID: m.ID, Body: string(m.Body), ReceivedAt: time.Now()}); err != nil {
 			t.Error(err)
 		}
 	}
