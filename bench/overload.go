@@ -3,8 +3,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,7 +31,7 @@ func (b *bench) overload(ctx context.Context) error {
 		return err
 	}
 	calm := load.Options{Connections: 256, During: b.during, Rate: can.PerSecond / 4}
-	before, err := b.measure(ctx, c, "before", calm)
+	before, err := b.calmly(ctx, c, "before", calm)
 	if err != nil {
 		return err
 	}
@@ -42,7 +44,7 @@ func (b *bench) overload(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	after, err := b.measure(ctx, c, "after", calm)
+	after, err := b.calmly(ctx, c, "after", calm)
 	if err != nil {
 		return err
 	}
@@ -51,8 +53,8 @@ func (b *bench) overload(ctx context.Context) error {
 		return err
 	}
 	b.report.line("\n### Five times what it can take\n")
-	b.report.line("%.0f events a second can be taken at 64 connections. For ten seconds %.0f a second are due, whether or not those before were answered, on at most 2048 connections.",
-		can.PerSecond, 5*can.PerSecond)
+	b.report.line("%.0f events a second can be taken at 64 connections. For ten seconds %.0f a second are due, whether or not those before were answered, on at most 2048 connections. Before that and a minute later are the middle ones, by their p99, of %d runs.",
+		can.PerSecond, 5*can.PerSecond, b.runs)
 	b.report.table("", "due", "not sent", "200", "503", "no answer", "p50", "p99", "slowest", "memory")
 	for _, row := range []struct {
 		name string
@@ -64,6 +66,21 @@ func (b *bench) overload(ctx context.Context) error {
 	b.report.line("\nOf %d that were answered 200, %d are stored. In the flood the slowest 200 took %.0f ms, the slowest 503 %.0f ms.",
 		flood.Answers["200"], kept, flood.Slowest["200"], flood.Slowest["503"])
 	return nil
+}
+
+// calmly measures several times, one after the other, and answers the run whose p99 is the middle one: of one run it is the work of its few slowest
+// answers.
+func (b *bench) calmly(ctx context.Context, c contender, name string, o load.Options) (measured, error) {
+	var runs []measured
+	for run := range b.runs {
+		m, err := b.measure(ctx, c, fmt.Sprint(name, run), o)
+		if err != nil {
+			return m, err
+		}
+		runs = append(runs, m)
+	}
+	slices.SortFunc(runs, func(a, b measured) int { return cmp.Compare(a.P99, b.P99) })
+	return runs[len(runs)/2], nil
 }
 
 func count(ctx context.Context, dsn, sql string) (n int, err error) {
