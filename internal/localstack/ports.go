@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"syscall"
@@ -31,29 +32,42 @@ func (e *PortTakenError) Error() string {
 // 127.0.0.1. What it finds may change at any time: it makes a good message, not
 // a reservation.
 func CheckPort(ctx context.Context, port int) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	_, err := tryPort(ctx, port)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return &PortTakenError{Port: port, Holder: portHolder(ctx, port)}
 	}
-	if err != nil {
-		return fmt.Errorf("try port %d: %w", port, err)
-	}
-	if err := listener.Close(); err != nil {
-		return fmt.Errorf("try port %d: %w", port, err)
-	}
-	return nil
+	return err
 }
+
+// Ports from lowestPort up to highestPort are below those from which systems take the local ports of connections, so that
+// no connection has one in the moment in which a server is to listen on it.
+const (
+	lowestPort  = 20000
+	highestPort = 32000
+)
 
 // FreePort finds a port of 127.0.0.1 on which nothing listens. Another program
 // may take it before the caller does.
 func FreePort(ctx context.Context) (int, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+	const attempts = 50
+	for range attempts {
+		port, err := tryPort(ctx, lowestPort+rand.N(highestPort-lowestPort))
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return port, err
+		}
 	}
-	port := listener.Addr().(*net.TCPAddr).Port
+	return tryPort(ctx, 0)
+}
+
+// tryPort listens on a port for a moment, on any free one for zero, and answers which it was.
+func tryPort(ctx context.Context, port int) (int, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return 0, fmt.Errorf("try port %d: %w", port, err)
+	}
+	port = listener.Addr().(*net.TCPAddr).Port
 	if err := listener.Close(); err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+		return 0, fmt.Errorf("try port %d: %w", port, err)
 	}
 	return port, nil
 }

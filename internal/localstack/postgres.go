@@ -171,9 +171,8 @@ func (p *Postgres) start(ctx context.Context, data *dataDir, opts PostgresOption
 		if err == nil || attempt == attempts {
 			return err
 		}
-		text := p.log.tail()
-		again := strings.Contains(text, "pre-existing shared memory block") ||
-			opts.Port == 0 && strings.Contains(text, "Address already in use")
+		again := p.log.says("pre-existing shared memory block") ||
+			opts.Port == 0 && p.log.says("Address already in use")
 		if !again {
 			return err
 		}
@@ -186,6 +185,9 @@ func (p *Postgres) start(ctx context.Context, data *dataDir, opts PostgresOption
 }
 
 func (p *Postgres) launch(ctx context.Context, data *dataDir, port int, opts PostgresOptions) error {
+	if err := p.log.begin(); err != nil {
+		return err
+	}
 	args := []string{"-D", data.path, "-p", strconv.Itoa(port), "-h", "127.0.0.1", "-c", "unix_socket_directories="}
 	if p.remove != "" {
 		// Nobody reads this after a crash. Commits still go through the same code,

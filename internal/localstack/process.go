@@ -105,7 +105,7 @@ func poll(ctx context.Context, interval time.Duration, check func() (bool, error
 // serverLog is the file that a server writes to.
 type serverLog struct {
 	file  *os.File
-	start int64 // where this run's lines begin
+	start int64 // where this start's lines begin
 }
 
 // openLog opens path for appending, and creates its directory if need be.
@@ -117,15 +117,33 @@ func openLog(path string) (*serverLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	info, err := f.Stat()
-	if err != nil {
+	l := &serverLog{file: f}
+	if err := l.begin(); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	return &serverLog{file: f, start: info.Size()}, nil
+	return l, nil
 }
 
-// tail is the last few lines that this run wrote, for an error's text.
+// begin is called before each start of the server.
+func (l *serverLog) begin() error {
+	info, err := l.file.Stat()
+	if err != nil {
+		return fmt.Errorf("look at the log: %w", err)
+	}
+	l.start = info.Size()
+	return nil
+}
+
+// says tells whether a text is in what this start wrote. That may be far from the end: a server that cannot listen may go on to panic,
+// and write a long stack.
+func (l *serverLog) says(text string) bool {
+	const most = 1 << 20
+	written, err := io.ReadAll(io.NewSectionReader(l.file, l.start, most))
+	return err == nil && strings.Contains(string(written), text)
+}
+
+// tail is the last few lines that this start wrote, for an error's text.
 func (l *serverLog) tail() string {
 	const most = 4 << 10
 	info, err := l.file.Stat()

@@ -93,7 +93,7 @@ func StartTemporal(ctx context.Context, opts TemporalOptions) (_ *Temporal, err 
 			return t, nil
 		}
 		// A free port can be taken before the server has it: then try others.
-		if attempt == attempts || !strings.Contains(t.log.tail(), "address already in use") {
+		if attempt == attempts || !t.log.says("address already in use") {
 			return nil, err
 		}
 	}
@@ -139,6 +139,9 @@ func (t *Temporal) cleanUp() {
 }
 
 func (t *Temporal) launch(ctx context.Context, opts TemporalOptions) (err error) {
+	if err := t.log.begin(); err != nil {
+		return err
+	}
 	if t.port, err = choosePort(ctx, opts.Port); err != nil {
 		return err
 	}

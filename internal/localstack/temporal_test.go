@@ -138,6 +138,50 @@ func TestTemporalNamesATakenPort(t *testing.T) {
 	}
 }
 
+// A free port can be taken before the server has it. The server says so, and a long stack after it.
+func TestTemporalTakesAnotherPort(t *testing.T) {
+	t.Parallel()
+	binary, err := temporalForTests(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, then := range map[string]struct{ command, wrong string }{
+		"and serves":             {`exec "` + binary + `" "$@"`, ""},
+		"and fails for a reason": {`echo no such flag; exit 1`, "no such flag"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			script := filepath.Join(dir, "temporal")
+			text := `#!/bin/sh
+echo start >> "` + dir + `/starts"
+if [ "$(wc -l < "` + dir + `/starts")" -eq 1 ]; then
+	echo 'level=ERROR msg="Failed to start gRPC listener" error="listen tcp 127.0.0.1:1: bind: address already in use"'
+	echo 'panic: runtime error: invalid memory address or nil pointer dereference'
+	for i in $(seq 200); do echo "	some/package/file.go:$i and what else there is to say of it"; done
+	exit 2
+fi
+` + then.command + "\n"
+			if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			server, err := StartTemporal(t.Context(), TemporalOptions{Binary: script})
+			if err == nil {
+				stop(t, server)
+			}
+			switch {
+			case then.wrong == "" && err != nil:
+				t.Error(err)
+			case then.wrong != "" && (err == nil || !strings.Contains(err.Error(), then.wrong)):
+				t.Errorf("it does not say %q: %v", then.wrong, err)
+			}
+			if starts, err := os.ReadFile(filepath.Join(dir, "starts")); err != nil || strings.Count(string(starts), "\n") != 2 {
+				t.Errorf("it was started %d times, %v", strings.Count(string(starts), "\n"), err)
+			}
+		})
+	}
+}
+
 func TestTemporalSaysWhyItDoesNotStart(t *testing.T) {
 	t.Parallel()
 	binary, err := temporalForTests(t.Context())
