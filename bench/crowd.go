@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -287,9 +288,12 @@ func (c *crowd) tellBulk(ctx context.Context, run *store.BulkRun, stretches []st
 	if err != nil {
 		return err
 	}
-	at := func(share float64) float64 { return memory[int(share*float64(len(memory)-1))] }
-	c.report.line("\nFrom start to end %.0f s, %.0f%% of what the busier provider takes in that time; %d calls were refused. %d pages of customers were read, and %d were noted. %d workflows of customers were begun, for %d who pay; %d of users, for the %d who came by themselves. The worker had %.0f MiB after a tenth of the time, %.0f in the middle and %.0f at the end.",
-		took.Seconds(), 100*total/took.Seconds(), c.refused.Load(), pages, noted, watched, c.people/5+checkouts, users, 2*checkouts, at(0.1), at(0.5), at(1))
+	var tenths []string
+	for tenth := 1; tenth <= 10; tenth++ {
+		tenths = append(tenths, fmt.Sprintf("%.0f", memory[(len(memory)-1)*tenth/10]))
+	}
+	c.report.line("\nFrom start to end %.0f s, %.0f%% of what the busier provider takes in that time; %d calls were refused. %d pages of customers were read, and %d were noted. %d workflows of customers were begun, for %d who pay; %d of users, for the %d who came by themselves. After each tenth of the time the worker had, in MiB: %s.",
+		took.Seconds(), 100*total/took.Seconds(), c.refused.Load(), pages, noted, watched, c.people/5+checkouts, users, 2*checkouts, strings.Join(tenths, ", "))
 	return nil
 }
 
