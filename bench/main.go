@@ -65,6 +65,11 @@ func run() (err error) {
 	if err := b.machine(ctx); err != nil {
 		return err
 	}
+	if *only == "crowd" {
+		b.report.line("Each figure is of one run.")
+	} else {
+		b.report.line("Answers a second, from the socket to the commit and from a thousand users to a million, and customers a second are medians of %d interleaved runs, those of answers of %s each; all else is of one.", b.runs, b.during)
+	}
 	defer func() {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, b.report.String()) // what was found before it failed

@@ -84,6 +84,5 @@ func (b *bench) machine(ctx context.Context) error {
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), model, total, runtime.Version(), version, strings.TrimSpace(string(temporal)), runtime.GOOS)
 	b.report.line("The machine's load before: %s (one, five and fifteen minutes). Everything ran on it at once: the load generator, the program, PostgreSQL and Temporal.",
 		strings.Join(strings.Fields(string(load))[:3], ", "))
-	b.report.line("Answers a second, from the socket to the commit and from a thousand users to a million, and customers a second are medians of %d interleaved runs, those of answers of %s each; all else is of one.", b.runs, b.during)
 	return nil
 }
