@@ -25,7 +25,7 @@ func (b *bench) overload(ctx context.Context) error {
 		return err
 	}
 	defer func() { b.note(p.stop()) }()
-	c := contender{name: "ours", process: p, path: stripePath, customers: 50}
+	c := contender{name: "ours", process: p, path: stripePath, customers: 50, database: environ["DATABASE_URL"], inbox: inboxTable}
 	can, err := b.measure(ctx, c, "can", load.Options{Connections: 64, During: b.during})
 	if err != nil {
 		return err
@@ -39,6 +39,14 @@ func (b *bench) overload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	kept, err := count(ctx, environ["DATABASE_URL"], `SELECT count(*) FROM webhook_events WHERE event_id LIKE 'evt\_flood%'`)
+	if err != nil {
+		return err
+	}
+	// A worker would have taken them by then. There is none here, and they would be asked for again and again.
+	if err := b.settle(ctx, c); err != nil {
+		return err
+	}
 	select {
 	case <-time.After(time.Minute): // what it is like then is the question
 	case <-ctx.Done():
@@ -48,12 +56,8 @@ func (b *bench) overload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kept, err := count(ctx, environ["DATABASE_URL"], `SELECT count(*) FROM webhook_events WHERE event_id LIKE 'evt\_flood%'`)
-	if err != nil {
-		return err
-	}
 	b.report.line("\n### Five times what it can take\n")
-	b.report.line("%.0f events a second can be taken at 64 connections. For ten seconds %.0f a second are due, whether or not those before were answered, on at most 2048 connections. Before that and a minute later are the middle ones, by their p99, of %d runs.",
+	b.report.line("%.0f events a second can be taken at 64 connections. For ten seconds %.0f a second are due, whether or not those before were answered, on at most 2048 connections. Before that and a minute later are the middle ones, by their p99, of %d runs. What was stored is counted, and then taken away, as a worker would take it: there is none here.",
 		can.PerSecond, 5*can.PerSecond, b.runs)
 	b.report.table("", "due", "not sent", "200", "503", "no answer", "p50", "p99", "slowest", "memory")
 	for _, row := range []struct {
