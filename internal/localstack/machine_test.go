@@ -140,6 +140,9 @@ func TestFreePortIsFree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if port < lowestPort || port >= highestPort {
+			t.Errorf("port %d is one that a connection may have", port)
+		}
 		if err = CheckPort(t.Context(), port); err == nil {
 			return
 		}
