@@ -103,8 +103,17 @@ type Product struct {
 	Name    string
 	Active  bool
 	Deleted bool
-	Prices  []Price
+	// Beside tells whether the product may be bought beside another; see [AllowsBeside].
+	Beside bool
+	Prices []Price
 }
+
+// MetadataBeside is the metadata key by which a product says that it may be bought beside others.
+const MetadataBeside = "beside"
+
+// AllowsBeside tells whether a product's metadata say that it may be bought beside others, as what is
+// added to a plan is.
+func AllowsBeside(metadata map[string]string) bool { return metadata[MetadataBeside] == "allow" }
 
 // Price is one Stripe price.
 type Price struct {
@@ -116,7 +125,16 @@ type Price struct {
 	Interval      string // empty for one-time prices
 	IntervalCount int64
 	LookupKey     string
+	// UsageType is how the quantity of a recurring price comes about: [UsageLicensed], which is bought,
+	// or [UsageMetered], which is counted afterwards. It is empty for one-time prices.
+	UsageType string
 }
+
+// The usage types that Stripe gives a recurring price.
+const (
+	UsageLicensed = "licensed"
+	UsageMetered  = "metered"
+)
 
 // Type is the subscription type of this price; see [Item.Type].
 func (p Price) Type() string { return IntervalType(p.Interval, p.IntervalCount) }

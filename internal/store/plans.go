@@ -29,17 +29,20 @@ func (t *Tx) LockPlan(ctx context.Context, productID, name string) (planID int32
 // catalogue when it is archived: subscriptions go on at it.
 func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read int64) error {
 	batch := &pgx.Batch{}
-	batch.Queue(`UPDATE plans SET plan_name = coalesce(nullif($2, ''), plan_name), active = $3, read_seq = $4, updated_at = now() WHERE id = $1`,
-		planID, fit(p.Name), p.Active && !p.Deleted, read)
+	batch.Queue(`UPDATE plans SET plan_name = coalesce(nullif($2, ''), plan_name), active = $3, beside = $5, read_seq = $4, updated_at = now() WHERE id = $1`,
+		planID, fit(p.Name), p.Active && !p.Deleted, read, p.Beside)
 	for _, price := range p.Prices {
-		batch.Queue(`INSERT INTO plan_prices AS p (stripe_price_id, plan_id, active, unit_amount, currency, billing_interval, interval_count, lookup_key)
-			VALUES ($1,$2,$3,$4,$5,nullif($6,''),$7,nullif($8,''))
+		batch.Queue(`INSERT INTO plan_prices AS p (stripe_price_id, plan_id, active, unit_amount, currency, billing_interval, interval_count, lookup_key,
+				usage_type)
+			VALUES ($1,$2,$3,$4,$5,nullif($6,''),$7,nullif($8,''),nullif($9,''))
 			ON CONFLICT (stripe_price_id) DO UPDATE SET plan_id = excluded.plan_id, active = excluded.active, unit_amount = excluded.unit_amount,
 				currency = excluded.currency, billing_interval = excluded.billing_interval, interval_count = excluded.interval_count,
-				lookup_key = excluded.lookup_key, updated_at = now()
-			WHERE (p.plan_id, p.active, p.unit_amount, p.currency, p.billing_interval, p.interval_count, p.lookup_key) IS DISTINCT FROM
-			      (excluded.plan_id, excluded.active, excluded.unit_amount, excluded.currency, excluded.billing_interval, excluded.interval_count, excluded.lookup_key)`,
-			price.ID, planID, price.Active, price.UnitAmount, price.Currency, price.Interval, max(price.IntervalCount, 1), price.LookupKey)
+				lookup_key = excluded.lookup_key, usage_type = excluded.usage_type, updated_at = now()
+			WHERE (p.plan_id, p.active, p.unit_amount, p.currency, p.billing_interval, p.interval_count, p.lookup_key, p.usage_type) IS DISTINCT FROM
+			      (excluded.plan_id, excluded.active, excluded.unit_amount, excluded.currency, excluded.billing_interval, excluded.interval_count,
+			       excluded.lookup_key, excluded.usage_type)`,
+			price.ID, planID, price.Active, price.UnitAmount, price.Currency, price.Interval, max(price.IntervalCount, 1), price.LookupKey,
+			price.UsageType)
 	}
 	return classify("store a plan", t.tx.SendAll(ctx, batch))
 }

@@ -316,7 +316,7 @@ func TestPrices(t *testing.T) {
 		})
 	}
 	row := func() string {
-		return one[string](w, `SELECT concat_ws(' ', active, unit_amount, currency, billing_interval, interval_count, lookup_key, xmin) FROM plan_prices`)
+		return one[string](w, `SELECT concat_ws(' ', active, unit_amount, currency, billing_interval, interval_count, lookup_key, usage_type, xmin) FROM plan_prices`)
 	}
 	price := account.Price{ID: "price_1", ProductID: "prod_1", Active: true, UnitAmount: 2000, Currency: "usd", Interval: "month", IntervalCount: 1}
 	before := row()
@@ -325,6 +325,10 @@ func TestPrices(t *testing.T) {
 	}
 	price.Active, price.Interval, price.IntervalCount, price.LookupKey = false, "", 0, "pro"
 	if set(price); !strings.HasPrefix(row(), "f 2000 usd 1 pro ") {
+		t.Errorf("price %s", row())
+	}
+	price.Interval, price.UsageType = "month", account.UsageMetered
+	if set(price); !strings.HasPrefix(row(), "f 2000 usd month 1 pro metered ") {
 		t.Errorf("price %s", row())
 	}
 }

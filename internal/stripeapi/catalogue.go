@@ -26,7 +26,7 @@ func (c *Client) Product(ctx context.Context, productID string) (account.Product
 	if p.ID != productID {
 		return account.Product{}, badBody(op)
 	}
-	product := account.Product{ID: p.ID, Name: p.Name, Active: p.Active, Deleted: p.Deleted}
+	product := account.Product{ID: p.ID, Name: p.Name, Active: p.Active, Deleted: p.Deleted, Beside: account.AllowsBeside(p.Metadata)}
 	if p.Deleted {
 		// Stripe deletes a product only when it has no prices.
 		return product, nil
@@ -74,6 +74,7 @@ func toPrice(p *stripe.Price, productID string) account.Price {
 	if p.Recurring != nil {
 		price.Interval = string(p.Recurring.Interval)
 		price.IntervalCount = p.Recurring.IntervalCount
+		price.UsageType = string(p.Recurring.UsageType)
 	}
 	return price
 }

@@ -371,19 +371,19 @@ func TestProduct(t *testing.T) {
 		if r.URL.Path == "/v1/prices" {
 			answer(200, listJSON(false,
 				`{"object":"price","id":"price_1","product":"prod_1","active":true,"unit_amount":1500,"currency":"usd","lookup_key":"pro",
-					"recurring":{"interval":"year","interval_count":1}}`,
+					"recurring":{"interval":"year","interval_count":1,"usage_type":"licensed"}}`,
 				`{"object":"price","id":"price_2","product":"prod_1","active":false,"unit_amount":null,"currency":"eur","recurring":null}`,
 			))(w, r)
 			return
 		}
-		answer(200, `{"object":"product","id":"prod_1","name":"Pro","active":true}`)(w, r)
+		answer(200, `{"object":"product","id":"prod_1","name":"Pro","active":true,"metadata":{"beside":"allow"}}`)(w, r)
 	})
 	got, err := client.Product(t.Context(), "prod_1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := account.Product{ID: "prod_1", Name: "Pro", Active: true, Prices: []account.Price{
-		{ID: "price_1", ProductID: "prod_1", Active: true, UnitAmount: 1500, Currency: "usd", Interval: "year", IntervalCount: 1, LookupKey: "pro"},
+	want := account.Product{ID: "prod_1", Name: "Pro", Active: true, Beside: true, Prices: []account.Price{
+		{ID: "price_1", ProductID: "prod_1", Active: true, UnitAmount: 1500, Currency: "usd", Interval: "year", IntervalCount: 1, LookupKey: "pro", UsageType: account.UsageLicensed},
 		{ID: "price_2", ProductID: "prod_1", Currency: "eur"},
 	}}
 	if !reflect.DeepEqual(got, want) {

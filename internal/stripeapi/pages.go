@@ -118,7 +118,9 @@ func (c *Client) ProductsPage(ctx context.Context, after string) (products []acc
 			return collect(it, it.Product)
 		})
 	for _, each := range list {
-		products = append(products, account.Product{ID: each.ID, Name: each.Name, Active: each.Active})
+		products = append(products, account.Product{
+			ID: each.ID, Name: each.Name, Active: each.Active, Beside: account.AllowsBeside(each.Metadata),
+		})
 	}
 	return products, next, err
 }

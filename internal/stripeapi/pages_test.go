@@ -74,9 +74,9 @@ func TestCataloguePages(t *testing.T) {
 		t.Errorf("products are %+v, error %v", products, err)
 	}
 	_, client = serve(t, answer(http.StatusOK, listJSON(false, `{"object":"price","id":"price_1","product":"prod_1","active":true,"unit_amount":1500,
-		"currency":"usd","lookup_key":"pro","recurring":{"interval":"month","interval_count":3}}`)))
+		"currency":"usd","lookup_key":"pro","recurring":{"interval":"month","interval_count":3,"usage_type":"metered"}}`)))
 	prices, _, err := client.PricesPage(t.Context(), "")
-	want := []account.Price{{ID: "price_1", ProductID: "prod_1", Active: true, UnitAmount: 1500, Currency: "usd", Interval: "month", IntervalCount: 3, LookupKey: "pro"}}
+	want := []account.Price{{ID: "price_1", ProductID: "prod_1", Active: true, UnitAmount: 1500, Currency: "usd", Interval: "month", IntervalCount: 3, LookupKey: "pro", UsageType: account.UsageMetered}}
 	if err != nil || !reflect.DeepEqual(prices, want) {
 		t.Errorf("prices are %+v, error %v", prices, err)
 	}
