@@ -12,7 +12,7 @@ PACKAGES ?= ./...
 
 .PHONY: help
 help: ## show this
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- Running ---------------------------------------------------------------------------------------
 
@@ -52,6 +52,14 @@ BENCH ?= -write docs/performance.md
 bench: tools-test ## measure both programs beside what they are compared with, into docs/performance.md
 	$(GO) build -trimpath -o bin/bench/ ./bench ./bench/load ./bench/baseline ./cmd/starter-api ./cmd/worker
 	bin/bench/bench -binaries bin/bench $(BENCH)
+
+# What of it is compared, with which commit and by how much it may be worse, is in bench/marks.json: BENCH_COMPARE='-runs 1 -for 1s'.
+BENCH_COMPARE ?=
+
+.PHONY: bench-compare
+bench-compare: tools-test ## measure both programs beside those of the commit in bench/marks.json; fails where a ratio is worse
+	$(GO) build -trimpath -buildvcs=false -o bin/bench/ ./bench ./bench/load ./bench/baseline ./cmd/starter-api ./cmd/worker ./cmd/syncctl
+	bin/bench/bench -binaries bin/bench -against bench/marks.json $(BENCH_COMPARE)
 
 .PHONY: model
 model: ## check the models of the protocol, see docs/model

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -126,23 +125,37 @@ func (b *bench) ackTable(connections int, contenders []contender, results map[st
 }
 
 func (b *bench) contenders(ctx context.Context) ([]contender, error) {
-	secret := map[string]string{"STRIPE_WEBHOOK_SECRET": b.stack.sandbox.StripeWebhookSecret}
-	bare, err := b.stack.start(ctx, b.binary("baseline"), secret, "-addr", "ADDR")
+	bare, err := b.stack.start(ctx, b.tool("baseline"), map[string]string{"STRIPE_WEBHOOK_SECRET": b.stack.sandbox.StripeWebhookSecret}, "-addr", "ADDR")
 	if err != nil {
 		return nil, err
 	}
+	insert, err := b.inserting(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ours, err := b.answering(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return append([]contender{{name: "verify", process: bare, path: "/", customers: 50}, insert}, ours...), nil
+}
+
+// inserting starts the bare handler that makes one insert a request.
+func (b *bench) inserting(ctx context.Context) (contender, error) {
 	dsn, err := b.stack.database(ctx, "bare")
 	if err != nil {
-		return nil, err
+		return contender{}, err
 	}
-	inserting := maps.Clone(secret)
-	inserting["DATABASE_URL"] = dsn
-	insert, err := b.stack.start(ctx, b.binary("baseline"), inserting, "-addr", "ADDR")
-	if err != nil {
-		return nil, err
-	}
+	environ := map[string]string{"STRIPE_WEBHOOK_SECRET": b.stack.sandbox.StripeWebhookSecret, "DATABASE_URL": dsn}
+	insert, err := b.stack.start(ctx, b.tool("baseline"), environ, "-addr", "ADDR")
+	return contender{name: "insert", process: insert, path: "/", customers: 50, database: dsn, inbox: "bare_events"}, err
+}
+
+// answering starts the program twice, on databases and namespaces whose names begin so: with a dispatcher that has nothing to do, and
+// with one that has.
+func (b *bench) answering(ctx context.Context, prefix string) ([]contender, error) {
 	// Whoever was poked within the hour is not poked again: after the first events the dispatcher has nothing to do.
-	idle, err := b.stack.environment(ctx, "idle", map[string]string{"POKE_INTERVAL": "1h"})
+	idle, err := b.stack.environment(ctx, prefix+"idle", map[string]string{"POKE_INTERVAL": "1h"})
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +163,7 @@ func (b *bench) contenders(ctx context.Context) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	draining, err := b.stack.environment(ctx, "draining", nil)
+	draining, err := b.stack.environment(ctx, prefix+"draining", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -159,8 +172,6 @@ func (b *bench) contenders(ctx context.Context) ([]contender, error) {
 		return nil, err
 	}
 	return []contender{
-		{name: "verify", process: bare, path: "/", customers: 50},
-		{name: "insert", process: insert, path: "/", customers: 50, database: dsn, inbox: "bare_events"},
 		{name: "ours", process: ours, path: stripePath, customers: 50, database: idle["DATABASE_URL"], inbox: inboxTable},
 		// What is routine waits for looks, which nobody takes here; what is urgent is poked as fast as can be.
 		{name: "draining", process: busy, path: stripePath, customers: 1000, eventType: "customer.subscription.created", database: draining["DATABASE_URL"], inbox: inboxTable, drains: true},
@@ -177,7 +188,7 @@ func (b *bench) measure(ctx context.Context, c contender, prefix string, o load.
 	if err != nil {
 		return m, err
 	}
-	generator := exec.CommandContext(ctx, b.binary("load"), "-url", "http://"+c.process.addr+c.path, "-connections", fmt.Sprint(o.Connections),
+	generator := exec.CommandContext(ctx, b.tool("load"), "-url", "http://"+c.process.addr+c.path, "-connections", fmt.Sprint(o.Connections),
 		"-for", o.During.String(), "-rate", fmt.Sprint(o.Rate), "-customers", fmt.Sprint(c.customers), "-type", c.eventType, "-prefix", prefix)
 	generator.Env = append(os.Environ(), "LOAD_SECRET="+b.stack.sandbox.StripeWebhookSecret)
 	generator.Stderr = os.Stderr

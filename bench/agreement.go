@@ -41,7 +41,6 @@ func (b *bench) agreement(ctx context.Context) error {
 		return err
 	}
 	defer p.stop()
-	box := b.stack.sandbox
 	all, err := b.payers(ctx, payers)
 	if err != nil {
 		return err
@@ -51,9 +50,7 @@ func (b *bench) agreement(ctx context.Context) error {
 		return err
 	}
 	defer bare.stop()
-	for _, injector := range []*faults.Injector{box.ClerkFaults, box.StripeFaults} {
-		defer injector.Add(faults.Rule{Latency: latency})()
-	}
+	defer b.slowProviders()()
 	var ours, theirs []time.Duration
 	for i := range samples {
 		took, err := b.change(ctx, all[i%len(all)], i/len(all)%2 == 0)
@@ -78,6 +75,19 @@ func (b *bench) agreement(ctx context.Context) error {
 	b.report.line("\nThe median is %.2f of the bare workflow's, the slowest %.2f of its slowest.", float64(ours[len(ours)/2])/float64(theirs[len(theirs)/2]),
 		float64(ours[len(ours)-1])/float64(theirs[len(theirs)-1]))
 	return nil
+}
+
+// slowProviders gives every call of a provider its latency, until what it returns is called.
+func (b *bench) slowProviders() func() {
+	var removing []func()
+	for _, injector := range []*faults.Injector{b.stack.sandbox.ClerkFaults, b.stack.sandbox.StripeFaults} {
+		removing = append(removing, injector.Add(faults.Rule{Latency: latency}))
+	}
+	return func() {
+		for _, remove := range removing {
+			remove()
+		}
+	}
 }
 
 // programs are both programs, which the sandbox delivers to.

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nepfy/clerk-stripe-sync/bench/internal/marks"
 	"github.com/nepfy/clerk-stripe-sync/internal/localstack"
 )
 
@@ -29,7 +30,8 @@ func main() {
 // bench is one sitting.
 type bench struct {
 	stack    *stack
-	binaries string
+	binaries string // where the programs are that are measured
+	tools    string // where the load generator and the baselines are
 	runs     int
 	during   time.Duration
 	people   int
@@ -47,8 +49,27 @@ func run() (err error) {
 	flag.IntVar(&b.people, "people", 50_000, "how many users a bulk sync brings in")
 	flag.IntVar(&b.many, "many", 1_000_000, "how many users the larger of two products has")
 	only := flag.String("only", "", "parts, separated by commas; none for all: "+strings.Join(slices.Sorted(maps.Keys(parts(b))), ", "))
+	against := flag.String("against", "", "the marks, of whose base this tree is to be no worse: compares both, and fails where it is; -for, -runs then only where given")
 	document := flag.String("write", "", "the document to write to; none to print")
 	flag.Parse()
+	b.tools = b.binaries
+	var accepted marks.Marks
+	if *against != "" {
+		if accepted, err = marks.Read(*against); err != nil {
+			return err
+		}
+		flag.Visit(func(f *flag.Flag) {
+			switch f.Name {
+			case "for":
+				accepted.For = marks.Duration(b.during)
+			case "runs":
+				accepted.Runs = b.runs
+			}
+		})
+		if err := accepted.Check(); err != nil {
+			return err
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	root, err := localstack.ProjectRoot(".")
@@ -63,6 +84,11 @@ func run() (err error) {
 		return err
 	}
 	if err := b.machine(ctx); err != nil {
+		return err
+	}
+	if *against != "" {
+		err := b.against(ctx, root, accepted)
+		fmt.Print(b.report.String())
 		return err
 	}
 	if *only == "crowd" {
@@ -102,6 +128,8 @@ func parts(b *bench) map[string]func(context.Context) error {
 }
 
 func (b *bench) binary(name string) string { return filepath.Join(b.binaries, name) }
+
+func (b *bench) tool(name string) string { return filepath.Join(b.tools, name) }
 
 func (b *bench) note(err error) {
 	if err != nil {

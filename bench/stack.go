@@ -36,10 +36,12 @@ type stack struct {
 	sandbox  *sandbox.Sandbox
 	// databases are those of the part that is being measured.
 	databases []string
+	// setup prepares an environment.
+	setup func(context.Context, map[string]string) error
 }
 
 func startStack(ctx context.Context, root string, out io.Writer) (_ *stack, err error) {
-	s := &stack{}
+	s := &stack{setup: func(ctx context.Context, environ map[string]string) error { return app.Setup(ctx, environ, io.Discard) }}
 	if s.dir, err = os.MkdirTemp("", "clerk-stripe-sync-bench-"); err != nil {
 		return nil, fmt.Errorf("making room: %w", err)
 	}
@@ -167,7 +169,7 @@ func (s *stack) environment(ctx context.Context, name string, overrides map[stri
 		"METRICS_ADDR": "off", "RECOVERY_INTERVAL": "off", "RECONCILE_INTERVAL": "off", "SHUTDOWN_DELAY": "0s",
 	}
 	maps.Copy(environ, overrides)
-	if err := app.Setup(ctx, environ, io.Discard); err != nil {
+	if err := s.setup(ctx, environ); err != nil {
 		return nil, fmt.Errorf("setting up: %w", err)
 	}
 	return environ, nil
