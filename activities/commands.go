@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
@@ -244,7 +243,7 @@ func (a *Commands) change(ctx context.Context, s *step) (*account.Subscription, 
 	stripe := a.Subscriptions.Stripe
 	if id := s.decision.ReleaseSchedule; id != "" {
 		err := stripe.ReleaseSchedule(ctx, id, s.key("release"))
-		if err := a.outcome(ctx, s, err); err != nil || s.refusedAs != "" {
+		if err := a.outcome(s, err); err != nil || s.refusedAs != "" {
 			return nil, err
 		}
 	}
@@ -258,7 +257,7 @@ func (a *Commands) change(ctx context.Context, s *step) (*account.Subscription, 
 	default:
 		changed, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), account.Ending{AtPeriodEnd: true}, s.key("cancel"))
 	}
-	if err := a.outcome(ctx, s, err); err != nil || s.refusedAs != "" {
+	if err := a.outcome(s, err); err != nil || s.refusedAs != "" {
 		return nil, err
 	}
 	s.confirmed = true
@@ -271,19 +270,12 @@ func (a *Commands) change(ctx context.Context, s *step) (*account.Subscription, 
 
 // outcome judges an answer of Stripe's to a change. A refusal is noted, to be believed if the next
 // look confirms it.
-func (a *Commands) outcome(ctx context.Context, s *step, err error) error {
-	switch code := failure.CodeOf(err); {
+func (a *Commands) outcome(s *step, err error) error {
+	switch {
 	case err == nil:
 		return nil
-	case code == "replayed_5xx", code == "idempotency_error", code == "idempotency_key_reused":
-		// The key is spent: on a failure that Stripe stored, or on a request that somebody's change
-		// has made another since.
-		if raised := a.Subscriptions.Store.NextGeneration(ctx, s.op); raised != nil {
-			return raised
-		}
-		return failure.New(failure.Transient, "stripe", "apply a command", code, nil)
 	case failure.Of(err) == failure.Permanent:
-		s.refusedAs = code
+		s.refusedAs = failure.CodeOf(err)
 		return nil
 	default:
 		return err
@@ -291,9 +283,7 @@ func (a *Commands) outcome(ctx context.Context, s *step, err error) error {
 }
 
 // key is the idempotency key of a step: the same in each attempt, another for each operation.
-func (s *step) key(name string) string {
-	return s.op.ID + ":" + name + ":" + strconv.Itoa(s.op.Generation)
-}
+func (s *step) key(name string) string { return s.op.ID + ":" + name }
 
 // record stores what Stripe has confirmed, in the place of what the look before showed, unless a
 // newer read has been committed since: then the customer has to be read again.
@@ -370,7 +360,7 @@ func (a *Commands) UndoCommand(ctx context.Context, in CommandInput) (result Com
 			break
 		}
 		changed, err := subs.Stripe.SetEnding(ctx, op.SubscriptionID, s.standing.Ending(), before, s.key("undo"))
-		if err := a.outcome(ctx, s, err); err != nil {
+		if err := a.outcome(s, err); err != nil {
 			return CommandResult{}, err
 		}
 		if s.refusedAs != "" {
@@ -504,7 +494,7 @@ func (a *Commands) unrecorded(ctx context.Context, s *step, standing account.Sub
 		return err
 	}
 	_, undone := subs.Stripe.SetEnding(ctx, s.op.SubscriptionID, standing.Ending(), before, s.key("undo"))
-	if undone := a.outcome(ctx, s, undone); undone != nil || s.refusedAs != "" {
+	if undone := a.outcome(s, undone); undone != nil || s.refusedAs != "" {
 		return err
 	}
 	if a.Compensated != nil {

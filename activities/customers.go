@@ -42,9 +42,8 @@ type CustomerResult struct {
 // EnsureStripeCustomer gives a user a customer, unless they have one or one claims them, and
 // brings name and email of their customers to the user's. An empty value never overwrites.
 //
-// Idempotent: the customer is created under a key made from the user and a generation that is
-// stored with them, so a repeated attempt gets the same customer; an answer that Stripe replays
-// is read back before it is linked. Profile writes are keyed by the profile's version.
+// Idempotent: the customer is created under a key made from the user, so a repeated attempt gets the same customer, as it is by
+// then. Profile writes are keyed by the profile's version.
 func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (result CustomerResult, err error) {
 	defer func() { showFailing(ctx, a.Store, account.UserEntity(in.ClerkUserID), err) }()
 	user, err := a.Store.UserByClerkID(ctx, in.ClerkUserID)
@@ -198,81 +197,30 @@ func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (
 	return customerID, true, a.Store.Poke(ctx, account.JobSync, account.CustomerEntity(customerID))
 }
 
-// creations is how often one attempt starts over with a new key, when what Stripe replays under
-// the old one is of no use.
-const creations = 3
-
-// makesAnother is the attempt, about a minute after the first, that no longer waits for the
-// event of a customer that an earlier one has made.
-const makesAnother = 7
-
+// create creates a customer, or links the one that an earlier attempt has made and not heard of.
 func (a *Customers) create(ctx context.Context, user *store.User) (CustomerResult, error) {
-	for range creations {
-		customer, number, usable, err := a.createOnce(ctx, user)
-		if err != nil {
-			return CustomerResult{}, err
-		}
-		if usable {
-			return a.linkCreated(ctx, user, customer, number)
-		}
-		err = a.Store.Update(ctx, "raise a customer generation", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
-			locked, err := tx.LockUser(ctx, user.ClerkUserID)
-			if err != nil || locked == nil {
-				return err
-			}
-			// Somebody else may have raised it already.
-			if locked.CustomerGeneration == user.CustomerGeneration {
-				err = tx.NextCustomerGeneration(ctx, locked)
-			}
-			user = locked
-			return err
-		})
-		if err != nil {
-			return CustomerResult{}, err
-		}
-	}
-	return CustomerResult{}, failure.New(failure.Transient, "stripe", "create customer", "replayed_unusable", nil)
-}
-
-// createOnce creates a customer under the present generation's key. usable is false when what
-// the key answers cannot be linked any more: a customer deleted since, or a stored failure. number is
-// that of the creation as a read: who has just been made has no subscriptions. It is zero for a
-// customer that was made before.
-func (a *Customers) createOnce(ctx context.Context, user *store.User) (customer account.Customer, number int64, usable bool, err error) {
-	if number, err = a.Store.NextRead(ctx); err != nil {
-		return customer, 0, false, err
+	// The creation counts as a read: who has just been made has no subscriptions.
+	number, err := a.Store.NextRead(ctx)
+	if err != nil {
+		return CustomerResult{}, err
 	}
 	profile := user.Profile()
-	key := "customer:create:" + user.ClerkUserID + ":" + strconv.Itoa(user.CustomerGeneration)
-	customer, replayed, err := a.Stripe.CreateCustomer(ctx, account.NewCustomer{
-		ClerkUserID: user.ClerkUserID, Email: profile.Email, Name: profile.FullName(), IdempotencyKey: key,
-	})
-	switch {
-	case failure.CodeOf(err) == "replayed_5xx":
-		// The key is spent on a failure that Stripe stored.
-		return customer, 0, false, nil
-	case failure.CodeOf(err) == "idempotency_error", failure.CodeOf(err) == "idempotency_key_reused":
-		// The key is spent on an older profile: a customer was made, and we did not hear of it.
-		// Its own event links it, as a rule in seconds. Only if that does not come is another made.
-		if attempt(ctx) < makesAnother {
-			return customer, 0, false, failure.New(failure.Transient, "stripe", "create customer", "made_before", nil)
-		}
-		return customer, 0, false, nil
-	case failure.Of(err) == failure.Permanent && profile.Email != "":
+	key := "customer:create:" + user.ClerkUserID
+	made := account.NewCustomer{ClerkUserID: user.ClerkUserID, Email: profile.Email, Name: profile.FullName(), Request: key, IdempotencyKey: key}
+	customer, before, err := a.Stripe.CreateCustomer(ctx, made)
+	if failure.Of(err) == failure.Permanent && profile.Email != "" {
 		// Stripe refuses some addresses that Clerk takes. A customer without one is better
 		// than a user without a customer.
-		customer, replayed, err = a.Stripe.CreateCustomer(ctx, account.NewCustomer{
-			ClerkUserID: user.ClerkUserID, Name: profile.FullName(), IdempotencyKey: key + ":no-email",
-		})
+		made.Email, made.IdempotencyKey = "", key+":no-email"
+		customer, before, err = a.Stripe.CreateCustomer(ctx, made)
 	}
-	if err != nil || !replayed {
-		return customer, number, err == nil, err
+	if err != nil {
+		return CustomerResult{}, err
 	}
-	customer, err = a.Stripe.Customer(ctx, customer.ID)
-	if failure.IsNotFound(err) {
-		return customer, 0, false, nil
+	if before {
+		number = 0 // something may have been bought on it since
 	}
-	return customer, 0, err == nil && !customer.Deleted, err
+	return a.linkCreated(ctx, user, customer, number)
 }
 
 // linkCreated links a customer that was just created, unless the user is being deleted or got
@@ -303,19 +251,25 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 				return nil
 			}
 		}
-		if err := tx.Link(ctx, locked, row, "created", user.ProfileVersion, nil); err != nil {
+		given := user.ProfileVersion
+		profile, due := user.Profile(), []account.Entity(nil)
+		if number == 0 && (differsEmail(&customer.Email, profile.Email) || differs(&customer.Name, profile.FullName())) {
+			// It was made when they had another name or email, and is still to be given theirs.
+			given, due = 0, append(due, account.UserEntity(user.ClerkUserID))
+		}
+		if err := tx.Link(ctx, locked, row, "created", given, nil); err != nil {
 			return err
 		}
 		if number > row.ReadSeq {
 			err = tx.SetCustomer(ctx, row, customer, number, true)
 		} else {
 			// It was made before, and something may have been bought on it since.
-			err = tx.Poke(ctx, account.JobSync, account.CustomerEntity(customer.ID))
+			err = tx.Poke(ctx, account.JobSync, append(due, account.CustomerEntity(customer.ID))...)
 		}
 		if err != nil {
 			return err
 		}
-		if err := tx.SetCustomerProfile(ctx, row, customer.Email, customer.Name, user.ProfileVersion); err != nil {
+		if err := tx.SetCustomerProfile(ctx, row, customer.Email, customer.Name, given); err != nil {
 			return err
 		}
 		now, err := tx.Now(ctx)

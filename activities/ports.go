@@ -9,8 +9,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
-// Stripe is what the activities ask of Stripe. Its errors are classified failures; it never
-// repeats a request by itself.
+// Stripe is what the activities ask of Stripe. Its errors are classified failures. A change that is asked for again under the same key
+// is made once, and no failure that Stripe has stored under the key is answered; package stripechanges sees to that.
 type Stripe interface {
 	// CustomerSubscriptions lists every subscription of any status, or fails as a whole; the
 	// customer is nil where no subscription shows it.
@@ -19,9 +19,8 @@ type Stripe interface {
 	Customer(ctx context.Context, customerID string) (account.Customer, error)
 	// CustomersNaming answers, from an index that is behind, the customers that name a user in their metadata.
 	CustomersNaming(ctx context.Context, clerkUserID string) ([]account.Customer, error)
-	// CreateCustomer tells with replayed that the answer is one stored under the key, which
-	// may be out of date.
-	CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, replayed bool, err error)
+	// CreateCustomer tells with before that the customer, which is as it is now, was made before this call.
+	CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, before bool, err error)
 	UpdateCustomer(ctx context.Context, customerID string, email, name *string, idempotencyKey string) (account.Customer, error)
 	DeleteCustomer(ctx context.Context, customerID, idempotencyKey string) error
 	// CustomerIsUnused tells whether no subscription of any status, payment method or open

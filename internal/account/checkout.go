@@ -45,6 +45,9 @@ type CheckoutSession struct {
 // MetadataProduct is the metadata key that names the product which a checkout session of ours sells.
 const MetadataProduct = "product_id"
 
+// MetadataRequest is the metadata key under which everything that we create at Stripe names the request of ours that it came of.
+const MetadataRequest = "sync_request"
+
 // Buyer answers the Clerk user whom a checkout session names, as a claim does.
 func (c CheckoutSession) Buyer() (clerkUserID string, ok bool) {
 	if ValidUserID(c.ClientReferenceID) {
@@ -63,6 +66,9 @@ type NewCheckout struct {
 	// SuccessURL is where the person comes back to after paying, CancelURL where they do without.
 	// Stripe replaces {CHECKOUT_SESSION_ID} in the first.
 	SuccessURL, CancelURL string
+	// Request names what asks for the checkout, the same in each attempt; "" for IdempotencyKey. It is written on the session, so that one whose making was
+	// not heard of is found again.
+	Request string
 	// IdempotencyKey makes opening again under the same key answer the same session, for about a day.
 	IdempotencyKey string
 }

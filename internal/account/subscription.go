@@ -145,6 +145,9 @@ type NewCustomer struct {
 	ClerkUserID string
 	Email       string
 	Name        string
+	// Request names what asks for the customer, the same in each attempt; "" for IdempotencyKey. It is written on the customer, so that one whose making
+	// was not heard of is found again.
+	Request string
 	// IdempotencyKey makes creating again under the same key answer the same customer, for
 	// about a day.
 	IdempotencyKey string

@@ -19,12 +19,13 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeapi"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripechanges"
 	"github.com/nepfy/clerk-stripe-sync/internal/telemetry"
 )
 
 // providers are the two vendors' clients.
 type providers struct {
-	stripe *stripeapi.Client
+	stripe *stripechanges.Client
 	clerk  *clerkapi.Client
 }
 
@@ -38,11 +39,11 @@ func newProviders(r *runtime, c config.Providers, watch *identityWatch) provider
 		stripeSeen, clerkSeen = watch.stripeSeen, watch.clerkSeen
 	}
 	p := providers{
-		stripe: stripeapi.New(stripeapi.Options{
+		stripe: stripechanges.New(stripeapi.New(stripeapi.Options{
 			Key: c.StripeSecretKey.Reveal(), BaseURL: c.StripeAPIURL, Timeout: c.ProviderTimeout,
 			Observe:   observeCalls(r, telemetry.ScopeStripe),
 			Transport: newLimited(c.StripeRate, stripeSeen),
-		}),
+		}), r.store),
 		clerk: clerkapi.New(clerkapi.Options{
 			Key: c.ClerkSecretKey.Reveal(), BaseURL: c.ClerkAPIURL, Timeout: c.ProviderTimeout,
 			Observe:   observeCalls(r, telemetry.ScopeClerk),

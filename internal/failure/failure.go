@@ -50,6 +50,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// RequestID is the provider's name for the request, for its support and its own logs.
 	RequestID string
+	// Stored is set where the provider gave this answer before and repeats it for as long as it keeps it, whatever is true by now.
+	Stored bool
 
 	cause error
 }

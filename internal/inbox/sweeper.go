@@ -15,6 +15,7 @@ type Sweepable interface {
 	DropPayloads(ctx context.Context, retention time.Duration, limit int) (int64, error)
 	ForgetIdlePokes(ctx context.Context, idle time.Duration, limit int) (int64, error)
 	ForgetOperations(ctx context.Context, limit int) (int64, error)
+	ForgetStripeRequests(ctx context.Context, limit int) (int64, error)
 }
 
 // Sweeper pokes what stays due, gives up on what waited too long, and deletes payloads that are
@@ -62,6 +63,7 @@ func (s *Sweeper) sweep(ctx context.Context) {
 	s.step(ctx, "drop_payloads", func() (int64, error) { return s.Store.DropPayloads(ctx, s.PayloadRetention, sweepLimit) })
 	s.step(ctx, "forget_idle_pokes", func() (int64, error) { return s.Store.ForgetIdlePokes(ctx, idleAfter, sweepLimit) })
 	s.step(ctx, "forget_operations", func() (int64, error) { return s.Store.ForgetOperations(ctx, sweepLimit) })
+	s.step(ctx, "forget_stripe_requests", func() (int64, error) { return s.Store.ForgetStripeRequests(ctx, sweepLimit) })
 }
 
 func (s *Sweeper) step(ctx context.Context, operation string, do func() (int64, error)) (total int64) {

@@ -71,6 +71,12 @@ func (s *sweepable) ForgetOperations(_ context.Context, limit int) (int64, error
 	return int64(n), err
 }
 
+// ForgetStripeRequests implements inbox.Sweepable.
+func (s *sweepable) ForgetStripeRequests(_ context.Context, limit int) (int64, error) {
+	n, err := s.take("forget requests", limit)
+	return int64(n), err
+}
+
 // Every step is done at each sweep, again at once while it finds as much as it may take, and a step
 // that fails keeps the others from nothing.
 func TestSweeper(t *testing.T) {
@@ -84,7 +90,7 @@ func TestSweeper(t *testing.T) {
 		var running sync.WaitGroup
 		running.Go(func() { sweeper.Run(ctx) })
 		synctest.Wait()
-		first := []string{"sweep", "sweep", "sweep", "expire after 1h0m0s", "drop after 2h0m0s", "drop after 2h0m0s", "forget after 1m0s", "forget operations"}
+		first := []string{"sweep", "sweep", "sweep", "expire after 1h0m0s", "drop after 2h0m0s", "drop after 2h0m0s", "forget after 1m0s", "forget operations", "forget requests"}
 		if did := s.did(); !slices.Equal(did, first) {
 			t.Errorf("a first sweep did %v, want %v", did, first)
 		}
@@ -92,7 +98,7 @@ func TestSweeper(t *testing.T) {
 			t.Errorf("woken %d times, want once for all", n)
 		}
 		pass(10 * time.Second)
-		if did, want := s.did(), []string{"sweep", "expire after 1h0m0s", "drop after 2h0m0s", "forget after 1m0s", "forget operations"}; !slices.Equal(did, want) {
+		if did, want := s.did(), []string{"sweep", "expire after 1h0m0s", "drop after 2h0m0s", "forget after 1m0s", "forget operations", "forget requests"}; !slices.Equal(did, want) {
 			t.Errorf("the next sweep did %v, want %v", did, want)
 		}
 		if woken.Load() != 1 {

@@ -81,7 +81,6 @@ type Operation struct {
 	ReleaseSchedule string          `db:"release_schedule"`
 	Reversible      bool            `db:"reversible"`
 	ActingSince     *time.Time      `db:"acting_since"`
-	Generation      int             `db:"generation"`
 	CreatedAt       time.Time       `db:"created_at"`
 	ExpiresAt       time.Time       `db:"expires_at"`
 	SettledAt       *time.Time      `db:"settled_at"`
@@ -90,7 +89,7 @@ type Operation struct {
 const operationColumns = `id, request_hash, caller, action, clerk_user_id, entity, coalesce(stripe_subscription_id, '') AS stripe_subscription_id,
 	coalesce(stripe_session_id, '') AS stripe_session_id, seq, status, coalesce(reason, '') AS reason,
 	coalesce(status_before, '') AS status_before, ending_before,
-	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, generation, created_at, expires_at, settled_at`
+	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at`
 
 // Before is how the subscription was set to end before the operation's step.
 func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJSON) }
@@ -253,16 +252,6 @@ func (s *Store) SettleOperation(ctx context.Context, id string, status Operation
 		tx.Because(o)
 		return tx.AuditOperation(ctx, o, nil, nil)
 	})
-}
-
-// NextGeneration raises the part of the operation's idempotency key that makes it another.
-func (s *Store) NextGeneration(ctx context.Context, o *Operation) error {
-	err := s.pool.QueryRow(ctx, `UPDATE operations SET generation = generation + 1 WHERE id = $1 AND generation = $2 RETURNING generation`,
-		o.ID, o.Generation).Scan(&o.Generation)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil // another attempt has raised it
-	}
-	return classify("raise an operation's generation", err)
 }
 
 // Because makes an operation the cause of what this transaction changes from here on.

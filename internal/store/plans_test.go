@@ -88,7 +88,7 @@ const (
 // large are the tables that are large here. What is left out has one row.
 func large() []string {
 	return []string{"person_user", "stripe_customers", "customer_claims", "webhook_events", "pokes", "plans", "plan_prices", "subscriptions",
-		"subscription_changes", "payments", "audit_log", "drift", "operations", "reconciliation_runs", "reconciliation_seen", "reconciliation_found"}
+		"subscription_changes", "payments", "audit_log", "drift", "operations", "stripe_requests", "reconciliation_runs", "reconciliation_seen", "reconciliation_found"}
 }
 
 func (w *world) fill() {
@@ -120,6 +120,7 @@ func (w *world) fill() {
 		SELECT 'op_' || n, decode(lpad(n::text, 16, '0'), 'hex'), '', 'user_' || n, CASE WHEN n % 2 = 0 THEN 'sync' ELSE 'cancel' END, 'user_' || n, 'customer/cus_' || n, 'sub_' || n,
 		       CASE WHEN n % 200 = 0 THEN 'accepted' WHEN n % 201 = 0 THEN 'recorded' ELSE 'done' END, now() + (n - 1000) * interval '1 minute',
 		       CASE WHEN n % 200 = 0 OR n % 201 = 0 THEN now() END, 1 FROM generate_series(1, 20000) n`)
+	w.exec(`INSERT INTO stripe_requests (key, asked_at) SELECT 'customer:create:user_' || n, now() - n * interval '1 minute' FROM generate_series(1, 20000) n`)
 	w.exec(`INSERT INTO reconciliation_runs (id, workflow_id, started_at, complete) SELECT 'run_' || n, 'reconciliation', now() - n * interval '1 day', true FROM generate_series(1, 5000) n`)
 	w.exec(`INSERT INTO reconciliation_seen SELECT 'run_' || 1 + n % 40, kind, kind || '_' || n FROM generate_series(1, $1::int) n, unnest(ARRAY['user', 'cus', 'sub']) kind`, manyUsers)
 	w.exec(`INSERT INTO reconciliation_found (run_id, entity, class, subject, confirmed, repairing)
@@ -216,7 +217,14 @@ func operations(t *testing.T, w *world) {
 	}
 	for _, call := range []func() error{
 		func() error { _, err := w.Operation(ctx, "op_200"); return err },
-		func() error { return w.NextGeneration(ctx, op) },
+		func() error {
+			r, err := w.StripeRequest(ctx, "customer:create:user_8")
+			if err == nil {
+				_, err = w.NextStripeRequest(ctx, r)
+			}
+			return err
+		},
+		func() error { _, err := w.ForgetStripeRequests(ctx, 500); return err },
 		func() error { return w.SettleOperation(ctx, "op_400", store.OperationFailed, "x") },
 		func() error { return w.SettleUnpublishable(ctx, "user_8") },
 		func() error {
@@ -457,7 +465,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 		}
 		for _, err := range []error{
 			tx.SetCustomer(ctx, c, account.Customer{ID: "cus_7"}, read, true), tx.SetCustomerProfile(ctx, c, "a", "b", 1),
-			tx.NextCustomerGeneration(ctx, u), tx.SetHint(ctx, u, "cus_9"), tx.SetHint(ctx, u, ""), tx.RequestDeletion(ctx, u, nil), tx.Erase(ctx, u), tx.EraseCustomer(ctx, c),
+			tx.SetHint(ctx, u, "cus_9"), tx.SetHint(ctx, u, ""), tx.RequestDeletion(ctx, u, nil), tx.Erase(ctx, u), tx.EraseCustomer(ctx, c),
 		} {
 			if err != nil {
 				return err

@@ -29,7 +29,6 @@ type User struct {
 	DeletedAt           *time.Time `db:"deleted_at"`
 	ReadSeq             int64      `db:"read_seq"`
 	ProfileVersion      int64      `db:"profile_version"`
-	CustomerGeneration  int        `db:"customer_generation"`
 	ProjectionJSON      []byte     `db:"projection"`
 	ProjectionVersion   int64      `db:"projection_version"`
 	PublishedVersion    int64      `db:"published_version"`
@@ -37,7 +36,7 @@ type User struct {
 }
 
 const userColumns = `id, clerk_user_id, first_name, last_name, user_name, email, email_verified, stripe_customer_id,
-	deletion_requested_at, deletion_seq, deleted_at, read_seq, profile_version, customer_generation,
+	deletion_requested_at, deletion_seq, deleted_at, read_seq, profile_version,
 	projection, projection_version, published_version, publish_error`
 
 // Deleting tells whether the user's deletion was asked for. From then on no personal data is
@@ -251,14 +250,6 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 		return err
 	}
 	return t.Audit(ctx, Entry{Action: "user.erased", User: u, Entity: account.UserEntity(u.ClerkUserID), Subject: u.ClerkUserID})
-}
-
-// NextCustomerGeneration raises the generation in the key under which the user's customer is
-// created, and answers it.
-func (t *Tx) NextCustomerGeneration(ctx context.Context, u *User) error {
-	err := t.tx.QueryRow(ctx, `UPDATE person_user SET customer_generation = customer_generation + 1 WHERE id = $1 RETURNING customer_generation`,
-		u.ID).Scan(&u.CustomerGeneration)
-	return classify("raise a customer generation", err)
 }
 
 func oneUser(operation string, rows pgx.Rows) (*User, error) {

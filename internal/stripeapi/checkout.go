@@ -2,6 +2,7 @@ package stripeapi
 
 import (
 	"context"
+	"time"
 
 	"github.com/stripe/stripe-go/v76"
 
@@ -11,16 +12,18 @@ import (
 
 // OpenCheckout opens the checkout of a subscription. The Clerk user id stands on the session and on
 // the subscription that comes of it, as evidence of whose it is.
-func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (account.CheckoutSession, error) {
+//
+// replayed tells that Stripe answered what it had stored under the key. The session may have been completed or have expired since.
+func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (session account.CheckoutSession, replay bool, err error) {
 	const op = "open checkout session"
 	if !account.ValidCustomerID(n.CustomerID) || !account.ValidUserID(n.ClerkUserID) || !account.ValidPriceID(n.PriceID) {
-		return account.CheckoutSession{}, badID(op)
+		return account.CheckoutSession{}, false, badID(op)
 	}
 	if !usableKey(n.IdempotencyKey) {
-		return account.CheckoutSession{}, badKey(op)
+		return account.CheckoutSession{}, false, badKey(op)
 	}
 	owner := account.MetadataKeys()[0]
-	return c.oneSession(ctx, op, "", func(ctx context.Context) (*stripe.CheckoutSession, error) {
+	session, err = c.oneSession(ctx, op, "", func(ctx context.Context) (*stripe.CheckoutSession, error) {
 		params := &stripe.CheckoutSessionParams{
 			Mode:              stripe.String(string(stripe.CheckoutSessionModeSubscription)),
 			Customer:          stripe.String(n.CustomerID),
@@ -34,8 +37,14 @@ func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (accou
 		params.SetIdempotencyKey(n.IdempotencyKey)
 		params.AddMetadata(owner, n.ClerkUserID)
 		params.AddMetadata(account.MetadataProduct, n.ProductID)
-		return c.sdk.CheckoutSessions.New(params)
+		if n.Request != "" {
+			params.AddMetadata(account.MetadataRequest, n.Request)
+		}
+		made, err := c.sdk.CheckoutSessions.New(params)
+		replay = err == nil && replayed(made.LastResponse.Header)
+		return made, err
 	})
+	return session, replay, err
 }
 
 // CheckoutSession reads one checkout session.
@@ -53,13 +62,15 @@ func (c *Client) CheckoutSession(ctx context.Context, sessionID string) (account
 
 // OpenPortal opens a session of Stripe's billing portal for a customer and answers its address. Who
 // has the address can act as the customer for a while, so it is told to nobody but the customer.
-func (c *Client) OpenPortal(ctx context.Context, customerID, returnURL, idempotencyKey string) (url string, err error) {
+//
+// replayed tells that Stripe answered what it had stored under the key: an address that may lead nowhere any more.
+func (c *Client) OpenPortal(ctx context.Context, customerID, returnURL, idempotencyKey string) (url string, replay bool, err error) {
 	const op = "open billing portal"
 	if !account.ValidCustomerID(customerID) {
-		return "", badID(op)
+		return "", false, badID(op)
 	}
 	if !usableKey(idempotencyKey) {
-		return "", badKey(op)
+		return "", false, badKey(op)
 	}
 	session, err := do(ctx, op, func(ctx context.Context) (*stripe.BillingPortalSession, error) {
 		params := &stripe.BillingPortalSessionParams{Customer: stripe.String(customerID), ReturnURL: stripe.String(returnURL)}
@@ -68,12 +79,12 @@ func (c *Client) OpenPortal(ctx context.Context, customerID, returnURL, idempote
 		return c.sdk.BillingPortalSessions.New(params)
 	})
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if session.URL == "" {
-		return "", badBody(op)
+		return "", false, badBody(op)
 	}
-	return session.URL, nil
+	return session.URL, replayed(session.LastResponse.Header), nil
 }
 
 // oneSession makes a call that is about one checkout session, the named one where there is a name, and
@@ -123,6 +134,31 @@ func (c *Client) OpenCheckoutSessions(ctx context.Context, customerID string) ([
 		open = append(open, toSession(s))
 	}
 	return open, nil
+}
+
+// CheckoutSessionsSince lists a customer's checkout sessions of any status that were made at a moment or later.
+func (c *Client) CheckoutSessionsSince(ctx context.Context, customerID string, since time.Time) ([]account.CheckoutSession, error) {
+	const op = "list checkout sessions"
+	if !account.ValidCustomerID(customerID) {
+		return nil, badID(op)
+	}
+	sessions, err := all(ctx, op, func(s *stripe.CheckoutSession) string { return s.ID },
+		func(ctx context.Context, after *string) (page[*stripe.CheckoutSession], error) {
+			it := c.sdk.CheckoutSessions.List(&stripe.CheckoutSessionListParams{
+				ListParams:   listParams(ctx, pageSize, after),
+				Customer:     stripe.String(customerID),
+				CreatedRange: &stripe.RangeQueryParams{GreaterThanOrEqual: since.Unix()},
+			})
+			return collect(it, it.CheckoutSession)
+		})
+	if err != nil {
+		return nil, err
+	}
+	made := make([]account.CheckoutSession, 0, len(sessions))
+	for _, s := range sessions {
+		made = append(made, toSession(s))
+	}
+	return made, nil
 }
 
 // ExpireCheckoutSession closes a checkout session, so that nobody can complete it any more. One

@@ -180,10 +180,33 @@ func contract() map[string]obligation {
 				return c.ReleaseSchedule(ctx, "sub_sched_1", contractKey)
 			},
 		},
+		"ScheduleIsOpen": {
+			asks: []string{"GET /v1/subscription_schedules/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.ScheduleIsOpen(ctx, "sub_sched_1")
+				return err
+			},
+		},
+		"CustomersSince": {
+			asks:   []string{"GET /v1/customers"},
+			change: noElements,
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, _, err := c.CustomersSince(ctx, time.Unix(1_700_000_000, 0), func(account.Customer) bool { return false })
+				return err
+			},
+		},
+		"CheckoutSessionsSince": {
+			asks:   []string{"GET /v1/checkout/sessions"},
+			change: noElements,
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.CheckoutSessionsSince(ctx, adasCus, time.Unix(1_700_000_000, 0))
+				return err
+			},
+		},
 		"OpenCheckout": {
 			asks: []string{"POST /v1/checkout/sessions"},
 			call: func(ctx context.Context, c *stripeapi.Client) error {
-				_, err := c.OpenCheckout(ctx, account.NewCheckout{ClerkUserID: ada, CustomerID: adasCus, PriceID: "price_1", ProductID: "prod_1", Quantity: 2,
+				_, _, err := c.OpenCheckout(ctx, account.NewCheckout{ClerkUserID: ada, CustomerID: adasCus, PriceID: "price_1", ProductID: "prod_1", Quantity: 2,
 					SuccessURL: "https://app.example.com/thanks?session={CHECKOUT_SESSION_ID}", CancelURL: "https://app.example.com/plans", IdempotencyKey: contractKey})
 				return err
 			},
@@ -198,7 +221,7 @@ func contract() map[string]obligation {
 		"OpenPortal": {
 			asks: []string{"POST /v1/billing_portal/sessions"},
 			call: func(ctx context.Context, c *stripeapi.Client) error {
-				_, err := c.OpenPortal(ctx, adasCus, "https://app.example.com/account", contractKey)
+				_, _, err := c.OpenPortal(ctx, adasCus, "https://app.example.com/account", contractKey)
 				return err
 			},
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/stripe/stripe-go/v76"
 
@@ -47,6 +48,36 @@ func (c *Client) CustomersNaming(ctx context.Context, clerkUserID string) ([]acc
 	})
 }
 
+// CustomersSince lists the customers that were made at a moment or later and are not deleted, up to the first for which wanted holds,
+// which is answered. Unlike search, the list shows what was made just now.
+func (c *Client) CustomersSince(ctx context.Context, since time.Time, wanted func(account.Customer) bool) (found account.Customer, ok bool, err error) {
+	const op = "list new customers"
+	after := ""
+	for range maxPages {
+		list, next, err := onePage(ctx, op, after, func(c *stripe.Customer) string { return c.ID },
+			func(ctx context.Context, after *string) (page[*stripe.Customer], error) {
+				it := c.sdk.Customers.List(&stripe.CustomerListParams{
+					ListParams:   listParams(ctx, pageSize, after),
+					CreatedRange: &stripe.RangeQueryParams{GreaterThanOrEqual: since.Unix()},
+				})
+				return collect(it, it.Customer)
+			})
+		if err != nil {
+			return account.Customer{}, false, err
+		}
+		for _, each := range list {
+			if customer := toCustomer(each); wanted(customer) {
+				return customer, true, nil
+			}
+		}
+		if next == "" {
+			return account.Customer{}, false, nil
+		}
+		after = next
+	}
+	return account.Customer{}, false, failure.New(failure.Transient, provider, op, "list_does_not_end", nil)
+}
+
 // CreateCustomer creates a customer that carries its Clerk user id in its metadata.
 //
 // replayed tells that Stripe answered what it had stored under the key. The customer may have
@@ -64,6 +95,9 @@ func (c *Client) CreateCustomer(ctx context.Context, n account.NewCustomer) (cus
 		params.Context = ctx
 		params.SetIdempotencyKey(n.IdempotencyKey)
 		params.AddMetadata(account.MetadataKeys()[0], n.ClerkUserID)
+		if n.Request != "" {
+			params.AddMetadata(account.MetadataRequest, n.Request)
+		}
 		return c.sdk.Customers.New(params)
 	})
 	if err != nil {

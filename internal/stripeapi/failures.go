@@ -3,6 +3,7 @@ package stripeapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"github.com/stripe/stripe-go/v76"
@@ -11,15 +12,24 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
 
-// CodeReplayed is the code of a failure that Stripe gave before under the same idempotency key
-// and would give again for as long as it keeps the key, about a day. The caller has to read what
-// is true, and then to ask under a new key if there is still something to ask.
+// CodeReplayed is the code of a failure inside Stripe that it gave before under the same idempotency key and would give again for
+// as long as it keeps the key, about a day; see [KeySpent].
 const CodeReplayed = "replayed_5xx"
+
+// KeySpent tells whether nothing else comes of asking under this idempotency key: Stripe repeats a failure that it has stored, or
+// the key was used with other parameters. What was done at that time is not known from it. Package stripechanges reads it.
+func KeySpent(err error) bool {
+	e, ok := errors.AsType[*failure.Error](err)
+	if !ok || e.Provider != provider {
+		return false
+	}
+	return e.Stored || e.Code == string(stripe.ErrorTypeIdempotency) || e.Code == "idempotency_key_reused"
+}
 
 // classify turns what a failed call recorded into a failure. It is the one place where Stripe's
 // answers are judged. Beyond what is common to all providers it knows:
 //
-//   - A 5xx that is a replay of an earlier answer; see [CodeReplayed].
+//   - A failure that is a replay of an earlier answer; see [KeySpent].
 //   - 429 and 409 with lock_timeout: another request held the object. That goes away by itself
 //     and says nothing about our rate.
 //   - Stripe-Should-Retry, which wins where Stripe knows more than the status says. It cannot
@@ -31,10 +41,11 @@ func classify(ctx context.Context, rec *exchange.Record, op string) error {
 	if rec.Err != nil || ctx.Err() != nil || rec.Status < 400 {
 		return e
 	}
+	e.Stored = replayed(rec.Header)
 	retry := rec.Header.Get("Stripe-Should-Retry")
 	switch {
 	case rec.Status >= 500:
-		if replayed(rec.Header) {
+		if e.Stored {
 			e.Code = CodeReplayed
 		}
 	case said.Code == string(stripe.ErrorCodeLockTimeout):

@@ -36,6 +36,7 @@ func TestFailures(t *testing.T) {
 		{"empty 503", answer(503, ""), failure.Transient, "http_503", 503, false},
 		{"500 with an error document", answer(500, stripeError("api_error", "", "oops")), failure.Transient, "http_500", 500, false},
 		{"a replayed 500", answer(500, stripeError("api_error", "", "oops"), "Idempotent-Replayed", "true"), failure.Transient, stripeapi.CodeReplayed, 500, false},
+		{"a replayed refusal", answer(400, stripeError("invalid_request_error", "email_invalid", "no"), "Idempotent-Replayed", "true"), failure.Permanent, "email_invalid", 400, false},
 		{"a 500 that says not to try again", answer(500, "{}", "Stripe-Should-Retry", "false"), failure.Transient, "http_500", 500, false},
 		{"wrong key", answer(401, stripeError("invalid_request_error", "", "Invalid API Key provided: sk_test_****1")), failure.Operator, "http_401", 401, false},
 		{"a key without the permission", answer(403, stripeError("invalid_request_error", "", "no"), "Stripe-Should-Retry", "false"), failure.Operator, "http_403", 403, false},
@@ -72,6 +73,9 @@ func TestFailures(t *testing.T) {
 			}
 			if e.Class != test.class || e.Code != test.code || e.Status != test.status {
 				t.Errorf("class, code, status = %s, %s, %d; want %s, %s, %d", e.Class, e.Code, e.Status, test.class, test.code, test.status)
+			}
+			if spent := strings.HasPrefix(test.name, "a replayed") || test.name == "same key, other parameters"; stripeapi.KeySpent(err) != spent {
+				t.Errorf("the key is spent: %t, want %t", !spent, spent)
 			}
 			if got := failure.IsNotFound(err); got != test.missing {
 				t.Errorf("IsNotFound = %v, want %v", got, test.missing)
@@ -247,9 +251,11 @@ func TestNothingIsAskedForABadID(t *testing.T) {
 		attempts["ReleaseSchedule"] = client.ReleaseSchedule(ctx, id, "k")
 		_, attempts["OpenCheckoutSessions"] = client.OpenCheckoutSessions(ctx, id)
 		attempts["ExpireCheckoutSession"] = client.ExpireCheckoutSession(ctx, id, "k")
+		_, attempts["ScheduleIsOpen"] = client.ScheduleIsOpen(ctx, id)
+		_, attempts["CheckoutSessionsSince"] = client.CheckoutSessionsSince(ctx, id, time.Now())
 		_, attempts["CheckoutSession"] = client.CheckoutSession(ctx, id)
-		_, attempts["OpenPortal"] = client.OpenPortal(ctx, id, "https://app.example.com", "k")
-		_, attempts["OpenCheckout"] = client.OpenCheckout(ctx, account.NewCheckout{ClerkUserID: ada, CustomerID: id, PriceID: "price_1", IdempotencyKey: "k"})
+		_, _, attempts["OpenPortal"] = client.OpenPortal(ctx, id, "https://app.example.com", "k")
+		_, _, attempts["OpenCheckout"] = client.OpenCheckout(ctx, account.NewCheckout{ClerkUserID: ada, CustomerID: id, PriceID: "price_1", IdempotencyKey: "k"})
 		_, attempts["ChargeCustomer"] = client.ChargeCustomer(ctx, id)
 		if id == "" || strings.ContainsAny(id, "/?") {
 			_, attempts["Product"] = client.Product(ctx, id)
@@ -270,8 +276,8 @@ func TestNothingIsAskedForABadID(t *testing.T) {
 		_, attempts["CancelNow"] = client.CancelNow(ctx, "sub_1", key)
 		attempts["ReleaseSchedule"] = client.ReleaseSchedule(ctx, "sub_sched_1", key)
 		attempts["ExpireCheckoutSession"] = client.ExpireCheckoutSession(ctx, "cs_test_1", key)
-		_, attempts["OpenPortal"] = client.OpenPortal(ctx, adasCus, "https://app.example.com", key)
-		_, attempts["OpenCheckout"] = client.OpenCheckout(ctx, account.NewCheckout{ClerkUserID: ada, CustomerID: adasCus, PriceID: "price_1", IdempotencyKey: key})
+		_, _, attempts["OpenPortal"] = client.OpenPortal(ctx, adasCus, "https://app.example.com", key)
+		_, _, attempts["OpenCheckout"] = client.OpenCheckout(ctx, account.NewCheckout{ClerkUserID: ada, CustomerID: adasCus, PriceID: "price_1", IdempotencyKey: key})
 		for method, err := range attempts {
 			if failure.CodeOf(err) != "bad_idempotency_key" {
 				t.Errorf("%s with key of %d bytes: error is %v, want bad_idempotency_key", method, len(key), err)

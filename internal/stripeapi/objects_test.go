@@ -200,11 +200,11 @@ func TestCustomers(t *testing.T) {
 	t.Run("create", func(t *testing.T) {
 		t.Parallel()
 		s, client := serve(t, answer(200, customerJSON))
-		_, replay, err := client.CreateCustomer(t.Context(), account.NewCustomer{ClerkUserID: ada, Name: "Ada", IdempotencyKey: "k1"})
+		_, replay, err := client.CreateCustomer(t.Context(), account.NewCustomer{ClerkUserID: ada, Name: "Ada", Request: "r1", IdempotencyKey: "k1"})
 		if err != nil || replay {
 			t.Fatalf("replayed, err = %v, %v", replay, err)
 		}
-		want := map[string]string{"name": "Ada", "metadata[clerk_user_id]": ada}
+		want := map[string]string{"name": "Ada", "metadata[clerk_user_id]": ada, "metadata[sync_request]": "r1"}
 		if r := s.seen()[0]; r.method != "POST" || r.header.Get("Idempotency-Key") != "k1" || !reflect.DeepEqual(r.form, want) {
 			t.Errorf("sent %s %v, want %v", r.method, r.form, want)
 		}

@@ -141,6 +141,26 @@ func (c *Client) ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey
 	return nil
 }
 
+// ScheduleIsOpen tells whether a schedule has something still to do: it was neither released nor cancelled, and is not complete.
+func (c *Client) ScheduleIsOpen(ctx context.Context, scheduleID string) (bool, error) {
+	const op = "read subscription schedule"
+	if !wellFormed("sub_sched_", scheduleID) {
+		return false, badID(op)
+	}
+	schedule, err := do(ctx, op, func(ctx context.Context) (*stripe.SubscriptionSchedule, error) {
+		params := &stripe.SubscriptionScheduleParams{}
+		params.Context = ctx
+		return c.sdk.SubscriptionSchedules.Get(scheduleID, params)
+	})
+	if err != nil {
+		return false, err
+	}
+	if schedule.ID != scheduleID || schedule.Status == "" {
+		return false, badBody(op)
+	}
+	return schedule.Status == stripe.SubscriptionScheduleStatusActive || schedule.Status == stripe.SubscriptionScheduleStatusNotStarted, nil
+}
+
 // oneSubscription makes a call that is about one subscription and answers it.
 func (c *Client) oneSubscription(
 	ctx context.Context, op, subscriptionID string, call func(context.Context) (*stripe.Subscription, error),

@@ -10,6 +10,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/exchange"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeapi"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripechanges"
 )
 
 // policies are what an operator may choose.
@@ -39,7 +40,7 @@ func (l *lab) actor(o policies) *actor {
 	p := &points{base: base}
 	db, err := store.Open(l.t.Context(), store.Options{DSN: l.DSN, MaxConns: 2, Tracer: p})
 	l.must(err)
-	stripe := stripeapi.New(stripeapi.Options{Key: l.Sandbox.StripeSecretKey, BaseURL: l.Sandbox.StripeURL(), Transport: p})
+	stripe := stripechanges.New(stripeapi.New(stripeapi.Options{Key: l.Sandbox.StripeSecretKey, BaseURL: l.Sandbox.StripeURL(), Transport: p}), db)
 	clerk := clerkapi.New(clerkapi.Options{Key: l.Sandbox.ClerkSecretKey, BaseURL: l.Sandbox.ClerkURL(), Transport: p})
 	l.t.Cleanup(func() {
 		db.Close()

@@ -269,7 +269,7 @@ func TestStoredFailureOfACommandIsLeftBehind(t *testing.T) {
 	if status, ends := l.became(s, op); status != "done" || ends != "with its period" {
 		t.Errorf("it is %s and ends %s", status, ends)
 	}
-	l.wants("2", `SELECT generation FROM operations WHERE id = $1`, op)
+	l.wants("2", `SELECT generation FROM stripe_requests WHERE key = $1`, op+":cancel")
 }
 
 // A step is not repeated when nobody can tell any more whether it was done.

@@ -95,13 +95,16 @@ func (s *Server) serve(r *http.Request, requestID string, known *accepted, h han
 }
 
 func (s *Server) run(r *http.Request, c *call, h handler, requestID string) kept {
-	if r.Method == http.MethodPost && s.broken > 0 {
-		s.broken--
+	broken := s.breaks(r)
+	if broken != nil && !broken.Done {
 		return brokenInside().answer(requestID)
 	}
 	x, e := h(c)
 	if e == nil {
 		e = c.err
+	}
+	if broken != nil && (e == nil || !e.early) {
+		return brokenInside().answer(requestID)
 	}
 	if e != nil {
 		return e.answer(requestID)

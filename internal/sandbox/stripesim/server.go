@@ -2,6 +2,8 @@ package stripesim
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -67,7 +69,7 @@ type Server struct {
 	agenda   agenda
 	keys     map[string]*keptAnswer
 	stall    chan struct{} // not nil: requests with an idempotency key wait for it
-	broken   int           // how many of the next POST requests fail inside
+	broken   []*breakage
 	outbox   []emission
 	emitting bool
 	settled  []chan struct{}
@@ -144,10 +146,51 @@ func (s *Server) AccountID() string { return s.opts.AccountID }
 
 // BreakNext makes the next n POST requests fail inside with 500, after they were accepted: nothing happens, and the answer
 // is kept under their idempotency key and replayed, which is what Stripe does.
-func (s *Server) BreakNext(n int) {
+func (s *Server) BreakNext(n int) { s.Break(Breakage{Times: n}) }
+
+// Breakage says which POST requests fail inside with 500, after they were accepted. The answer is kept under their idempotency
+// key, and replayed.
+type Breakage struct {
+	PathPrefix, PathSuffix string // of the request's path; "" is any
+	// Done makes what was asked for happen all the same.
+	Done bool
+	// Times is how many requests fail; 0 is all, until the breakage is taken back.
+	Times int
+}
+
+// Break makes requests fail inside. What it answers takes that back.
+func (s *Server) Break(b Breakage) (restore func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken = n
+	broken := &breakage{Breakage: b, left: b.Times}
+	s.broken = append(s.broken, broken)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.broken = slices.DeleteFunc(s.broken, func(each *breakage) bool { return each == broken })
+	}
+}
+
+type breakage struct {
+	Breakage
+	left int
+}
+
+// breaks answers what is broken for a request, and counts it.
+func (s *Server) breaks(r *http.Request) *Breakage {
+	if r.Method != http.MethodPost {
+		return nil
+	}
+	for i, b := range s.broken {
+		if !strings.HasPrefix(r.URL.Path, b.PathPrefix) || !strings.HasSuffix(r.URL.Path, b.PathSuffix) {
+			continue
+		}
+		if b.left--; b.Times > 0 && b.left <= 0 {
+			s.broken = slices.Delete(s.broken, i, i+1)
+		}
+		return &b.Breakage
+	}
+	return nil
 }
 
 // Stall makes POST requests that carry an idempotency key wait before they are executed, until release is called.

@@ -1,0 +1,54 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// StripeRequest is a change that Stripe is asked for under one idempotency key, in as many generations as it takes.
+type StripeRequest struct {
+	// Key is the key without its generation.
+	Key        string    `db:"key"`
+	Generation int       `db:"generation"`
+	Since      time.Time `db:"generation_at"` // before the generation was first used
+	// Old is set where Stripe may have forgotten the generation by now, so that asking under it again may do the same twice.
+	Old bool `db:"old"`
+}
+
+// IdempotencyKey is the key that Stripe is told.
+func (r StripeRequest) IdempotencyKey() string { return r.Key + ":" + strconv.Itoa(r.Generation) }
+
+// stripeRequestColumns reckon with less than the day for which Stripe remembers a key at least.
+const stripeRequestColumns = `key, generation, generation_at, generation_at < now() - interval '23 hours' AS old`
+
+// StripeRequest notes that Stripe is about to be asked under a key, and answers the generation to ask under. It is called before
+// the first byte is sent.
+func (s *Store) StripeRequest(ctx context.Context, key string) (StripeRequest, error) {
+	rows, _ := s.pool.Query(ctx, `INSERT INTO stripe_requests (key) VALUES ($1) ON CONFLICT (key) DO UPDATE SET asked_at = now()
+		RETURNING `+stripeRequestColumns, key)
+	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[StripeRequest])
+	return r, classify("note a request to Stripe", err)
+}
+
+// NextStripeRequest leaves a generation behind whose answer is of no use, and answers the one to ask under instead. Where somebody
+// else has left it behind already, that is the one that they go on under.
+func (s *Store) NextStripeRequest(ctx context.Context, r StripeRequest) (StripeRequest, error) {
+	rows, _ := s.pool.Query(ctx, `UPDATE stripe_requests SET generation = generation + 1, generation_at = now(), asked_at = now()
+		WHERE key = $1 AND generation = $2 RETURNING `+stripeRequestColumns, r.Key, r.Generation)
+	next, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[StripeRequest])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return s.StripeRequest(ctx, r.Key)
+	}
+	return next, classify("leave a request to Stripe behind", err)
+}
+
+// ForgetStripeRequests removes what was not asked for days: Stripe has forgotten every generation of it long since.
+func (s *Store) ForgetStripeRequests(ctx context.Context, limit int) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `DELETE FROM stripe_requests WHERE key = ANY(ARRAY(SELECT key FROM stripe_requests
+		WHERE asked_at < now() - interval '3 days' ORDER BY asked_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, limit)
+	return tag.RowsAffected(), classify("forget requests to Stripe", err)
+}

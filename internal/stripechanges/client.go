@@ -1,0 +1,217 @@
+// Package stripechanges makes the changes at Stripe, each of them once, however often it is tried and whatever came of the tries.
+//
+// It is the one place that decides what follows where Stripe repeats an answer that it has stored: see [once]. Whoever changes
+// something at Stripe does it through [Client], under a key that is the same in each attempt at the same change, and hears of no
+// stored failure. Everything that is created names in its metadata the request that it came of ([account.MetadataRequest]), so that
+// what was made and not heard of is found again. It is looked for in Stripe's lists, since search is behind.
+package stripechanges
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeapi"
+)
+
+// Client is a [stripeapi.Client] whose changes are made once. What it reads is as the other reads it.
+type Client struct {
+	*stripeapi.Client
+	ledger Ledger
+}
+
+// New makes a client of another.
+func New(stripe *stripeapi.Client, ledger Ledger) *Client {
+	return &Client{Client: stripe, ledger: ledger}
+}
+
+// clocksDiffer is how far Stripe's clock may be behind the database's.
+const clocksDiffer = 5 * time.Minute
+
+// CreateCustomer creates a customer, or answers the one that an earlier attempt has made, as it is now. before tells that it was
+// made before this call: something may have been bought on it since.
+func (c *Client) CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, before bool, err error) {
+	n.Request = orKey(n.Request, n.IdempotencyKey)
+	return once(ctx, c.ledger, change[account.Customer]{
+		key: n.IdempotencyKey,
+		ask: func(ctx context.Context, key string) (account.Customer, bool, error) {
+			n := n
+			n.IdempotencyKey = key
+			return c.Client.CreateCustomer(ctx, n)
+		},
+		find: func(ctx context.Context, since time.Time) (account.Customer, bool, error) {
+			return c.CustomersSince(ctx, since.Add(-clocksDiffer), func(made account.Customer) bool {
+				return !made.Deleted && made.Metadata[account.MetadataRequest] == n.Request
+			})
+		},
+		still: func(ctx context.Context, stored account.Customer) (account.Customer, bool, error) {
+			now, err := c.Customer(ctx, stored.ID)
+			if failure.IsNotFound(err) {
+				return now, false, nil
+			}
+			return now, err == nil && !now.Deleted, err
+		},
+	})
+}
+
+// UpdateCustomer sets a customer's email and name; see [stripeapi.Client.UpdateCustomer].
+func (c *Client) UpdateCustomer(ctx context.Context, customerID string, email, name *string, idempotencyKey string) (account.Customer, error) {
+	return set(ctx, c.ledger, idempotencyKey,
+		func(ctx context.Context, key string) (account.Customer, error) {
+			return c.Client.UpdateCustomer(ctx, customerID, email, name, key)
+		},
+		func(ctx context.Context) (account.Customer, bool, error) {
+			now, err := c.Customer(ctx, customerID)
+			same := (email == nil || *email == "" || strings.EqualFold(now.Email, *email)) && (name == nil || *name == "" || now.Name == *name)
+			return now, err == nil && !now.Deleted && same, err
+		})
+}
+
+// DeleteCustomer deletes a customer; see [stripeapi.Client.DeleteCustomer]. Stripe takes no key for a DELETE and stores nothing: it
+// can be repeated, and what is gone stays gone.
+func (c *Client) DeleteCustomer(ctx context.Context, customerID, idempotencyKey string) error {
+	return c.Client.DeleteCustomer(ctx, customerID, idempotencyKey)
+}
+
+// SetEnding sets how a subscription ends; see [stripeapi.Client.SetEnding]. Where it is not known whether an earlier attempt has, and
+// it ends otherwise than the caller has seen, that is a transient failure: somebody has changed it, and the caller has to look again.
+func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error) {
+	return set(ctx, c.ledger, idempotencyKey,
+		func(ctx context.Context, key string) (account.Subscription, error) {
+			return c.Client.SetEnding(ctx, subscriptionID, from, to, key)
+		},
+		func(ctx context.Context) (account.Subscription, bool, error) {
+			now, err := c.Subscription(ctx, subscriptionID)
+			switch {
+			case err != nil || now.Status.Terminal():
+				return now, false, err // Stripe says why not
+			case now.Ending().Same(to):
+				return now, true, nil
+			case !now.Ending().Same(from):
+				return now, false, changed("set end of subscription")
+			default:
+				return now, false, nil
+			}
+		})
+}
+
+// CancelNow ends a subscription at once; see [stripeapi.Client.CancelNow].
+func (c *Client) CancelNow(ctx context.Context, subscriptionID, idempotencyKey string) (account.Subscription, error) {
+	return set(ctx, c.ledger, idempotencyKey,
+		func(ctx context.Context, key string) (account.Subscription, error) {
+			return c.Client.CancelNow(ctx, subscriptionID, key)
+		},
+		func(ctx context.Context) (account.Subscription, bool, error) {
+			now, err := c.Subscription(ctx, subscriptionID)
+			return now, err == nil && now.Status.Terminal(), err
+		})
+}
+
+// ReleaseSchedule detaches a schedule from its subscription; see [stripeapi.Client.ReleaseSchedule].
+func (c *Client) ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
+	return c.do(ctx, idempotencyKey,
+		func(ctx context.Context, key string) error { return c.Client.ReleaseSchedule(ctx, scheduleID, key) },
+		func(ctx context.Context) (bool, error) {
+			open, err := c.ScheduleIsOpen(ctx, scheduleID)
+			return err == nil && !open, err
+		})
+}
+
+// OpenCheckout opens the checkout of a subscription, or answers the session that an earlier attempt has opened, as it is now: open or
+// complete. One that has expired is of no use, and another is opened in its place.
+func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (account.CheckoutSession, error) {
+	n.Request = orKey(n.Request, n.IdempotencyKey)
+	session, _, err := once(ctx, c.ledger, change[account.CheckoutSession]{
+		key: n.IdempotencyKey,
+		ask: func(ctx context.Context, key string) (account.CheckoutSession, bool, error) {
+			n := n
+			n.IdempotencyKey = key
+			return c.Client.OpenCheckout(ctx, n)
+		},
+		find: func(ctx context.Context, since time.Time) (account.CheckoutSession, bool, error) {
+			sessions, err := c.CheckoutSessionsSince(ctx, n.CustomerID, since.Add(-clocksDiffer))
+			for _, s := range sessions {
+				if s.Metadata[account.MetadataRequest] == n.Request && s.Status != account.CheckoutExpired {
+					return s, true, nil
+				}
+			}
+			return account.CheckoutSession{}, false, err
+		},
+		still: func(ctx context.Context, stored account.CheckoutSession) (account.CheckoutSession, bool, error) {
+			now, err := c.CheckoutSession(ctx, stored.ID)
+			if failure.IsNotFound(err) {
+				return now, false, nil
+			}
+			return now, err == nil && now.Status != account.CheckoutExpired, err
+		},
+	})
+	return session, err
+}
+
+// ExpireCheckoutSession closes a checkout session; see [stripeapi.Client.ExpireCheckoutSession].
+func (c *Client) ExpireCheckoutSession(ctx context.Context, sessionID, idempotencyKey string) error {
+	return c.do(ctx, idempotencyKey,
+		func(ctx context.Context, key string) error {
+			return c.Client.ExpireCheckoutSession(ctx, sessionID, key)
+		},
+		func(ctx context.Context) (bool, error) {
+			now, err := c.CheckoutSession(ctx, sessionID)
+			return err == nil && now.Status != account.CheckoutOpen, err
+		})
+}
+
+// OpenPortal opens a session of Stripe's billing portal and answers its address. One that was opened before may lead nowhere any
+// more, and cannot be read; another does no harm, and is opened in its place.
+func (c *Client) OpenPortal(ctx context.Context, customerID, returnURL, idempotencyKey string) (string, error) {
+	address, _, err := once(ctx, c.ledger, change[string]{
+		key: idempotencyKey,
+		ask: func(ctx context.Context, key string) (string, bool, error) {
+			return c.Client.OpenPortal(ctx, customerID, returnURL, key)
+		},
+		find:  func(context.Context, time.Time) (string, bool, error) { return "", false, nil },
+		still: func(context.Context, string) (string, bool, error) { return "", false, nil },
+	})
+	return address, err
+}
+
+// orKey names a request that has no name of its own by its key, which is the same in each attempt too.
+func orKey(request, key string) string {
+	if request == "" {
+		return key
+	}
+	return request
+}
+
+// set makes a change that leaves something in a state, which shows whether it was made.
+func set[T any](
+	ctx context.Context, ledger Ledger, key string,
+	ask func(ctx context.Context, idempotencyKey string) (T, error), made func(context.Context) (T, bool, error),
+) (T, error) {
+	answer, _, err := once(ctx, ledger, change[T]{
+		key: key,
+		ask: func(ctx context.Context, key string) (T, bool, error) {
+			answer, err := ask(ctx, key)
+			return answer, false, err
+		},
+		find: func(ctx context.Context, _ time.Time) (T, bool, error) { return made(ctx) },
+	})
+	return answer, err
+}
+
+// do is [set] for a change that answers nothing.
+func (c *Client) do(ctx context.Context, key string, ask func(ctx context.Context, idempotencyKey string) error, made func(context.Context) (bool, error)) error {
+	_, err := set(ctx, c.ledger, key,
+		func(ctx context.Context, key string) (struct{}, error) { return struct{}{}, ask(ctx, key) },
+		func(ctx context.Context) (struct{}, bool, error) {
+			is, err := made(ctx)
+			return struct{}{}, is, err
+		})
+	return err
+}
+
+// changed is the failure of a change that somebody else's has overtaken.
+func changed(op string) error {
+	return failure.New(failure.Transient, "stripe", op, "changed_meanwhile", nil)
+}
