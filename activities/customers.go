@@ -106,11 +106,11 @@ func (a *Customers) named(ctx context.Context, clerkUserID string) (found bool, 
 			return false, err
 		}
 		// What is known of it beside: one that names others too is linked to nobody, and waited for by nobody.
-		known, err := a.Store.ClaimsOn(ctx, c.ID)
+		known, err := a.Store.EvidenceOn(ctx, c.ID, account.ReadClaims(c, nil)...)
 		if err != nil {
 			return false, err
 		}
-		if claimant, _ := account.Claimant(append(known, account.ReadClaims(c, nil)...)); claimant == clerkUserID && owner == "" && !c.Deleted {
+		if account.Claimant(known).ClerkUserID == clerkUserID && owner == "" && !c.Deleted {
 			entities = append(entities, account.CustomerEntity(c.ID))
 		}
 	}
@@ -128,11 +128,11 @@ func (a *Customers) claimed(ctx context.Context, user *store.User) (bool, error)
 		return false, err
 	}
 	for _, id := range named {
-		claims, err := a.Store.ClaimsOn(ctx, id)
+		evidence, err := a.Store.EvidenceOn(ctx, id)
 		if err != nil {
 			return false, err
 		}
-		if _, conflict := account.Claimant(claims); !conflict {
+		if account.Claimant(evidence).ClerkUserID == user.ClerkUserID {
 			return true, nil
 		}
 	}
@@ -176,7 +176,7 @@ func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (
 	if err != nil || owner != "" {
 		return customerID, false, err
 	}
-	claims, err := a.Store.ClaimsOn(ctx, customerID)
+	known, err := a.Store.EvidenceOn(ctx, customerID, account.ReadClaims(customer, nil)...)
 	if err != nil {
 		return "", false, err
 	}
@@ -184,10 +184,10 @@ func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (
 	if user.EmailVerified {
 		verified = user.Profile().Email
 	}
-	if !account.Adopts(user.ClerkUserID, verified, customer, claims) {
+	if !account.Adopts(user.ClerkUserID, verified, customer, known) {
 		return customerID, false, nil
 	}
-	claim := account.Claim{CustomerID: customerID, ClerkUserID: user.ClerkUserID, Source: "hint:" + user.ClerkUserID}
+	claim := account.Claim{CustomerID: customerID, ClerkUserID: user.ClerkUserID, Source: account.PlaceNotes + ":" + user.ClerkUserID}
 	if err := a.Store.AddClaim(ctx, claim); err != nil {
 		return "", false, err
 	}

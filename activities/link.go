@@ -45,8 +45,10 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput) (linked bool, 
 		if err := tx.Link(ctx, user, customer, source, given, nil); err != nil {
 			return err
 		}
-		if err := tx.ResolveDrift(ctx, account.CustomerEntity(customerID), account.DriftOrphanCustomer, ""); err != nil {
-			return err
+		for _, class := range []account.Drift{account.DriftOrphanCustomer, account.DriftUnverifiedReference} {
+			if err := tx.ResolveDrift(ctx, account.CustomerEntity(customerID), class, ""); err != nil {
+				return err
+			}
 		}
 		if user.DeletedAt != nil {
 			// It comes too late to be erased with its user.
@@ -62,16 +64,13 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput) (linked bool, 
 }
 
 func (a *Subscriptions) claimant(ctx context.Context, tx *store.Tx, customerID string) (clerkUserID, source string, err error) {
-	claims, err := tx.ClaimsOn(ctx, customerID)
+	evidence, err := tx.EvidenceOn(ctx, customerID)
 	if err != nil {
 		return "", "", err
 	}
-	clerkUserID, conflict := account.Claimant(claims)
-	if conflict {
-		return "", "", nil
-	}
-	if clerkUserID != "" {
-		return clerkUserID, claims[0].Source, nil
+	owner := account.Claimant(evidence)
+	if owner.Conflict || owner.ClerkUserID != "" {
+		return owner.ClerkUserID, owner.Source, nil
 	}
 	if !a.Policy.LinkByEmail {
 		return "", "", nil

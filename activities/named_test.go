@@ -48,7 +48,7 @@ func TestNobodyOfOldGetsASecondCustomer(t *testing.T) {
 		"old, with none":           {existing: true, made: true},
 		"old, with a deleted one":  {existing: true, index: index{found: []account.Customer{deleted}}, made: true},
 		"old, with somebody's":     {existing: true, index: index{found: []account.Customer{{ID: "cus_old", Metadata: map[string]string{"clerk_user_id": "user_2other", "userId": ada}}}}, made: true},
-		"old, with a claimed one":  {existing: true, index: index{found: []account.Customer{names}}, claims: []account.Claim{{CustomerID: "cus_old", ClerkUserID: "user_2other", Source: "subscription:sub_1"}}, made: true},
+		"old, with a claimed one":  {existing: true, index: index{found: []account.Customer{names}}, claims: []account.Claim{{CustomerID: "cus_old", ClerkUserID: "user_2other", Source: "subscription:sub_1"}}, claimed: true},
 		"old, without an answer":   {existing: true, index: index{fails: errors.New("no answer")}, fails: true},
 		"new, and nobody is asked": {index: index{fails: errors.New("no answer")}, made: true},
 	} {

@@ -347,8 +347,13 @@ func notePrices(ctx context.Context, tx *store.Tx, s account.Subscription, plans
 func noteOtherClaims(ctx context.Context, tx *store.Tx, owner *store.User, customerID string, claims []account.Claim) error {
 	entity := account.CustomerEntity(customerID)
 	if slices.ContainsFunc(claims, func(c account.Claim) bool { return c.ClerkUserID != owner.ClerkUserID }) {
-		err := tx.NoteDrift(ctx, entity, account.DriftConflictingClaims, customerID)
-		return err
+		evidence, err := tx.EvidenceOn(ctx, customerID)
+		if err != nil {
+			return err
+		}
+		if evidence.Against(owner.ClerkUserID) {
+			return tx.NoteDrift(ctx, entity, account.DriftConflictingClaims, customerID)
+		}
 	}
 	return tx.ResolveDrift(ctx, entity, account.DriftConflictingClaims, "")
 }
@@ -431,33 +436,40 @@ func (p SubscriptionPolicy) wake(held []account.Held, now time.Time, in RecordIn
 }
 
 // commitWaiting leaves the events of a customer that nobody owns to wait, unless it is deleted and
-// nothing says whose it was: an event that would, such as that of a checkout, starts anew. A user whom a claim
-// names and we do not know is asked for: their own sign-up event may have been lost.
+// nothing says whose it was: an event that would, such as that of a checkout, starts anew. Users whom claims
+// name and we do not know are asked for: their own sign-up event may have been lost, or Clerk may not have them.
 func (a *Subscriptions) commitWaiting(ctx context.Context, tx *store.Tx, customerID string, deleted bool, taken takenEvents, result *RecordResult) error {
-	claims, err := tx.ClaimsOn(ctx, customerID)
+	evidence, err := tx.EvidenceOn(ctx, customerID)
 	if err != nil {
 		return err
 	}
-	reason := store.WaitingNoUser + "nobody owns this customer yet"
-	claimant, conflict := account.Claimant(claims)
-	switch {
-	case conflict:
-		reason = store.WaitingNoUser + "claims name different users"
-		if err := tx.NoteDrift(ctx, account.CustomerEntity(customerID), account.DriftConflictingClaims, customerID); err != nil {
+	claims, entity := evidence.Claims, account.CustomerEntity(customerID)
+	owner := account.Claimant(evidence)
+	var unknown []account.Entity
+	for _, id := range account.NamedUsers(claims) {
+		if u := evidence.Users[id]; !u.Known && !u.Missing {
+			unknown = append(unknown, account.UserEntity(id))
+		}
+	}
+	if len(unknown) > 0 {
+		if err := tx.Poke(ctx, account.JobSync, unknown...); err != nil {
 			return err
 		}
-	case claimant != "":
-		known, err := tx.UserExists(ctx, claimant)
+	}
+	for class, so := range map[account.Drift]bool{
+		account.DriftConflictingClaims:   owner.Conflict,
+		account.DriftUnverifiedReference: owner.ClerkUserID == "" && len(owner.Unverified) > 0,
+	} {
+		if so {
+			err = tx.NoteDrift(ctx, entity, class, customerID)
+		} else if len(claims) > 0 {
+			err = tx.ResolveDrift(ctx, entity, class, "")
+		}
 		if err != nil {
 			return err
 		}
-		if !known {
-			reason = store.WaitingNoUser + "the claimed one is not known yet"
-			if err := tx.Poke(ctx, account.JobSync, account.UserEntity(claimant)); err != nil {
-				return err
-			}
-		}
 	}
+	reason := store.WaitingNoUser + awaited(evidence, owner)
 	if len(taken.early) > 0 {
 		result.RereadAfter = a.Policy.RereadDelay
 	}
@@ -469,6 +481,25 @@ func (a *Subscriptions) commitWaiting(ctx context.Context, tx *store.Tx, custome
 		return tx.IgnoreEvents(ctx, taken.done, "no user: the customer was deleted")
 	}
 	return tx.HoldEvents(ctx, taken.done, store.EventWaiting, reason)
+}
+
+// awaited says what the events of a customer that nobody owns are waiting for.
+func awaited(evidence account.Evidence, owner account.Owner) string {
+	claimed := evidence.Users[owner.ClerkUserID]
+	switch {
+	case owner.Conflict:
+		return "claims name different users"
+	case owner.ClerkUserID != "" && claimed.Missing:
+		return "Clerk does not have " + owner.ClerkUserID + ", whom " + owner.Source + " names"
+	case owner.ClerkUserID != "" && !claimed.Known:
+		return "the claimed one is not known yet"
+	case owner.ClerkUserID == "" && len(owner.Unverified) > 0:
+		c := owner.Unverified[0]
+		return c.Source + " refers to " + c.ClerkUserID + ", as the payer may have written: waits until this user has verified the customer's " +
+			"email address as their primary one, or clerk_user_id is written on the customer or `syncctl confirm` given"
+	default:
+		return "nobody owns this customer yet"
+	}
 }
 
 // commitMissing handles a customer that Stripe does not know: drift. Nothing is changed, least

@@ -220,6 +220,8 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64, b
 			if err := tx.NoteDrift(ctx, entity, account.DriftUserMissing, in.ClerkUserID); err != nil {
 				return err
 			}
+		} else if err := tx.NoteNotInClerk(ctx, in.ClerkUserID); err != nil {
+			return err
 		}
 		return tx.HoldEvents(ctx, due, store.EventWaiting, "Clerk does not know this user")
 	})

@@ -78,37 +78,79 @@ func TestIntervalType(t *testing.T) {
 	}
 }
 
+// What stands nearer to the customer wins; a user whom nobody has loses to any other, and one whose deletion was asked for to
+// nobody; a reference that the payer may have written counts where the user has verified the customer's own address.
 func TestClaimant(t *testing.T) {
 	t.Parallel()
-	claims := func(users ...string) (list []account.Claim) {
-		for i, u := range users {
-			list = append(list, account.Claim{CustomerID: "cus_1", ClerkUserID: u, Source: fmt.Sprint(i)})
+	const here, there = "user_1", "user_2"
+	claims := func(list ...string) (claims []account.Claim) {
+		for _, each := range list {
+			user, source, _ := strings.Cut(each, " ")
+			claims = append(claims, account.Claim{CustomerID: "cus_1", ClerkUserID: user, Source: source})
 		}
-		return list
+		return claims
 	}
-	for _, c := range []struct {
-		claims   []account.Claim
-		user     string
-		conflict bool
-		distinct []string
+	gone, erased := account.ClaimedUser{Missing: true}, account.ClaimedUser{Known: true, Tombstone: true}
+	verified := account.ClaimedUser{Known: true, VerifiedEmail: "Ada@example.com"}
+	type users = map[string]account.ClaimedUser
+	for name, c := range map[string]struct {
+		claims     []account.Claim
+		users      users
+		trusted    bool
+		want       string // "" for nobody, "conflict" for a conflict
+		source     string
+		unverified int
 	}{
-		{nil, "", false, []string{}},
-		{claims("user_1"), "user_1", false, []string{"user_1"}},
-		{claims("user_1", "user_1", "user_1"), "user_1", false, []string{"user_1"}},
-		{claims("user_2", "user_1"), "", true, []string{"user_1", "user_2"}},
-		{claims("user_1", "user_1", "user_2", "user_1"), "", true, []string{"user_1", "user_2"}},
+		"nothing":                                    {},
+		"a customer":                                 {claims: claims("user_1 customer:cus_1"), want: here, source: "customer:cus_1"},
+		"several that agree":                         {claims: claims("user_1 checkout_metadata:cs_1", "user_1 customer:cus_1", "user_1 subscription:sub_1"), want: here, source: "customer:cus_1"},
+		"a customer over a subscription":             {claims: claims("user_2 subscription:sub_1", "user_1 customer:cus_1"), want: here, source: "customer:cus_1"},
+		"a subscription over a session":              {claims: claims("user_1 subscription:sub_1", "user_2 checkout_metadata:cs_1"), want: here, source: "subscription:sub_1"},
+		"a customer over a session":                  {claims: claims("user_2 checkout_metadata:cs_1", "user_1 customer:cus_1"), want: here, source: "customer:cus_1"},
+		"a session over the user's notes":            {claims: claims("user_1 checkout_metadata:cs_1", "user_2 hint:user_2"), want: here, source: "checkout_metadata:cs_1"},
+		"two subscriptions":                          {claims: claims("user_1 subscription:sub_1", "user_2 subscription:sub_2"), want: "conflict"},
+		"two sessions":                               {claims: claims("user_1 checkout_metadata:cs_1", "user_2 checkout_metadata:cs_2"), want: "conflict"},
+		"an operator, and a session":                 {claims: claims("user_1 operator:cus_1", "user_2 checkout_metadata:cs_2"), want: "conflict"},
+		"two subscriptions, and the customer":        {claims: claims("user_1 subscription:sub_1", "user_2 subscription:sub_2", "user_2 customer:cus_1"), want: there, source: "customer:cus_1"},
+		"gone, alone":                                {claims: claims("user_1 customer:cus_1"), users: users{here: gone}, want: here, source: "customer:cus_1"},
+		"gone, on the customer":                      {claims: claims("user_2 customer:cus_1", "user_1 checkout_metadata:cs_1"), users: users{there: gone}, want: here, source: "checkout_metadata:cs_1"},
+		"gone, in the same place":                    {claims: claims("user_2 subscription:sub_2", "user_1 subscription:sub_1"), users: users{there: gone}, want: here, source: "subscription:sub_1"},
+		"gone, against a verified address":           {claims: claims("user_2 customer:cus_1", "user_1 reference:cs_1"), users: users{there: gone, here: verified}, want: here, source: "reference:cs_1, verified email"},
+		"both gone":                                  {claims: claims("user_2 checkout_metadata:cs_2", "user_1 checkout_metadata:cs_1"), users: users{here: gone, there: gone}, want: "conflict"},
+		"erased, on a session":                       {claims: claims("user_2 customer:cus_1", "user_1 checkout_metadata:cs_1"), users: users{here: erased}, want: here, source: "checkout_metadata:cs_1"},
+		"erased, and another erased":                 {claims: claims("user_2 customer:cus_1", "user_1 checkout_metadata:cs_1"), users: users{here: erased, there: erased}, want: there, source: "customer:cus_1"},
+		"erased, by a mere reference":                {claims: claims("user_2 reference:cs_1", "user_1 checkout_metadata:cs_1"), users: users{there: erased}, want: here, source: "checkout_metadata:cs_1", unverified: 1},
+		"a reference":                                {claims: claims("user_1 reference:cs_1"), users: users{here: {Known: true, VerifiedEmail: "eve@example.com"}}, unverified: 1},
+		"a reference of before":                      {claims: claims("user_1 checkout:cs_1"), users: users{here: {Known: true}}, unverified: 1},
+		"a reference to somebody unknown":            {claims: claims("user_1 reference:cs_1"), unverified: 1},
+		"a reference, and the address":               {claims: claims("user_1 payment_link_reference:cs_1"), users: users{here: verified}, want: here, source: "payment_link_reference:cs_1, verified email"},
+		"a reference, and another's evidence":        {claims: claims("user_1 reference:cs_1", "user_2 subscription:sub_1"), users: users{here: verified}, want: there, source: "subscription:sub_1"},
+		"two references, one with the address":       {claims: claims("user_1 reference:cs_1", "user_2 reference:cs_2"), users: users{here: verified}, want: here, source: "reference:cs_1, verified email", unverified: 1},
+		"two references, both with the address":      {claims: claims("user_1 reference:cs_1", "user_2 reference:cs_2"), users: users{here: verified, there: verified}, want: "conflict"},
+		"a reference, trusted":                       {claims: claims("user_1 reference:cs_1"), trusted: true, want: here, source: "reference:cs_1"},
+		"a reference of before, trusted":             {claims: claims("user_1 checkout:cs_1"), trusted: true, want: here, source: "checkout:cs_1"},
+		"a Payment Link's, which is never trusted":   {claims: claims("user_1 payment_link_reference:cs_1"), trusted: true, unverified: 1},
+		"a trusted reference against the metadata":   {claims: claims("user_1 reference:cs_1", "user_2 checkout_metadata:cs_1"), trusted: true, want: "conflict"},
+		"a trusted reference against a subscription": {claims: claims("user_1 reference:cs_1", "user_2 subscription:sub_1"), trusted: true, want: there, source: "subscription:sub_1"},
 	} {
-		user, conflict := account.Claimant(c.claims)
-		if user != c.user || conflict != c.conflict {
-			t.Errorf("%v: %q, %t", c.claims, user, conflict)
+		got := account.Claimant(account.Evidence{Claims: c.claims, Users: c.users, CustomerEmail: " ada@example.com", TrustReferences: c.trusted})
+		who := got.ClerkUserID
+		if got.Conflict {
+			who += "conflict"
 		}
-		if got := account.DistinctUsers(c.claims); !slices.Equal(got, c.distinct) {
-			t.Errorf("%v: users %v", c.claims, got)
+		if who != c.want || got.Source != c.source || len(got.Unverified) != c.unverified {
+			t.Errorf("%s: %+v", name, got)
 		}
+	}
+	if got := account.NamedUsers(claims("user_2 a", "user_1 b", "user_2 c")); !slices.Equal(got, []string{here, there}) {
+		t.Errorf("named are %v", got)
+	}
+	if e := (account.Evidence{Claims: claims("user_1 customer:cus_1", "user_2 subscription:sub_1")}); e.Against(here) || !e.Against(there) {
+		t.Error("what is against the owner is not what the evidence says against them")
 	}
 }
 
-func TestClaimedUser(t *testing.T) {
+func TestUserInMetadata(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		metadata map[string]string
@@ -124,7 +166,7 @@ func TestClaimedUser(t *testing.T) {
 		{map[string]string{"clerk_user_id": "42", "userId": "user_1"}, "user_1"},
 		{map[string]string{"clerk_user_id": "user_1/../user_2"}, ""},
 	} {
-		if got, ok := account.ClaimedUser(c.metadata); got != c.want || ok != (c.want != "") {
+		if got, ok := account.UserInMetadata(c.metadata); got != c.want || ok != (c.want != "") {
 			t.Errorf("%v: %q, %t", c.metadata, got, ok)
 		}
 	}
@@ -170,7 +212,7 @@ func TestFullName(t *testing.T) {
 func TestAdopts(t *testing.T) {
 	t.Parallel()
 	claim := func(user string) account.Claim {
-		return account.Claim{CustomerID: "cus_1", ClerkUserID: user, Source: "checkout:cs_1"}
+		return account.Claim{CustomerID: "cus_1", ClerkUserID: user, Source: "checkout_metadata:cs_1"}
 	}
 	for name, c := range map[string]struct {
 		email, has string
@@ -178,19 +220,23 @@ func TestAdopts(t *testing.T) {
 		claims     []account.Claim
 		want       bool
 	}{
-		"names the user":                        {metadata: map[string]string{"clerk_user_id": "user_1"}, want: true},
-		"names the user, has another address":   {email: "ada@example.com", has: "other@example.com", metadata: map[string]string{"userId": "user_1"}, want: true},
-		"names another, has the address":        {email: "ada@example.com", has: "ada@example.com", metadata: map[string]string{"clerk_user_id": "user_2"}},
-		"has the address":                       {email: "ada@example.com", has: "Ada@Example.com", want: true},
-		"has the address, another claims it":    {email: "ada@example.com", has: "ada@example.com", claims: []account.Claim{claim("user_2")}},
-		"has the address, two claim it":         {email: "ada@example.com", has: "ada@example.com", claims: []account.Claim{claim("user_1"), claim("user_2")}},
-		"is claimed by the user":                {claims: []account.Claim{claim("user_1")}, want: true},
-		"names the user, is claimed by another": {metadata: map[string]string{"clerk_user_id": "user_1"}, claims: []account.Claim{claim("user_2")}},
-		"has no address, as the user":           {},
-		"has an address, the user none":         {has: "ada@example.com"},
+		"names the user":                           {metadata: map[string]string{"clerk_user_id": "user_1"}, want: true},
+		"names the user, has another address":      {email: "ada@example.com", has: "other@example.com", metadata: map[string]string{"userId": "user_1"}, want: true},
+		"names another, has the address":           {email: "ada@example.com", has: "ada@example.com", metadata: map[string]string{"clerk_user_id": "user_2"}},
+		"has the address":                          {email: "ada@example.com", has: "Ada@Example.com", want: true},
+		"has the address, another claims it":       {email: "ada@example.com", has: "ada@example.com", claims: []account.Claim{claim("user_2")}},
+		"has the address, two claim it":            {email: "ada@example.com", has: "ada@example.com", claims: []account.Claim{claim("user_1"), claim("user_2")}},
+		"has the address, a payer names another":   {email: "ada@example.com", has: "ada@example.com", claims: []account.Claim{{CustomerID: "cus_1", ClerkUserID: "user_2", Source: "reference:cs_1"}}, want: true},
+		"has the address, names one who is gone":   {email: "ada@example.com", has: "ada@example.com", metadata: map[string]string{"clerk_user_id": "user_gone"}, want: true},
+		"names one who is gone":                    {metadata: map[string]string{"clerk_user_id": "user_gone"}},
+		"is claimed by the user":                   {claims: []account.Claim{claim("user_1")}, want: true},
+		"names the user, and another nearer to it": {metadata: map[string]string{"clerk_user_id": "user_2"}, claims: []account.Claim{claim("user_1")}},
+		"has no address, as the user":              {},
+		"has an address, the user none":            {has: "ada@example.com"},
 	} {
 		customer := account.Customer{ID: "cus_1", Email: c.has, Metadata: c.metadata}
-		if got := account.Adopts("user_1", c.email, customer, c.claims); got != c.want {
+		known := account.Evidence{Claims: append(account.ReadClaims(customer, nil), c.claims...), Users: map[string]account.ClaimedUser{"user_gone": {Missing: true}}}
+		if got := account.Adopts("user_1", c.email, customer, known); got != c.want {
 			t.Errorf("one that %s: %t", name, got)
 		}
 	}

@@ -37,6 +37,11 @@ type CheckoutSession struct {
 	SubscriptionID    string
 	ClientReferenceID string
 	Metadata          map[string]string
+	// PaymentLink is the Payment Link that the session came of, "" where it was opened by a server, a pricing table or a
+	// buy button, which it does not show apart.
+	PaymentLink string
+	// Email is the address that the payer gave, "" before they did.
+	Email string
 	// URL is where the person pays; it is only there while the session is open. Whoever has it can
 	// pay, so it is told to nobody but the person.
 	URL string
@@ -48,12 +53,25 @@ const MetadataProduct = "product_id"
 // MetadataRequest is the metadata key under which everything that we create at Stripe names the request of ours that it came of.
 const MetadataRequest = "sync_request"
 
-// Buyer answers the Clerk user whom a checkout session names, as a claim does.
-func (c CheckoutSession) Buyer() (clerkUserID string, ok bool) {
-	if ValidUserID(c.ClientReferenceID) {
-		return c.ClientReferenceID, true
+// Claims are what a session says of whose its customer is. The metadata were written by whoever holds the secret key. A
+// client_reference_id that they bear out says nothing more; any other could be the payer's own.
+func (c CheckoutSession) Claims() []Claim {
+	var claims []Claim
+	claim := func(place, user string) {
+		claims = append(claims, Claim{CustomerID: c.CustomerID, ClerkUserID: user, Source: place + ":" + c.ID})
 	}
-	return ClaimedUser(c.Metadata)
+	named, ok := UserInMetadata(c.Metadata)
+	if ok {
+		claim(PlaceSession, named)
+	}
+	switch {
+	case !ValidUserID(c.ClientReferenceID) || c.ClientReferenceID == named:
+	case c.PaymentLink != "":
+		claim(PlacePaymentLink, c.ClientReferenceID)
+	default:
+		claim(PlaceReference, c.ClientReferenceID)
+	}
+	return claims
 }
 
 // NewCheckout is a checkout of one subscription that is to be opened.

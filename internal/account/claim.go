@@ -5,14 +5,188 @@ import (
 	"strings"
 )
 
-// Claim is evidence that a customer belongs to a user: somebody who may say so wrote the Clerk
-// user id on the customer, on one of its subscriptions, or on a checkout session.
+// Claim says that a customer belongs to a user: the Clerk user id stands on the customer, on one of
+// its subscriptions, or on a checkout session. Its source says who can have written it there, and so
+// what it is worth; see [Evidence].
 type Claim struct {
 	CustomerID  string
 	ClerkUserID string
-	// Source says where the evidence stands, e.g. "customer:cus_1", "subscription:sub_1",
-	// "checkout:cs_1".
+	// Source says where the id stands: a place, and the id of the object, e.g. "customer:cus_1".
 	Source string
+}
+
+// The places of a claim.
+const (
+	// PlaceCustomer and PlaceSubscription are the metadata of either, which take the secret key to write.
+	PlaceCustomer     = "customer"
+	PlaceSubscription = "subscription"
+	// PlaceSession is the metadata of a checkout session, which take the secret key too: whoever opens a
+	// session writes them, and a Payment Link hands its own to every session of its.
+	PlaceSession = "checkout_metadata"
+	// PlaceOperator is what an operator has confirmed.
+	PlaceOperator = "operator"
+	// PlaceNotes are a user's own notes of their customer, as far as [Adopts] has borne them out.
+	PlaceNotes = "hint"
+	// PlaceReference is the client_reference_id of a session whose metadata do not say the same. The address of a
+	// pricing table, of a buy button or of a Payment Link can carry one, so that the payer may have written it.
+	PlaceReference = "reference"
+	// PlacePaymentLink is that of a session which a Payment Link has opened, and no server.
+	PlacePaymentLink = "payment_link_reference"
+	// PlaceSessionOnce is a reference that was stored before it was told apart whether the metadata said the same.
+	PlaceSessionOnce = "checkout"
+)
+
+// rank says which claims win: the higher, the nearer to the customer itself.
+type rank int
+
+const (
+	// unverified claims prove nothing by themselves: somebody may have written them who pays, and nobody else.
+	unverified rank = iota
+	// confirmed claims are those of a user who has verified the customer's own address.
+	confirmed
+	ofSession
+	ofSubscription
+	ofCustomer
+)
+
+func (c Claim) rank(trusted bool) rank {
+	place, _, _ := strings.Cut(c.Source, ":")
+	switch {
+	case place == PlaceCustomer:
+		return ofCustomer
+	case place == PlaceSubscription:
+		return ofSubscription
+	case place == PlaceNotes:
+		return confirmed
+	case slices.Contains(UnverifiedPlaces(trusted), place):
+		return unverified
+	default:
+		return ofSession
+	}
+}
+
+// UnverifiedPlaces are the places of claims that prove nothing by themselves.
+func UnverifiedPlaces(trusted bool) []string {
+	if trusted {
+		return []string{PlacePaymentLink}
+	}
+	return []string{PlacePaymentLink, PlaceReference, PlaceSessionOnce}
+}
+
+// ClaimedUser is what is known of a user whom a claim names.
+type ClaimedUser struct {
+	// Known is set where we hold the user's row, Tombstone where their deletion was asked for.
+	Known, Tombstone bool
+	// Missing is set where Clerk has lately answered that it does not have the user, and we hold no row.
+	Missing bool
+	// VerifiedEmail is the user's primary address, "" unless Clerk has verified it.
+	VerifiedEmail string
+}
+
+// Evidence is all that is known of whose a customer is that no user owns.
+type Evidence struct {
+	Claims []Claim
+	// Users is what is known of those whom the claims name. Of one who is not in it nothing is.
+	Users map[string]ClaimedUser
+	// CustomerEmail is the customer's own address at Stripe, "" where it has none or is deleted.
+	CustomerEmail string
+	// TrustReferences has the client_reference_id of a session count as evidence, for those whose own server opens
+	// every session. It does not reach sessions of Payment Links.
+	TrustReferences bool
+}
+
+// VerifiedBeside ends the source of a reference that its user's verified address bears out.
+const VerifiedBeside = ", verified email"
+
+// Owner is whom the evidence about a customer names.
+type Owner struct {
+	// ClerkUserID is the one user, "" where there is none, and where there is a conflict.
+	ClerkUserID string
+	// Source is where the id stands, of several places the nearest to the customer.
+	Source string
+	// Conflict is set where claims of the same weight name different users: then nobody is linked, since either
+	// could be wrong.
+	Conflict bool
+	// Unverified are the references to users that nothing has confirmed; they do not count.
+	Unverified []Claim
+}
+
+// Claimant weighs the evidence about a customer:
+//
+//   - What stands on the customer wins over what stands on a subscription, that over what stands on a session.
+//   - A reference that the payer may have written counts only where the user whom it names has verified the
+//     customer's address as their primary one; then it is what everything else wins over.
+//   - A user whom neither Clerk nor we have loses to any other. A user whose deletion was asked for never loses: what
+//     was theirs stays the erased user's, and the deletion policy has to reach it.
+//   - Different users whom nothing of this tells apart are a conflict.
+func Claimant(e Evidence) Owner {
+	var owner Owner
+	best := map[string]Claim{}
+	ranks := map[string]rank{}
+	for _, c := range e.Claims {
+		r := c.rank(e.TrustReferences)
+		if r == unverified {
+			if !e.confirms(c) {
+				owner.Unverified = append(owner.Unverified, c)
+				continue
+			}
+			r, c.Source = confirmed, c.Source+VerifiedBeside
+		}
+		if r > ranks[c.ClerkUserID] {
+			best[c.ClerkUserID], ranks[c.ClerkUserID] = c, r
+		}
+	}
+	users := make([]string, 0, len(best))
+	for id := range best {
+		users = append(users, id)
+	}
+	// Each rule leaves those over which nobody wins by it.
+	users = prefer(users, func(id string) bool { return e.Users[id].Tombstone })
+	users = prefer(users, func(id string) bool { return !e.Users[id].Missing })
+	top := unverified
+	for _, id := range users {
+		top = max(top, ranks[id])
+	}
+	users = prefer(users, func(id string) bool { return ranks[id] == top })
+	switch len(users) {
+	case 0:
+	case 1:
+		owner.ClerkUserID, owner.Source = users[0], best[users[0]].Source
+	default:
+		owner.Conflict = true
+	}
+	return owner
+}
+
+// Against tells whether the evidence about a customer that a user owns names another: the link stays, and somebody has to
+// see it.
+func (e Evidence) Against(ownerID string) bool {
+	named := Claimant(e)
+	return named.Conflict || named.ClerkUserID != "" && named.ClerkUserID != ownerID
+}
+
+// prefer keeps those of whom something is true, or all where it is true of none.
+func prefer(users []string, better func(string) bool) []string {
+	var preferred []string
+	for _, id := range users {
+		if better(id) {
+			preferred = append(preferred, id)
+		}
+	}
+	if len(preferred) == 0 {
+		return users
+	}
+	return preferred
+}
+
+// confirms tells whether the user whom a reference names has verified the customer's address.
+func (e Evidence) confirms(c Claim) bool {
+	verified := e.Users[c.ClerkUserID].VerifiedEmail
+	return verified != "" && sameAddress(verified, e.CustomerEmail)
+}
+
+func sameAddress(a, b string) bool {
+	return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
 }
 
 // MetadataKeys are the metadata keys that may hold a Clerk user id: our own first, then those
@@ -21,9 +195,9 @@ func MetadataKeys() []string {
 	return []string{"clerk_user_id", "clerkUserId", "userId", "user_id"}
 }
 
-// ClaimedUser reads the Clerk user id out of an object's metadata. Values of another form are
+// UserInMetadata reads the Clerk user id out of an object's metadata. Values of another form are
 // somebody else's ids and no evidence.
-func ClaimedUser(metadata map[string]string) (clerkUserID string, ok bool) {
+func UserInMetadata(metadata map[string]string) (clerkUserID string, ok bool) {
 	for _, key := range MetadataKeys() {
 		if id := metadata[key]; ValidUserID(id) {
 			return id, true
@@ -35,41 +209,30 @@ func ClaimedUser(metadata map[string]string) (clerkUserID string, ok bool) {
 // ReadClaims collects the evidence that a read of a customer and its subscriptions shows.
 func ReadClaims(customer Customer, subscriptions []Subscription) []Claim {
 	var claims []Claim
-	if user, ok := ClaimedUser(customer.Metadata); ok {
-		claims = append(claims, Claim{CustomerID: customer.ID, ClerkUserID: user, Source: "customer:" + customer.ID})
+	if user, ok := UserInMetadata(customer.Metadata); ok {
+		claims = append(claims, Claim{CustomerID: customer.ID, ClerkUserID: user, Source: PlaceCustomer + ":" + customer.ID})
 	}
 	for _, s := range subscriptions {
-		if user, ok := ClaimedUser(s.Metadata); ok {
-			claims = append(claims, Claim{CustomerID: customer.ID, ClerkUserID: user, Source: "subscription:" + s.ID})
+		if user, ok := UserInMetadata(s.Metadata); ok {
+			claims = append(claims, Claim{CustomerID: customer.ID, ClerkUserID: user, Source: PlaceSubscription + ":" + s.ID})
 		}
 	}
 	return claims
 }
 
-// Claimant answers the one user that all claims name. It answers "" where there are none, and
-// conflict where they name different users: then nobody is linked, since either could be wrong.
-func Claimant(claims []Claim) (clerkUserID string, conflict bool) {
-	for _, c := range claims {
-		if clerkUserID != "" && c.ClerkUserID != clerkUserID {
-			return "", true
-		}
-		clerkUserID = c.ClerkUserID
+// Adopts tells whether a customer that a user's own notes point at is theirs: the evidence about it names them, or,
+// where it names nobody, it has the address that they have verified as their primary one. The notes themselves prove
+// nothing.
+func Adopts(clerkUserID, verifiedEmail string, customer Customer, known Evidence) bool {
+	owner := Claimant(known)
+	if owner.Conflict || owner.ClerkUserID != "" && !known.Users[owner.ClerkUserID].Missing {
+		return owner.ClerkUserID == clerkUserID
 	}
-	return clerkUserID, false
+	return verifiedEmail != "" && sameAddress(customer.Email, verifiedEmail)
 }
 
-// Adopts tells whether a customer that a user's own notes point at is theirs: it names them and nobody else, or, where
-// it names nobody, it has the address that they have verified as their primary one. The notes themselves prove nothing.
-func Adopts(clerkUserID, verifiedEmail string, customer Customer, claims []Claim) bool {
-	named, conflict := Claimant(append(ReadClaims(customer, nil), claims...))
-	if conflict || named != "" {
-		return named == clerkUserID
-	}
-	return verifiedEmail != "" && strings.EqualFold(customer.Email, verifiedEmail)
-}
-
-// DistinctUsers lists the users that claims name, each once, sorted.
-func DistinctUsers(claims []Claim) []string {
+// NamedUsers lists the users that claims name, each once, sorted.
+func NamedUsers(claims []Claim) []string {
 	users := make([]string, 0, len(claims))
 	for _, c := range claims {
 		users = append(users, c.ClerkUserID)

@@ -1,6 +1,7 @@
 package account_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -117,19 +118,26 @@ func TestCheckoutIDs(t *testing.T) {
 	}
 }
 
-// A checkout names its buyer by its reference, else by its metadata.
-func TestBuyer(t *testing.T) {
+// What a server has written on a session is evidence; a reference beside it may be the payer's own.
+func TestClaimsOfASession(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		session account.CheckoutSession
 		want    string
 	}{
-		"reference":       {account.CheckoutSession{ClientReferenceID: "user_a"}, "user_a"},
-		"metadata":        {account.CheckoutSession{ClientReferenceID: "order-7", Metadata: map[string]string{"userId": "user_b"}}, "user_b"},
-		"reference first": {account.CheckoutSession{ClientReferenceID: "user_a", Metadata: map[string]string{"clerk_user_id": "user_b"}}, "user_a"},
-		"nobody":          {account.CheckoutSession{}, ""},
+		"a reference":                {account.CheckoutSession{ClientReferenceID: "user_a"}, "user_a reference:cs_1"},
+		"a Payment Link's reference": {account.CheckoutSession{ClientReferenceID: "user_a", PaymentLink: "plink_1"}, "user_a payment_link_reference:cs_1"},
+		"metadata":                   {account.CheckoutSession{ClientReferenceID: "order-7", Metadata: map[string]string{"userId": "user_b"}}, "user_b checkout_metadata:cs_1"},
+		"both, and the same":         {account.CheckoutSession{ClientReferenceID: "user_a", Metadata: map[string]string{"clerk_user_id": "user_a"}}, "user_a checkout_metadata:cs_1"},
+		"both, and not the same":     {account.CheckoutSession{ClientReferenceID: "user_a", Metadata: map[string]string{"clerk_user_id": "user_b"}}, "user_b checkout_metadata:cs_1, user_a reference:cs_1"},
+		"nobody":                     {account.CheckoutSession{}, ""},
 	} {
-		if got, _ := c.session.Buyer(); got != c.want {
+		c.session.ID = "cs_1"
+		var got []string
+		for _, claim := range c.session.Claims() {
+			got = append(got, claim.ClerkUserID+" "+claim.Source)
+		}
+		if strings.Join(got, ", ") != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

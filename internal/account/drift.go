@@ -16,6 +16,9 @@ const (
 	DriftSubscriptionMissing Drift = "subscription_missing_in_stripe"
 	// DriftUserMissing: Clerk answers 404 for a user we hold and nobody deleted.
 	DriftUserMissing Drift = "user_missing_in_clerk"
+	// DriftUnverifiedReference: a checkout on a customer that nobody owns refers to a user, in words that the payer may have
+	// written, and nothing confirms it.
+	DriftUnverifiedReference Drift = "unverified_reference"
 	// DriftOrphanCustomer: a customer that nobody owns and that is not empty: onboarding made it, could
 	// not link it and may not delete it, or something that bills hangs on it.
 	DriftOrphanCustomer Drift = "orphan_customer"
@@ -40,6 +43,8 @@ const (
 	// DriftStaleCustomer: a customer at Stripe does not carry its user's name and email, or is deleted
 	// there and not here.
 	DriftStaleCustomer Drift = "stale_customer"
+	// DriftUnverifiedLink: a customer is linked by a reference alone that its payer may have written.
+	DriftUnverifiedLink Drift = "unverified_link"
 	// DriftDuplicateCustomer: a user has several customers at Stripe.
 	DriftDuplicateCustomer Drift = "duplicate_customer"
 	// DriftMissingSubscription: Stripe has a subscription that we do not have.
@@ -102,6 +107,10 @@ func driftKinds() []driftKind {
 		{DriftUserMissing, "Clerk does not know a user whom nobody deleted",
 			"deletes the user as if Clerk had said so: billing is stopped by the policy and personal data is erased", RepairOnRequest},
 		{DriftConflictingClaims, "a customer's evidence names several users", "correct the metadata at Stripe", RepairByPerson},
+		{DriftUnverifiedReference, "a checkout refers to a user, as its payer may have written, and nothing confirms it",
+			"have the user verify the customer's email address, or confirm it: `syncctl confirm`, or clerk_user_id in the customer's metadata at Stripe", RepairByPerson},
+		{DriftUnverifiedLink, "a customer is linked by a reference alone that its payer may have written",
+			"confirm it: `syncctl confirm`, or clerk_user_id in the customer's metadata at Stripe; access is unchanged", RepairByPerson},
 		{DriftCustomerMissing, "Stripe does not know a customer that we hold", "find out who removed it; access is unchanged", RepairByPerson},
 		{DriftSubscriptionMissing, "Stripe does not know a subscription that we hold", "find out who removed it; access is unchanged", RepairByPerson},
 		{DriftOrphanCustomer, "a customer that nobody owns, with something on it", "write clerk_user_id into its metadata at Stripe, or cancel and remove it there", RepairByPerson},

@@ -43,7 +43,7 @@ func NewAPI(ctx context.Context, environ map[string]string, logs io.Writer) (*AP
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRuntime(ctx, environ, logs, c.Logging, c.Database)
+	r, err := newRuntime(ctx, environ, logs, c.Logging, c.Database, c.Policy)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,8 @@ func (a *API) people() (*httpapi.API, error) {
 	}
 	desk := &selfservice.Desk{
 		Store: r.store, Stripe: providers.stripe, Clerk: providers.clerk, Commander: selfservice.TemporalCommander{Client: r.temporal},
-		Wake: a.dispatcher.Wake, Wait: c.CommandWait, Access: accessOf(c.Policy), Origins: c.ClerkAuthorizedParties, Logger: r.logger,
+		Wake: a.dispatcher.Wake, Wait: c.CommandWait, Access: accessOf(c.Policy), Origins: c.ClerkAuthorizedParties,
+		TrustClientReference: c.TrustClientReference, Logger: r.logger,
 	}
 	inspector := &operator.Inspector{
 		Console: operator.Console{Store: r.store, Runs: runs.Server{Client: r.temporal}, Wake: a.dispatcher.Wake},

@@ -25,7 +25,7 @@ func NewConsole(ctx context.Context, environ map[string]string) (*Operator, erro
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRuntime(ctx, environ, io.Discard, c.Logging, c.Database)
+	r, err := newRuntime(ctx, environ, io.Discard, c.Logging, c.Database, config.Policy{})
 	if err != nil {
 		return nil, err
 	}

@@ -29,13 +29,13 @@ type runtime struct {
 
 // newRuntime prepares everything and connects to nothing: a program starts, and stays up, while
 // what it needs cannot be reached.
-func newRuntime(ctx context.Context, environ map[string]string, logs io.Writer, logging config.Logging, database config.Database) (*runtime, error) {
+func newRuntime(ctx context.Context, environ map[string]string, logs io.Writer, logging config.Logging, database config.Database, policy config.Policy) (*runtime, error) {
 	r := &runtime{metrics: telemetry.NewMetrics()}
 	r.logger = telemetry.NewLogger(logs, telemetry.LogOptions{
 		Level: logging.LogLevel, Text: logging.LogFormat == config.FormatText, Debug: logging.DebugScopes(),
 	})
 	db, err := store.Open(ctx, store.Options{
-		DSN: database.DatabaseURL.Reveal(), MaxConns: database.DatabaseMaxConns,
+		DSN: database.DatabaseURL.Reveal(), MaxConns: database.DatabaseMaxConns, TrustClientReference: policy.TrustClientReference,
 		Tracer: newStatementTracer(ctx, telemetry.Scope(r.logger, telemetry.ScopeStore)),
 		OnDrift: func(ctx context.Context, d store.NewDrift) {
 			r.metrics.Drift(string(d.Class))

@@ -37,7 +37,7 @@ func NewWorker(ctx context.Context, environ map[string]string, logs io.Writer) (
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRuntime(ctx, environ, logs, c.Logging, c.Database)
+	r, err := newRuntime(ctx, environ, logs, c.Logging, c.Database, c.Policy)
 	if err != nil {
 		return nil, err
 	}

@@ -172,6 +172,9 @@ type Policy struct {
 	// LinkByEmail lets a customer without other evidence be linked to the one user who has its email
 	// as verified primary address.
 	LinkByEmail bool `env:"LINK_BY_EMAIL" envDefault:"false"`
+	// TrustClientReference has the client_reference_id of a checkout session say whose its customer is, also where the
+	// session's metadata do not: for those whose own server opens every session.
+	TrustClientReference bool `env:"TRUST_CLIENT_REFERENCE" envDefault:"false"`
 	// WaitingTTL is how long an event waits for its user before it is ignored.
 	WaitingTTL time.Duration `env:"WAITING_TTL" envDefault:"720h"`
 	// PayloadRetention is how long the payload of a settled event is kept.

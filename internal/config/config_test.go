@@ -243,6 +243,7 @@ func TestFaults(t *testing.T) {
 		{"ON_USER_DELETED", "delete"},
 		{"ACCESS_WHILE_PAUSED", "maybe"},
 		{"LINK_BY_EMAIL", "2"},
+		{"TRUST_CLIENT_REFERENCE", "sometimes"},
 		{"TEMPORAL_UI_URL", "localhost:8233"},
 		{"LOG_LEVEL", "loud"},
 		{"LOG_FORMAT", "xml"},

@@ -25,6 +25,7 @@ type checkout struct {
 	Email                string            `json:"email,omitempty"`
 	Price                string            `json:"price,omitempty"`
 	ClientReferenceID    string            `json:"client_reference_id,omitempty"`
+	PaymentLink          string            `json:"payment_link,omitempty"`
 	Metadata             map[string]string `json:"metadata,omitempty"`
 	SubscriptionMetadata map[string]string `json:"subscription_metadata,omitempty"`
 	TrialDays            int64             `json:"trial_days,omitempty"`
@@ -93,7 +94,7 @@ func (s *Sandbox) addPlan(_ *http.Request, in plan) (any, error) {
 
 func (s *Sandbox) completeCheckout(r *http.Request, in checkout) (any, error) {
 	done, err := s.Stripe.CompleteCheckout(r.Context(), stripesim.CheckoutSpec{SessionID: in.Session, CustomerID: in.Customer, Email: in.Email,
-		PriceID: in.Price, ClientReferenceID: in.ClientReferenceID, Metadata: in.Metadata, SubscriptionMetadata: in.SubscriptionMetadata,
+		PriceID: in.Price, ClientReferenceID: in.ClientReferenceID, PaymentLink: in.PaymentLink, Metadata: in.Metadata, SubscriptionMetadata: in.SubscriptionMetadata,
 		TrialDays: in.TrialDays, Quantity: in.Quantity})
 	if err != nil {
 		return nil, fmt.Errorf("complete checkout: %w", err)

@@ -287,9 +287,8 @@ func (d *Desk) Return(ctx context.Context, caller Caller, key Key, sessionID str
 		return op, err
 	}
 	if isNew {
-		if buyer, ok := session.Buyer(); ok {
-			// What the session says is evidence, as it will be when its event comes.
-			claim := account.Claim{CustomerID: session.CustomerID, ClerkUserID: buyer, Source: "checkout:" + session.ID}
+		for _, claim := range session.Claims() {
+			// What the session says counts as it will when its event comes.
 			if err := d.Store.AddClaim(ctx, claim); err != nil {
 				return nil, unavailable(err)
 			}
@@ -299,7 +298,8 @@ func (d *Desk) Return(ctx context.Context, caller Caller, key Key, sessionID str
 	return d.watch(ctx, op)
 }
 
-// owns tells whether a checkout session is a user's: by its customer, else by the user whom it names.
+// owns tells whether a checkout session is a user's: by its customer, else by the user whom it names. One that merely
+// refers to the user, as its payer may have written, is refused with what would confirm it.
 func (d *Desk) owns(ctx context.Context, user *store.User, session account.CheckoutSession) (bool, error) {
 	customers, err := d.Store.CustomersOf(ctx, user)
 	if err != nil {
@@ -308,8 +308,19 @@ func (d *Desk) owns(ctx context.Context, user *store.User, session account.Check
 	if slices.ContainsFunc(customers, func(c store.Customer) bool { return c.ID == session.CustomerID }) {
 		return true, nil
 	}
-	buyer, ok := session.Buyer()
-	return ok && buyer == user.ClerkUserID, nil
+	buyer := account.ClaimedUser{Known: true}
+	if user.EmailVerified {
+		buyer.VerifiedEmail = user.Profile().Email
+	}
+	named := account.Claimant(account.Evidence{
+		Claims: session.Claims(), Users: map[string]account.ClaimedUser{user.ClerkUserID: buyer},
+		CustomerEmail: session.Email, TrustReferences: d.TrustClientReference,
+	})
+	if slices.ContainsFunc(named.Unverified, func(c account.Claim) bool { return c.ClerkUserID == user.ClerkUserID }) && named.ClerkUserID == "" {
+		return false, refuse(Conflict, "reference_unverified",
+			"The checkout refers to you, and was paid from an email address that is not your verified one. Verify that address, or ask for it to be confirmed.")
+	}
+	return named.ClerkUserID == user.ClerkUserID, nil
 }
 
 func sessionNotFound() error {

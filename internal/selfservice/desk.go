@@ -64,7 +64,9 @@ type Desk struct {
 	Access account.AccessPolicy
 	// Origins are where people may be sent back to from Stripe; none for anywhere.
 	Origins []string
-	Logger  *slog.Logger
+	// TrustClientReference is [account.Evidence.TrustReferences].
+	TrustClientReference bool
+	Logger               *slog.Logger
 }
 
 // keyLife is how long an Idempotency-Key means the same operation.

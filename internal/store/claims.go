@@ -32,38 +32,104 @@ const upsertClaims = `INSERT INTO customer_claims AS known (stripe_customer_id, 
 	ON CONFLICT (stripe_customer_id, source) DO UPDATE SET clerk_user_id = excluded.clerk_user_id, event_id = excluded.event_id, claimed_at = now()
 	WHERE known.clerk_user_id <> excluded.clerk_user_id`
 
-// ClaimsOn lists the evidence about a customer.
-func (t *Tx) ClaimsOn(ctx context.Context, customerID string) ([]account.Claim, error) {
-	return claimsOn(ctx, t.tx, customerID)
+// missingFor is for how long it counts that Clerk did not have a user: they may sign up, and nobody tell us.
+const missingFor = "1 hour"
+
+// EvidenceOn reads all that is known of whose a customer is. shown is what a read of the customer has just shown, which
+// counts instead of what is stored of the same places.
+func (t *Tx) EvidenceOn(ctx context.Context, customerID string, shown ...account.Claim) (account.Evidence, error) {
+	return t.store.evidenceOn(ctx, t.tx, customerID, shown)
 }
 
-// ClaimsOn lists the evidence about a customer.
-func (s *Store) ClaimsOn(ctx context.Context, customerID string) ([]account.Claim, error) {
-	return claimsOn(ctx, s.pool, customerID)
+// EvidenceOn is [Tx.EvidenceOn] outside of a transaction.
+func (s *Store) EvidenceOn(ctx context.Context, customerID string, shown ...account.Claim) (account.Evidence, error) {
+	return s.evidenceOn(ctx, s.pool, customerID, shown)
 }
 
-func claimsOn(ctx context.Context, q querier, customerID string) ([]account.Claim, error) {
-	rows, _ := q.Query(ctx, `SELECT stripe_customer_id, clerk_user_id, source FROM customer_claims WHERE stripe_customer_id = $1 ORDER BY source`, customerID)
-	claims, err := pgx.CollectRows(rows, pgx.RowToStructByPos[account.Claim])
-	return claims, classify("read claims", err)
+func (s *Store) evidenceOn(ctx context.Context, q querier, customerID string, shown []account.Claim) (account.Evidence, error) {
+	all, err := s.evidence(ctx, q, "", []string{customerID}, map[string][]account.Claim{customerID: shown})
+	return all[customerID].Evidence, err
 }
 
-// UnlinkedClaimed lists the customers that somebody claims for this user and that no user owns.
+// evidenceOf is the evidence about one customer, and which of the users whom it names are known, or were shown by Clerk in a
+// comparison.
+type evidenceOf struct {
+	account.Evidence
+	here map[string]bool
+}
+
+// evidence reads what is known of whose customers are, for all of them at once.
+func (s *Store) evidence(ctx context.Context, q querier, run string, customers []string, shown map[string][]account.Claim) (map[string]evidenceOf, error) {
+	all := make(map[string]evidenceOf, len(customers))
+	for _, id := range customers {
+		all[id] = evidenceOf{account.Evidence{Users: map[string]account.ClaimedUser{}, TrustReferences: s.trustReferences}, map[string]bool{}}
+	}
+	var owners, users, sources []string
+	for _, claims := range shown {
+		for _, c := range claims {
+			owners, users, sources = append(owners, c.CustomerID), append(users, c.ClerkUserID), append(sources, c.Source)
+		}
+	}
+	rows, _ := q.Query(ctx, `WITH shown AS (SELECT * FROM unnest($2::text[], $3::text[], $4::text[]) AS s (customer, clerk_user, source)),
+		named AS (SELECT * FROM shown UNION ALL SELECT stripe_customer_id, clerk_user_id, source FROM customer_claims
+			WHERE stripe_customer_id = ANY($1) AND (stripe_customer_id, source) NOT IN (SELECT customer, source FROM shown))
+		SELECT n.customer, n.clerk_user, n.source, u.id IS NOT NULL, u.deletion_requested_at IS NOT NULL, u.id IS NULL AND m.clerk_user_id IS NOT NULL,
+			CASE WHEN u.email_verified THEN coalesce(u.email, '') ELSE '' END, coalesce(c.email, ''),
+			u.id IS NOT NULL OR $5 <> '' AND EXISTS (SELECT FROM reconciliation_seen WHERE run_id = $5 AND kind = 'user' AND id = n.clerk_user)
+		FROM named n LEFT JOIN stripe_customers c ON c.stripe_customer_id = n.customer AND NOT c.deleted_in_stripe
+			LEFT JOIN person_user u ON u.clerk_user_id = n.clerk_user
+			LEFT JOIN users_not_in_clerk m ON m.clerk_user_id = n.clerk_user AND m.seen_at > now() - interval '`+missingFor+`'
+		ORDER BY n.customer, n.source`, customers, owners, users, sources, run)
+	var c account.Claim
+	var u account.ClaimedUser
+	var email string
+	var here bool
+	_, err := pgx.ForEachRow(rows, []any{&c.CustomerID, &c.ClerkUserID, &c.Source, &u.Known, &u.Tombstone, &u.Missing, &u.VerifiedEmail, &email, &here}, func() error {
+		e := all[c.CustomerID]
+		e.Claims, e.CustomerEmail = append(e.Claims, c), email
+		e.Users[c.ClerkUserID], e.here[c.ClerkUserID] = u, here
+		all[c.CustomerID] = e
+		return nil
+	})
+	return all, classify("read evidence", err)
+}
+
+// NoteNotInClerk keeps that Clerk does not have a user whom a claim names, and has those customers looked at that name
+// somebody else too: they may be somebody else's now.
+func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string) error {
+	rows, _ := t.tx.Query(ctx, `WITH noted AS (INSERT INTO users_not_in_clerk (clerk_user_id) SELECT $1::text WHERE EXISTS (SELECT FROM customer_claims WHERE clerk_user_id = $1)
+			ON CONFLICT (clerk_user_id) DO UPDATE SET seen_at = now())
+		SELECT DISTINCT 'customer/' || cl.stripe_customer_id FROM customer_claims cl LEFT JOIN stripe_customers c USING (stripe_customer_id)
+		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL
+			AND EXISTS (SELECT FROM customer_claims o WHERE o.stripe_customer_id = cl.stripe_customer_id AND o.clerk_user_id <> $1)`, clerkUserID)
+	contested, err := pgx.CollectRows(rows, pgx.RowTo[account.Entity])
+	if err != nil || len(contested) == 0 {
+		return classify("note that Clerk does not have a user", err)
+	}
+	return t.Poke(ctx, account.JobSync, contested...)
+}
+
+// UnlinkedClaimed lists the customers that no user owns and that may be this user's: those with evidence that names them,
+// and those with a mere reference to them whose address they have verified.
 func (s *Store) UnlinkedClaimed(ctx context.Context, clerkUserID string) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT DISTINCT cl.stripe_customer_id FROM customer_claims cl
 		LEFT JOIN stripe_customers c USING (stripe_customer_id)
-		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL ORDER BY 1`, clerkUserID)
+		LEFT JOIN person_user u ON u.clerk_user_id = cl.clerk_user_id
+		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL AND (split_part(cl.source, ':', 1) <> ALL($2)
+			OR u.email_verified AND lower(trim(u.email)) = lower(trim(c.email)))
+		ORDER BY 1`, clerkUserID, account.UnverifiedPlaces(s.trustReferences))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for claims", err)
 }
 
-// UnlinkedByEmail lists the customers with this email that no user owns and that nobody claims.
+// UnlinkedByEmail lists the customers with this email that no user owns and about which there is no evidence.
 func (s *Store) UnlinkedByEmail(ctx context.Context, email string) ([]string, error) {
 	if strings.TrimSpace(email) == "" {
 		return nil, nil
 	}
 	rows, _ := s.pool.Query(ctx, `SELECT stripe_customer_id FROM stripe_customers c WHERE lower(email) = lower($1) AND user_id IS NULL
-		AND NOT deleted_in_stripe AND NOT EXISTS (SELECT FROM customer_claims cl WHERE cl.stripe_customer_id = c.stripe_customer_id) ORDER BY 1`, email)
+		AND NOT deleted_in_stripe AND NOT EXISTS (SELECT FROM customer_claims cl WHERE cl.stripe_customer_id = c.stripe_customer_id
+			AND split_part(cl.source, ':', 1) <> ALL($2)) ORDER BY 1`, email, account.UnverifiedPlaces(s.trustReferences))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for customers by email", err)
 }
@@ -79,6 +145,57 @@ func (t *Tx) UserByCustomerEmail(ctx context.Context, customerID string) (clerkU
 		return "", classify("look for a user by email", err)
 	}
 	return ids[0], nil
+}
+
+// ErrNotConfirmed is why an operator's word about a customer is not taken. Its text says why.
+type ErrNotConfirmed string
+
+func (e ErrNotConfirmed) Error() string { return string(e) }
+
+// ConfirmOwner keeps an operator's word that a customer is a user's, and has the customer looked at, which links it. It counts
+// as what stands on a session does: what is written on the customer or a subscription at Stripe wins over it. A link that
+// there is already stays; one to another user is an [ErrNotConfirmed], as is a customer or a user whom we do not know.
+func (s *Store) ConfirmOwner(ctx context.Context, customerID, clerkUserID string, why Cause) error {
+	var refused ErrNotConfirmed
+	err := s.Update(ctx, "confirm a customer's owner", why, func(ctx context.Context, tx *Tx) error {
+		refused = ""
+		known, err := s.ownedCustomers(ctx, []string{customerID})
+		if err != nil {
+			return err
+		}
+		row, ok := known[customerID]
+		if !ok {
+			refused = "no customer of this id is known here"
+			return nil
+		}
+		user, customer, err := tx.LockCustomerFor(ctx, clerkUserID, customerID)
+		switch {
+		case err != nil:
+			return err
+		case user == nil || user.Deleting():
+			refused = "no user of this id is known here"
+			return nil
+		case customer.UserID != nil && *customer.UserID != user.ID:
+			refused = ErrNotConfirmed("the customer is linked to " + deref(row.ClerkUserID) + " already; a link stays")
+			return nil
+		}
+		claim := account.Claim{CustomerID: customerID, ClerkUserID: clerkUserID, Source: account.PlaceOperator + ":" + customerID}
+		if err := tx.addClaims(ctx, []claimOf{{Claim: claim}}); err != nil {
+			return err
+		}
+		entity := account.CustomerEntity(customerID)
+		if err := tx.ResolveDrift(ctx, entity, account.DriftUnverifiedLink, ""); err != nil {
+			return err
+		}
+		if err := tx.Audit(ctx, Entry{Action: "customer.confirmed", User: user, Entity: entity, Subject: customerID}); err != nil {
+			return err
+		}
+		return tx.Poke(ctx, account.JobSync, entity)
+	})
+	if err == nil && refused != "" {
+		return refused
+	}
+	return err
 }
 
 // claimOf is a claim with the event that made it.

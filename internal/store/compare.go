@@ -104,14 +104,18 @@ type owned struct {
 	LastName       *string `db:"last_name"`
 	UserEmail      *string `db:"user_email"`
 	UserIsDeleting bool    `db:"user_is_deleting"`
+	// Unverified is set where the link rests on a reference alone.
+	Unverified bool `db:"unverified"`
 }
 
 const ownedColumns = `c.stripe_customer_id, c.user_id, c.link_source, c.read_seq, c.email, c.name, c.profile_version, c.stripe_created_at, c.deleted_in_stripe,
-	u.clerk_user_id, u.first_name, u.last_name, u.email AS user_email, u.deletion_requested_at IS NOT NULL AS user_is_deleting`
+	u.clerk_user_id, u.first_name, u.last_name, u.email AS user_email, u.deletion_requested_at IS NOT NULL AS user_is_deleting,
+	u.id IS NOT NULL AND split_part(coalesce(c.link_source, ''), ':', 1) = ANY($2) AND c.link_source NOT LIKE '%' || $3 AND NOT EXISTS (SELECT FROM customer_claims cl
+		WHERE cl.stripe_customer_id = c.stripe_customer_id AND cl.clerk_user_id = u.clerk_user_id AND split_part(cl.source, ':', 1) <> ALL($2)) AS unverified`
 
 func (s *Store) ownedCustomers(ctx context.Context, ids []string) (map[string]owned, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT `+ownedColumns+` FROM stripe_customers c LEFT JOIN person_user u ON u.id = c.user_id
-		WHERE c.stripe_customer_id = ANY($1)`, ids)
+		WHERE c.stripe_customer_id = ANY($1)`, ids, account.UnverifiedPlaces(s.trustReferences), account.VerifiedBeside)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[owned])
 	if err != nil {
 		return nil, classify("read customers", err)
@@ -134,17 +138,40 @@ func (c Comparison) Customers(ctx context.Context, shown []account.Customer) ([]
 		return nil, err
 	}
 	var found []Difference
-	claims := map[string][]account.Claim{}
+	claims, others := map[string][]account.Claim{}, map[string][]account.Claim{}
 	for _, each := range shown {
 		row, ok := known[each.ID]
-		if ok && row.UserID != nil {
+		read := account.ReadClaims(each, nil)
+		switch {
+		case ok && row.UserID != nil:
 			found = append(found, linkedDifferences(row, each)...)
-		} else if !each.Deleted {
-			claims[each.ID] = account.ReadClaims(each, nil)
+			if slices.ContainsFunc(read, func(cl account.Claim) bool { return cl.ClerkUserID != deref(row.ClerkUserID) }) {
+				others[each.ID] = read
+			}
+		case !each.Deleted:
+			claims[each.ID] = read
 		}
 	}
+	against, err := c.against(ctx, known, others)
+	if err != nil {
+		return nil, err
+	}
 	unlinked, err := c.unlinked(ctx, known, claims)
-	return append(found, unlinked...), err
+	return slices.Concat(found, against, unlinked), err
+}
+
+// against says of which customers the evidence names another than the owner.
+func (c Comparison) against(ctx context.Context, known map[string]owned, shown map[string][]account.Claim) (found []Difference, err error) {
+	if len(shown) == 0 {
+		return nil, nil
+	}
+	evidence, err := c.store.evidence(ctx, c.store.pool, c.run, slices.Sorted(maps.Keys(shown)), shown)
+	for id, e := range evidence {
+		if e.Against(deref(known[id].ClerkUserID)) {
+			found = append(found, Difference{Entity: account.CustomerEntity(id), Class: account.DriftConflictingClaims, Subject: id})
+		}
+	}
+	return found, err
 }
 
 // linkedDifferences compares a customer that a user owns.
@@ -154,9 +181,8 @@ func linkedDifferences(row owned, shown account.Customer) []Difference {
 	stale := func(fields ...string) {
 		found = append(found, Difference{Entity: entity, Class: account.DriftStaleCustomer, Subject: shown.ID, Detail: map[string]any{"fields": fields}})
 	}
-	claims := account.ReadClaims(shown, nil)
-	if slices.ContainsFunc(claims, func(cl account.Claim) bool { return cl.ClerkUserID != deref(row.ClerkUserID) }) {
-		found = append(found, Difference{Entity: entity, Class: account.DriftConflictingClaims, Subject: shown.ID})
+	if named, ok := account.UserInMetadata(shown.Metadata); row.Unverified && !(ok && named == deref(row.ClerkUserID)) {
+		found = append(found, Difference{Entity: entity, Class: account.DriftUnverifiedLink, Subject: shown.ID, Detail: map[string]any{"source": deref(row.LinkSource)}})
 	}
 	switch {
 	case row.DeletedInStripe != shown.Deleted:
@@ -185,58 +211,32 @@ func (c Comparison) unlinked(ctx context.Context, known map[string]owned, shown 
 	if len(shown) == 0 {
 		return nil, nil
 	}
-	rows, _ := c.store.pool.Query(ctx, `SELECT stripe_customer_id, clerk_user_id, source FROM customer_claims WHERE stripe_customer_id = ANY($1)`,
-		slices.Collect(maps.Keys(shown)))
-	stored, err := pgx.CollectRows(rows, pgx.RowToStructByPos[account.Claim])
-	if err != nil {
-		return nil, classify("read claims", err)
-	}
-	evidence := map[string][]account.Claim{}
-	for id, claims := range shown {
-		evidence[id] = slices.Clone(claims)
-	}
-	for _, claim := range stored {
-		evidence[claim.CustomerID] = append(evidence[claim.CustomerID], claim)
-	}
-	var claimants []string
-	for _, claims := range evidence {
-		claimants = append(claimants, account.DistinctUsers(claims)...)
-	}
-	here, err := c.somewhere(ctx, claimants)
+	evidence, err := c.store.evidence(ctx, c.store.pool, c.run, slices.Sorted(maps.Keys(shown)), shown)
 	if err != nil {
 		return nil, err
 	}
 	var found []Difference
-	for id, claims := range evidence {
+	for id, e := range evidence {
 		d := Difference{Entity: account.CustomerEntity(id), Subject: id, Claims: shown[id]}
-		claimant, conflict := account.Claimant(claims)
+		owner := account.Claimant(e.Evidence)
 		_, isKnown := known[id]
-		switch {
-		case conflict:
+		switch claimed := owner.ClerkUserID; {
+		case owner.Conflict:
 			d.Class = account.DriftConflictingClaims
-		case claimant == "":
+		case claimed == "" && len(owner.Unverified) > 0:
+			d.Class, d.Detail = account.DriftUnverifiedReference, map[string]any{"claimed": account.NamedUsers(owner.Unverified)}
+		case claimed == "":
 			continue // somebody else's customer, or one without anything on it
-		case !here[claimant]:
-			d.Class, d.Detail = account.DriftClaimedUserMissing, map[string]any{"claimed": claimant}
+		case !e.here[claimed]:
+			d.Class, d.Detail = account.DriftClaimedUserMissing, map[string]any{"claimed": claimed}
 		case isKnown:
-			d.Class, d.Detail = account.DriftUnlinkedCustomer, map[string]any{"claimed": claimant}
+			d.Class, d.Detail = account.DriftUnlinkedCustomer, map[string]any{"claimed": claimed}
 		default:
-			d.Class, d.Detail = account.DriftMissingCustomer, map[string]any{"claimed": claimant}
+			d.Class, d.Detail = account.DriftMissingCustomer, map[string]any{"claimed": claimed}
 		}
 		found = append(found, d)
 	}
 	return found, nil
-}
-
-// somewhere tells which users we know or Clerk has shown in this run.
-func (c Comparison) somewhere(ctx context.Context, clerkUserIDs []string) (map[string]bool, error) {
-	rows, _ := c.store.pool.Query(ctx, `SELECT clerk_user_id FROM person_user WHERE clerk_user_id = ANY($2)
-		UNION SELECT id FROM reconciliation_seen WHERE run_id = $1 AND kind = 'user' AND id = ANY($2)`, c.run, clerkUserIDs)
-	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, classify("look for users", err)
-	}
-	return setOf(list), nil
 }
 
 func setOf(list []string) map[string]bool {

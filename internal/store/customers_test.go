@@ -193,8 +193,9 @@ func TestClaims(t *testing.T) {
 	if n := one[int](w, `SELECT count(*) FROM customer_claims WHERE stripe_customer_id = 'cus_2'`); n != 1 {
 		t.Error("another customer's claims went too")
 	}
-	stored, err := w.ClaimsOn(t.Context(), "cus_1")
+	evidence, err := w.EvidenceOn(t.Context(), "cus_1")
 	must(t, err)
+	stored := evidence.Claims
 	if want := (account.Claim{CustomerID: "cus_1", ClerkUserID: "user_1", Source: "checkout:cs_1"}); len(stored) != 1 || stored[0] != want {
 		t.Errorf("claims %+v", stored)
 	}

@@ -157,7 +157,7 @@ func everything(t *testing.T, w *world) {
 		func() error { _, err := w.InboxDepth(ctx); return err },
 		func() error { _, _, err := w.PublishLag(ctx); return err },
 		func() error { _, err := w.OpenDrift(ctx); return err },
-		func() error { _, err := w.ClaimsOn(ctx, "cus_7"); return err },
+		func() error { _, err := w.EvidenceOn(ctx, "cus_7"); return err },
 		func() error { _, err := w.UnlinkedClaimed(ctx, "user_7"); return err },
 		func() error { _, err := w.UnlinkedByEmail(ctx, "u50@example.com"); return err },
 		func() error { _, err := w.SubscriptionsOfCustomer(ctx, "cus_7"); return err },
@@ -422,7 +422,10 @@ func inTransactions(t *testing.T, w *world, read int64) {
 				return err
 			}
 		}
-		if _, err := tx.ClaimsOn(ctx, "cus_7"); err != nil {
+		if _, err := tx.EvidenceOn(ctx, "cus_7"); err != nil {
+			return err
+		}
+		if err := tx.NoteNotInClerk(ctx, "user_nobody"); err != nil {
 			return err
 		}
 		if _, err := tx.UserByCustomerEmail(ctx, "cus_7"); err != nil {

@@ -25,6 +25,8 @@ import (
 type Store struct {
 	pool    *pgxpool.Pool
 	onDrift func(context.Context, NewDrift)
+	// trustReferences is [Options.TrustClientReference].
+	trustReferences bool
 }
 
 // Options are how to reach the database.
@@ -35,6 +37,8 @@ type Options struct {
 	Tracer pgx.QueryTracer
 	// OnDrift is told of each difference that was not open before; it may be nil.
 	OnDrift func(context.Context, NewDrift)
+	// TrustClientReference is [account.Evidence.TrustReferences] of all evidence.
+	TrustClientReference bool
 }
 
 // The longest that a statement may run and may wait for a lock. Both are far above what any
@@ -75,7 +79,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.OnDrift == nil {
 		o.OnDrift = func(context.Context, NewDrift) {}
 	}
-	return &Store{pool: pool, onDrift: o.OnDrift}, nil
+	return &Store{pool: pool, onDrift: o.OnDrift, trustReferences: o.TrustClientReference}, nil
 }
 
 // InUse is how many of the pool's connections something holds at this moment.
@@ -92,6 +96,7 @@ func (s *Store) Ping(ctx context.Context) error {
 // Tx is one transaction.
 type Tx struct {
 	tx      *pipeline
+	store   *Store
 	why     Cause
 	drifted []NewDrift
 }
@@ -116,7 +121,7 @@ func (s *Store) Update(ctx context.Context, operation string, why Cause, fn func
 	err := tryAgain(ctx, func() error {
 		var drifted []NewDrift
 		err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(tx pgx.Tx) error {
-			t := &Tx{tx: &pipeline{tx: tx}, why: why}
+			t := &Tx{tx: &pipeline{tx: tx}, store: s, why: why}
 			if err := fn(ctx, t); err != nil {
 				return err
 			}

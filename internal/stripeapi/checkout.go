@@ -109,6 +109,12 @@ func toSession(s *stripe.CheckoutSession) account.CheckoutSession {
 	if s.Customer != nil {
 		session.CustomerID = s.Customer.ID
 	}
+	if s.PaymentLink != nil {
+		session.PaymentLink = s.PaymentLink.ID
+	}
+	if s.CustomerDetails != nil {
+		session.Email = s.CustomerDetails.Email
+	}
 	if s.Subscription != nil {
 		session.SubscriptionID = s.Subscription.ID
 	}

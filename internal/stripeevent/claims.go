@@ -6,13 +6,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// Claims answers the evidence that the event holds of which Clerk user its customer belongs to:
-// the client_reference_id of a checkout session, and the metadata of a session, a subscription, a
-// customer, or the subscription of an invoice. Metadata is written with the secret key. The
-// client_reference_id of a payment link is what the payer's address bar said: a payer can name
-// somebody else there, and gives that person the subscription.
-//
-// A session whose two places name different users gives two claims, so that the conflict is seen.
+// Claims answers what the event says of which Clerk user its customer belongs to: the metadata of a
+// customer, of a subscription, or of the subscription of an invoice; and of a checkout session what
+// [account.CheckoutSession.Claims] makes of it.
 func (e Event) Claims() []account.Claim {
 	if e.customer == "" {
 		return nil
@@ -23,23 +19,22 @@ func (e Event) Claims() []account.Claim {
 			claims = append(claims, account.Claim{CustomerID: e.customer, ClerkUserID: user, Source: place + ":" + objectID})
 		}
 	}
-	named, _ := account.ClaimedUser(metadata(e.metadata))
+	named, _ := account.UserInMetadata(metadata(e.metadata))
 	switch e.ObjectKind {
 	case "checkout.session":
-		referred := text(e.object.Get("client_reference_id"))
-		claim(referred, "checkout", e.ObjectID)
-		if named != referred {
-			claim(named, "checkout_metadata", e.ObjectID)
-		}
+		return account.CheckoutSession{
+			ID: e.ObjectID, CustomerID: e.customer, ClientReferenceID: text(e.object.Get("client_reference_id")),
+			Metadata: metadata(e.metadata), PaymentLink: reference(e.object.Get("payment_link")),
+		}.Claims()
 	case "subscription":
-		claim(named, "subscription", e.ObjectID)
+		claim(named, account.PlaceSubscription, e.ObjectID)
 	case "customer":
-		claim(named, "customer", e.ObjectID)
+		claim(named, account.PlaceCustomer, e.ObjectID)
 	case "invoice":
 		// Since 2025-03-31.basil the subscription stands under parent.
 		for _, details := range []string{"subscription_details", "parent.subscription_details"} {
-			user, _ := account.ClaimedUser(metadata(e.object.Get(details).Get("metadata")))
-			claim(user, "subscription", subscriptionOf(e.object))
+			user, _ := account.UserInMetadata(metadata(e.object.Get(details).Get("metadata")))
+			claim(user, account.PlaceSubscription, subscriptionOf(e.object))
 		}
 	}
 	return claims

@@ -103,7 +103,7 @@ func TestAllVersionsSayTheSame(t *testing.T) {
 					change("quantity", "2", "3"),
 				},
 			},
-			"session": {entity: "customer/cus_ada1", claims: []account.Claim{claim("checkout:cs_test_1")}},
+			"session": {entity: "customer/cus_ada1", claims: []account.Claim{claim("checkout_metadata:cs_test_1")}},
 			"invoice": {
 				entity: "customer/cus_ada1",
 				claims: []account.Claim{claim("subscription:sub_1")},
@@ -262,11 +262,19 @@ func TestClaims(t *testing.T) {
 		name, object string
 		want         []account.Claim
 	}{
-		{"reference only", `{"id":"cs_1","object":"checkout.session","customer":"cus_1","client_reference_id":"user_a"}`, []account.Claim{claim("user_a", "checkout:cs_1")}},
+		{"reference only", `{"id":"cs_1","object":"checkout.session","customer":"cus_1","client_reference_id":"user_a"}`, []account.Claim{claim("user_a", "reference:cs_1")}},
+		{
+			"a Payment Link's reference", `{"id":"cs_1","object":"checkout.session","customer":"cus_1","client_reference_id":"user_a","payment_link":"plink_1"}`,
+			[]account.Claim{claim("user_a", "payment_link_reference:cs_1")},
+		},
+		{
+			"both, and the same", `{"id":"cs_1","object":"checkout.session","customer":"cus_1","client_reference_id":"user_a","payment_link":"plink_1","metadata":{"clerk_user_id":"user_a"}}`,
+			[]account.Claim{claim("user_a", "checkout_metadata:cs_1")},
+		},
 		{"metadata only", `{"id":"cs_1","object":"checkout.session","customer":"cus_1","metadata":{"user_id":"user_a"}}`, []account.Claim{claim("user_a", "checkout_metadata:cs_1")}},
 		{
 			"both, and not the same", `{"id":"cs_1","object":"checkout.session","customer":"cus_1","client_reference_id":"user_b","metadata":{"clerkUserId":"user_a"}}`,
-			[]account.Claim{claim("user_b", "checkout:cs_1"), claim("user_a", "checkout_metadata:cs_1")},
+			[]account.Claim{claim("user_a", "checkout_metadata:cs_1"), claim("user_b", "reference:cs_1")},
 		},
 		{"our key before the others", `{"id":"cus_1","object":"customer","metadata":{"userId":"user_b","clerk_user_id":"user_a"}}`, []account.Claim{claim("user_a", "customer:cus_1")}},
 		{"ids of another system", `{"id":"cs_1","object":"checkout.session","customer":"cus_1","client_reference_id":"42","metadata":{"user_id":"auth0|1"}}`, nil},

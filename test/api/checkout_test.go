@@ -99,7 +99,7 @@ func TestReturnFromAnAppsOwnCheckout(t *testing.T) {
 	w := start(t, nil)
 	ada := w.somebody("Ada").onboarded()
 	w.Sandbox.StripeWebhooks.Hold()
-	bought, err := w.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{Email: "payer@example.org", PriceID: w.price, ClientReferenceID: ada.user})
+	bought, err := w.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{Email: "payer@example.org", PriceID: w.price, ClientReferenceID: ada.user, Metadata: map[string]string{"clerk_user_id": ada.user}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +107,36 @@ func TestReturnFromAnAppsOwnCheckout(t *testing.T) {
 	want(t, ada.asks(http.MethodPost, "/api/checkout/return", fmt.Sprintf(`{"sessionId":%q}`, bought.SessionID)), http.StatusOK, "")
 	ada.is("active")
 	w.Sandbox.StripeWebhooks.Release()
+	w.Quiet(false)
+}
+
+// A checkout that merely refers to a user, as whoever paid may have written, is theirs where it was paid from the address
+// that they have verified; else the answer says what is missing, and it is nobody's.
+func TestReturnFromAPaymentLink(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	ada := w.somebody("Ada").onboarded()
+	first := ada.customer
+	pay := func(email string) stripesim.CheckoutResult {
+		bought, err := w.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{Email: email, PriceID: w.price, ClientReferenceID: ada.user, PaymentLink: "plink_1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bought
+	}
+	foreign := pay("payer@example.org")
+	want(t, ada.asks(http.MethodPost, "/api/checkout/return", fmt.Sprintf(`{"sessionId":%q}`, foreign.SessionID)), http.StatusConflict, "reference_unverified")
+	if ada.customer != first {
+		t.Errorf("the user's customer is %s", ada.customer)
+	}
+	var verified string
+	if err := w.Row(t.Context(), `SELECT email FROM person_user WHERE clerk_user_id = $1 AND email_verified`, []any{ada.user}, &verified); err != nil {
+		t.Fatal(err)
+	}
+	own := pay(verified)
+	ada.customer, ada.subscription = own.CustomerID, own.SubscriptionID
+	want(t, ada.asks(http.MethodPost, "/api/checkout/return", fmt.Sprintf(`{"sessionId":%q}`, own.SessionID)), http.StatusOK, "")
+	ada.is("active")
 	w.Quiet(false)
 }
 

@@ -70,7 +70,7 @@ func TestACheckoutDoesNotWaitForAWave(t *testing.T) {
 			})
 			user := p.Sandbox.Clerk.AddUser(clerksim.UserSpec{FirstName: "New", Emails: []clerksim.EmailSpec{{Address: "new@example.com", Verified: true}}})
 			price := p.Sandbox.Stripe.AddPrice(p.Sandbox.Stripe.AddProduct("Another"), 1000, "month")
-			_, err := p.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{PriceID: price, Email: "new@example.com", ClientReferenceID: user})
+			_, err := p.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{PriceID: price, Email: "new@example.com", ClientReferenceID: user, Metadata: map[string]string{"clerk_user_id": user}})
 			p.must(err)
 			p.Until("the checkout gives access", func(ctx context.Context) error {
 				held, _ := p.Sandbox.Clerk.PublicMetadata(user)["stripe"].(map[string]any)

@@ -17,6 +17,8 @@ import (
 type policies struct {
 	deletion    account.DeletionPolicy
 	linkByEmail bool
+	// trustReferences is TRUST_CLIENT_REFERENCE.
+	trustReferences bool
 }
 
 // actor is one who runs activities: an attempt, a worker, somebody beside the workflows. Each has
@@ -38,7 +40,7 @@ func (l *lab) actor(o policies) *actor {
 	}
 	base := exchange.NewBase()
 	p := &points{base: base}
-	db, err := store.Open(l.t.Context(), store.Options{DSN: l.DSN, MaxConns: 2, Tracer: p})
+	db, err := store.Open(l.t.Context(), store.Options{DSN: l.DSN, MaxConns: 2, Tracer: p, TrustClientReference: o.trustReferences})
 	l.must(err)
 	stripe := stripechanges.New(stripeapi.New(stripeapi.Options{Key: l.Sandbox.StripeSecretKey, BaseURL: l.Sandbox.StripeURL(), Transport: p}), db)
 	clerk := clerkapi.New(clerkapi.Options{Key: l.Sandbox.ClerkSecretKey, BaseURL: l.Sandbox.ClerkURL(), Transport: p})

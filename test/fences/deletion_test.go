@@ -171,7 +171,7 @@ func TestCheckoutCompletesAfterTheErasure(t *testing.T) {
 			l.settle()
 			l.gone(user, policy, customer)
 			l.buy(stripesim.CheckoutSpec{CustomerID: customer, ClientReferenceID: user})
-			other := l.buy(stripesim.CheckoutSpec{Email: payer(1), ClientReferenceID: user}).CustomerID
+			other := l.buy(stripesim.CheckoutSpec{Email: payer(1), ClientReferenceID: user, Metadata: byServer(user)}).CustomerID
 			l.settle()
 			l.gone(user, policy, customer, other)
 		})
@@ -184,7 +184,7 @@ func TestDeletionIsTheFirstThatIsHeardOfAUser(t *testing.T) {
 	l := newLab(t, policies{})
 	user := l.Sandbox.Clerk.AddUser(secretive(1))
 	created := l.Sandbox.ClerkWebhooks.TakeHeld()
-	customer := l.buy(stripesim.CheckoutSpec{Email: payer(1), ClientReferenceID: user}).CustomerID
+	customer := l.buy(stripesim.CheckoutSpec{Email: payer(1), ClientReferenceID: user, Metadata: byServer(user)}).CustomerID
 	l.must(l.Sandbox.Clerk.DeleteUser(user))
 	l.settle()
 	for _, m := range created {
@@ -225,7 +225,7 @@ func TestLinkToATombstoneErasesWhatWasKept(t *testing.T) {
 			l.settle()
 			l.must(l.Sandbox.Clerk.DeleteUser(user))
 			l.settle()
-			late := l.buy(stripesim.CheckoutSpec{Email: payer(1), ClientReferenceID: user}).CustomerID
+			late := l.buy(stripesim.CheckoutSpec{Email: payer(1), ClientReferenceID: user, Metadata: byServer(user)}).CustomerID
 			// The event that names the user is late; the others come, and are given up.
 			messages := l.Sandbox.StripeWebhooks.TakeHeld()
 			var naming int

@@ -177,6 +177,9 @@ func (l *lab) buy(spec stripesim.CheckoutSpec) stripesim.CheckoutResult {
 	return bought
 }
 
+// byServer are the metadata of a session that the app's own server has opened for a user.
+func byServer(user string) map[string]string { return map[string]string{"clerk_user_id": user} }
+
 // subscribed is a user with a customer and an active subscription, known everywhere.
 func (l *lab) subscribed(name string) (user, customer, subscription string) {
 	l.t.Helper()

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 )
@@ -52,7 +53,7 @@ func TestCustomerAndUserAppearAtOnce(t *testing.T) {
 			l.explore(policies{}, func() scene {
 				n++
 				user := l.Sandbox.Clerk.AddUser(person("ada", fmt.Sprintf("ada%d@example.com", n), true))
-				customer := l.buy(stripesim.CheckoutSpec{Email: "payer@example.org", ClientReferenceID: user}).CustomerID
+				customer := l.buy(stripesim.CheckoutSpec{Email: "payer@example.org", ClientReferenceID: user, Metadata: byServer(user)}).CustomerID
 				l.unpoked()
 				lookAtUser := func(ctx context.Context, a *actor) error { return a.lookAtUser(ctx, user) }
 				lookAtCustomer := func(ctx context.Context, a *actor) error { return a.lookAtCustomer(ctx, customer) }
@@ -113,7 +114,7 @@ func TestCustomerComesBeforeItsUser(t *testing.T) {
 	user := l.Sandbox.Clerk.AddUser(person("ada", "ada@example.com", true))
 	l.must(l.Sandbox.Clerk.ForgetUser(user))
 	created := l.Sandbox.ClerkWebhooks.TakeHeld()
-	customer := l.buy(stripesim.CheckoutSpec{Email: "payer@example.org", ClientReferenceID: user}).CustomerID
+	customer := l.buy(stripesim.CheckoutSpec{Email: "payer@example.org", ClientReferenceID: user, Metadata: byServer(user)}).CustomerID
 	l.settle()
 	l.wants("waiting no user: the claimed one is not known yet", `SELECT DISTINCT status || ' ' || reason FROM webhook_events WHERE entity = 'customer/' || $1`, customer)
 	l.wants("", `SELECT user_id FROM stripe_customers WHERE stripe_customer_id = $1`, customer)
@@ -136,21 +137,20 @@ func TestCustomerComesBeforeItsUser(t *testing.T) {
 	}
 }
 
-// Claims that name two users link nobody, loudly; when the evidence is corrected the customer is
-// linked.
+// Claims of the same weight that name two users link nobody, loudly; what an operator writes on the customer decides.
 func TestConflictingClaims(t *testing.T) {
 	t.Parallel()
-	for name, correct := range map[string]func(ada, bob string) (owner, metadata string){
-		"the other claim is withdrawn": func(ada, _ string) (string, string) { return ada, "" },
-		"the other claim agrees":       func(ada, _ string) (string, string) { return ada, ada },
+	for name, correct := range map[string]func(ada, bob string) string{
+		"for the one":   func(ada, _ string) string { return ada },
+		"for the other": func(_, bob string) string { return bob },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t, policies{})
 			ada, _ := l.signUp("ada")
 			bob, _ := l.signUp("bob")
-			customer := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: "payer@example.org", Metadata: map[string]string{"clerk_user_id": bob}})
-			l.buy(stripesim.CheckoutSpec{CustomerID: customer, ClientReferenceID: ada})
+			customer := l.buy(stripesim.CheckoutSpec{Email: "payer@example.org", Metadata: byServer(ada)}).CustomerID
+			l.must(l.Store.AddClaim(t.Context(), account.Claim{CustomerID: customer, ClerkUserID: bob, Source: "checkout_metadata:cs_other"}))
 			// None of it has been looked at yet.
 			l.settle()
 			l.wants("", `SELECT user_id FROM stripe_customers WHERE stripe_customer_id = $1`, customer)
@@ -161,8 +161,8 @@ func TestConflictingClaims(t *testing.T) {
 				l.wants("false", `SELECT projection ->> 'subscriptionActive' FROM person_user WHERE clerk_user_id = $1`, user)
 			}
 
-			owner, metadata := correct(ada, bob)
-			l.must(l.Sandbox.Stripe.UpdateCustomer(customer, stripesim.CustomerSpec{Email: "payer@example.org", Metadata: map[string]string{"clerk_user_id": metadata}}))
+			owner := correct(ada, bob)
+			l.must(l.Sandbox.Stripe.UpdateCustomer(customer, stripesim.CustomerSpec{Email: "payer@example.org", Metadata: byServer(owner)}))
 			l.settle()
 			l.linked(owner, customer)
 			l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)

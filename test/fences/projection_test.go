@@ -14,7 +14,7 @@ import (
 func (l *lab) twoCustomers(name string) (user string, customers, subscriptions [2]string) {
 	l.t.Helper()
 	user, customers[0], subscriptions[0] = l.subscribed(name)
-	bought := l.buy(stripesim.CheckoutSpec{Email: name + "@example.org", ClientReferenceID: user})
+	bought := l.buy(stripesim.CheckoutSpec{Email: name + "@example.org", ClientReferenceID: user, Metadata: byServer(user)})
 	customers[1], subscriptions[1] = bought.CustomerID, bought.SubscriptionID
 	l.settle()
 	l.agree(user)

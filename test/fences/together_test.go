@@ -30,7 +30,7 @@ func TestManyUsersAppearWithTheirCustomers(t *testing.T) {
 		if dice.IntN(2) == 0 {
 			w.must(w.Sandbox.Clerk.Settled(t.Context()))
 		}
-		bought, err := w.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{Email: "payer@example.org", PriceID: w.price, ClientReferenceID: user})
+		bought, err := w.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{Email: "payer@example.org", PriceID: w.price, ClientReferenceID: user, Metadata: byServer(user)})
 		w.must(err)
 		customers[user] = bought.CustomerID
 	}
@@ -64,7 +64,7 @@ func TestLostSignUpIsMadeUpForByTheCustomer(t *testing.T) {
 	user := w.Sandbox.Clerk.AddUser(person("ada", "ada@example.com", true))
 	w.must(w.Sandbox.Clerk.Settled(t.Context()))
 	w.Sandbox.ClerkWebhooks.SetFaults(delivery.Faults{})
-	_, err := w.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{Email: "payer@example.org", PriceID: w.price, ClientReferenceID: user})
+	_, err := w.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{Email: "payer@example.org", PriceID: w.price, ClientReferenceID: user, Metadata: byServer(user)})
 	w.must(err)
 	w.Until("the customer is linked", func(context.Context) error {
 		if w.Count(`SELECT count(*) FROM subscriptions s JOIN person_user u ON u.id = s.user_id WHERE clerk_user_id = $1 AND status = 'active'`, user) != 1 {

@@ -19,6 +19,7 @@ type session struct {
 	Created, ExpiresAt                int64
 	Subscription, Invoice, Intent     string
 	SetupIntent, Currency, UI, Return string
+	PaymentLink                       string
 }
 
 const sessionLife = 24 * 60 * 60

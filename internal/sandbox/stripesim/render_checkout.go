@@ -31,7 +31,7 @@ func (r renderer) session(x *session) object {
 		"custom_text": object{"after_submit": nil, "shipping_address": nil, "submit": nil, "terms_of_service_acceptance": nil},
 		"customer":    orNull(x.Customer), "customer_creation": nil, "customer_details": details, "customer_email": customerEmail,
 		"expires_at": x.ExpiresAt, "invoice": orNull(x.Invoice), "invoice_creation": nil, "livemode": r.live, "locale": nil,
-		"metadata": orNothing(x.Metadata), "mode": x.Mode, "payment_intent": orNull(x.Intent), "payment_link": nil,
+		"metadata": orNothing(x.Metadata), "mode": x.Mode, "payment_intent": orNull(x.Intent), "payment_link": orNull(x.PaymentLink),
 		"payment_method_collection": nil, "payment_method_configuration_details": nil, "payment_method_options": object{},
 		"payment_method_types": []any{"card"}, "payment_status": x.PaymentStatus,
 		"phone_number_collection": object{"enabled": false}, "recovered_from": nil, "setup_intent": orNull(x.SetupIntent),

@@ -133,7 +133,9 @@ type CheckoutSpec struct {
 	CustomerID, Email string // CustomerID "": a new customer is made, with Email
 	PriceID           string
 	ClientReferenceID string
-	Metadata          map[string]string // of the session
+	// PaymentLink names the Payment Link that opened the session; the ClientReferenceID is what the payer's address said.
+	PaymentLink string
+	Metadata    map[string]string // of the session
 	// SubscriptionMetadata is what subscription_data.metadata says.
 	SubscriptionMetadata map[string]string
 	Quantity             int64 // 0 is one
@@ -203,7 +205,7 @@ func (s *Server) sessionFor(spec CheckoutSpec) (*session, error) {
 		mode = "payment"
 	}
 	x := &session{ID: s.sessionID(), Mode: mode, Status: "open", PaymentStatus: "unpaid", Customer: spec.CustomerID, Email: spec.Email,
-		Reference: spec.ClientReferenceID, Price: spec.PriceID, Quantity: max(1, spec.Quantity), SuccessURL: "https://example.com/success",
+		Reference: spec.ClientReferenceID, PaymentLink: spec.PaymentLink, Price: spec.PriceID, Quantity: max(1, spec.Quantity), SuccessURL: "https://example.com/success",
 		Metadata: cloned(spec.Metadata), SubscriptionMetadata: cloned(spec.SubscriptionMetadata), TrialDays: spec.TrialDays,
 		MissingCard: "create_invoice", CollectCard: "always", Created: s.unix(), ExpiresAt: s.unix() + sessionLife, Currency: p.Currency, UI: "hosted"}
 	if !spec.BillingAnchor.IsZero() {
