@@ -40,7 +40,7 @@ type CustomerResult struct {
 }
 
 // EnsureStripeCustomer gives a user a customer, unless they have one or one claims them, and
-// brings name and email of their customers to the user's. An empty value never overwrites.
+// brings name and email of their customers to the user's, each of them whatever becomes of the others. An empty value never overwrites.
 //
 // Idempotent: the customer is created under a key made from the user, so a repeated attempt gets the same customer, as it is by
 // then. Profile writes are keyed by the profile's version.
@@ -62,14 +62,16 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	if err != nil {
 		return result, err
 	}
+	var failed []error
 	for _, c := range customers {
 		if c.DeletedInStripe {
 			continue
 		}
 		result.CustomerID = c.ID
-		if err := a.pushProfile(ctx, user, c); err != nil {
-			return result, err
-		}
+		failed = append(failed, a.pushProfile(ctx, user, c))
+	}
+	if err := failure.Join(failed...); err != nil {
+		return result, err
 	}
 	if result.CustomerID != "" {
 		result.Claimed, result.PublishDue = false, user.PublishDue()
@@ -404,6 +406,8 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 // deleted, so that nobody buys for them any more. A session that completes all the same is
 // covered by the deletion policy in each later sync.
 //
+// Each session is expired whatever becomes of the others.
+//
 // Idempotent: a session that is not open any more is left alone.
 func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 	user, err := a.Store.UserByClerkID(ctx, in.ClerkUserID)
@@ -414,22 +418,21 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 	if err != nil {
 		return err
 	}
+	var failed []error
+	note := func(err error) {
+		if !failure.IsNotFound(err) {
+			failed = append(failed, err)
+		}
+	}
 	for _, c := range customers {
 		if c.DeletedInStripe {
 			continue
 		}
 		sessions, err := a.Stripe.OpenCheckoutSessions(ctx, c.ID)
-		if failure.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
+		note(err)
 		for _, s := range sessions {
-			if err := a.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); err != nil && !failure.IsNotFound(err) {
-				return err
-			}
+			note(a.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID))
 		}
 	}
-	return nil
+	return failure.Join(failed...)
 }

@@ -165,9 +165,9 @@ func outward(err error, attempt int32) error {
 	return temporal.NewApplicationErrorWithOptions(safeText(err), string(class), options)
 }
 
-// safeText is the text of a classified failure. Any other error may carry what it was about.
+// safeText is the text of a classified failure, of several the one that decides. Any other error may carry what it was about.
 func safeText(err error) string {
-	if known, ok := errors.AsType[*failure.Error](err); ok {
+	if known, ok := failure.Leading(err); ok {
 		return known.Error()
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

@@ -11,6 +11,9 @@ import (
 // being deleted, and records the customer afterwards: one activity, so that what Stripe
 // confirmed is in our rows before anyone concludes from them that billing has stopped.
 //
+// Each subscription is stopped whatever becomes of the others. Those that could not be are tried again with the next attempt, or, where
+// Stripe refuses them for good, when the customer's workflow looks again.
+//
 // Idempotent: each subscription is read first, and one that complies already is left alone.
 // The keys are the same in each attempt.
 func (a *Subscriptions) StopBilling(ctx context.Context, in RecordInput) (RecordResult, error) {
@@ -18,14 +21,15 @@ func (a *Subscriptions) StopBilling(ctx context.Context, in RecordInput) (Record
 	if err != nil {
 		return RecordResult{}, err
 	}
+	var failed []error
 	for _, s := range stored {
-		if a.Policy.Deletion.Stop(s.Held().Subscription) == account.StopNothing {
-			continue
+		if a.Policy.Deletion.Stop(s.Held().Subscription) != account.StopNothing {
+			failed = append(failed, a.stop(ctx, s.StripeID))
 		}
-		if err := a.stop(ctx, s.StripeID); err != nil {
-			showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err)
-			return RecordResult{}, err
-		}
+	}
+	if err := failure.Join(failed...); err != nil {
+		showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err)
+		return RecordResult{}, err
 	}
 	return a.RecordSubscriptions(ctx, in)
 }

@@ -99,7 +99,9 @@ type userRun struct {
 	// offboarding is set while customers of a deleted user have to be settled.
 	offboarding bool
 	expired     bool
-	tries       int
+	// expiringSince is when open checkouts could not be expired first.
+	expiringSince time.Time
+	tries         int
 }
 
 func newUserRun(ctx workflow.Context, job account.Job, in UserWorkflowInput) (*userRun, error) {
@@ -138,6 +140,9 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 	switch {
 	case job > u.job:
 		return job
+	case result.Outcome == activities.OutcomeDeleted && u.offboarding && !u.expired:
+		u.offboard(ctx)
+		return u.job
 	case result.Outcome == activities.OutcomeDeleted, result.Outcome == activities.OutcomeMissing:
 		u.offboarding = false
 		u.doing(ctx, "done")
@@ -214,6 +219,23 @@ const (
 	lastEraseRetry  = time.Hour
 )
 
+// changeExpireAgain is the change that made a run come back to checkouts that could not be expired.
+const changeExpireAgain = "expire-again"
+
+// checkoutsLast is how long a checkout is open at most: after that it needs nobody to expire it.
+const checkoutsLast = 24 * time.Hour
+
+// expiredByNow tells whether checkouts that could not be expired have ended by themselves. Until then the run comes back to them.
+func (u *userRun) expiredByNow(ctx workflow.Context) bool {
+	if workflow.GetVersion(ctx, changeExpireAgain, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return true
+	}
+	if u.expiringSince.IsZero() {
+		u.expiringSince = workflow.Now(ctx)
+	}
+	return workflow.Now(ctx).Sub(u.expiringSince) > checkoutsLast
+}
+
 // offboard stops what can still be bought and erases the user once every customer is settled.
 // The customers' own workflows apply the policy; the mark that they go by is committed.
 func (u *userRun) offboard(ctx workflow.Context) {
@@ -221,11 +243,12 @@ func (u *userRun) offboard(ctx workflow.Context) {
 	u.offboarding = true
 	if !u.expired {
 		u.doing(ctx, "expiring open checkouts")
-		if err := workflow.ExecuteActivity(onStripe(ctx), u.set.customers.ExpireCheckouts, in).Get(ctx, nil); err != nil {
-			// A checkout that completes all the same is covered by the policy in every sync.
+		// A checkout that completes all the same is covered by the policy in every sync.
+		err := workflow.ExecuteActivity(onStripe(ctx), u.set.customers.ExpireCheckouts, in).Get(ctx, nil)
+		if err != nil {
 			u.fail(ctx, "expiring checkouts", err)
 		}
-		u.expired = true
+		u.expired = err == nil || u.expiredByNow(ctx)
 	}
 	u.doing(ctx, "waiting for every customer's billing to be stopped")
 	var result activities.EraseResult
@@ -233,7 +256,7 @@ func (u *userRun) offboard(ctx workflow.Context) {
 		u.fail(ctx, "erasing the user", err)
 	}
 	u.state.Unsettled = result.Unsettled
-	if result.Erased {
+	if result.Erased && u.expired {
 		u.offboarding = false
 		u.alarm.set(ctx, time.Time{})
 		u.doing(ctx, "done")

@@ -70,7 +70,7 @@ func TestOffboardingTriesByItself(t *testing.T) {
 func TestOffboardingSurvivesEveryFailure(t *testing.T) {
 	t.Parallel()
 	for name, p := range map[string]userScript{
-		"expiring": {sync: users(deleting()), expire: permanently(), erase: erases(unsettled(1), activities.EraseResult{Erased: true})},
+		"expiring": {sync: users(deleting()), expire: func(int) error { return permanently() }, erase: erases(unsettled(1), activities.EraseResult{Erased: true})},
 		"erasing": {sync: users(deleting()), erase: func(n int, _ activities.UserInput) (activities.EraseResult, error) {
 			if n == 0 {
 				return activities.EraseResult{}, permanently()
@@ -90,6 +90,36 @@ func TestOffboardingSurvivesEveryFailure(t *testing.T) {
 			u.at(10*day, u.CancelWorkflow) // where it hangs
 			u.run(workflows.UserOffboarding)
 			u.finished()
+			equal(t, "doing", u.state().Doing, "done")
+		})
+	}
+}
+
+// A checkout that could not be expired is come back to, after its user was erased too, until it is, or has ended by itself.
+func TestOffboardingComesBackToWhatItCouldNotExpire(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		expire func(n int) error
+		want   int
+		least  time.Duration
+	}{
+		"refused twice": {expire: func(n int) error {
+			if n < 2 {
+				return permanently()
+			}
+			return nil
+		}, want: 3},
+		"refused for good": {expire: func(int) error { return permanently() }, want: 30, least: 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUserRun(t, userScript{sync: users(deleting(), deleted()), expire: c.expire})
+			u.at(10*day, u.CancelWorkflow) // where it does not end
+			u.run(workflows.UserOffboarding)
+			u.finished()
+			if n := len(u.expired); n != c.want || u.expired[n-1] < c.least || u.expired[n-1] > c.least+2*time.Hour {
+				t.Errorf("tried at %v, want %d times", u.expired, c.want)
+			}
 			equal(t, "doing", u.state().Doing, "done")
 		})
 	}

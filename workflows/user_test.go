@@ -32,7 +32,7 @@ type userScript struct {
 	undo                                 func(n int, in activities.UndoInput) (activities.UndoResult, error)
 	erase                                func(n int, in activities.UserInput) (activities.EraseResult, error)
 	publish                              func(n int, in activities.PublishInput) (activities.PublishResult, error)
-	expire                               error
+	expire                               func(n int) error
 }
 
 func newUserRun(t *testing.T, p userScript) *userRun {
@@ -58,7 +58,10 @@ func newUserRun(t *testing.T, p userScript) *userRun {
 	u.publish = play(u.stage, c.projections.PublishProjection, p.publishTakes, p.publish)
 	u.OnActivity(c.customers.ExpireCheckouts, anything, anything).Maybe().Return(func(context.Context, activities.UserInput) error {
 		u.expired = append(u.expired, u.Now().Sub(opening()).Truncate(time.Second))
-		return p.expire
+		if p.expire == nil {
+			return nil
+		}
+		return p.expire(len(u.expired) - 1)
 	})
 	return u
 }

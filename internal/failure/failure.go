@@ -85,28 +85,95 @@ func (e *Error) Error() string {
 // the work, else nil.
 func (e *Error) Unwrap() error { return e.cause }
 
+// Join is the failure of several things that were done beside each other, each whether or not the others went well; nil errors are
+// left out, and nil is answered where there is no other. It is as good as the best of them: what can be tried again is, see [Leading].
+func Join(errs ...error) error {
+	var failed []error
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		if _, ok := Leading(err); !ok {
+			// Beside what was classified it counts as what it is alone.
+			err = New(Of(err), "worker", "do one of several things", "unexpected", err)
+		}
+		failed = append(failed, err)
+	}
+	if len(failed) == 1 {
+		return failed[0]
+	}
+	return errors.Join(failed...)
+}
+
+// Leading answers the failure that decides what is to be done about an error. Where several were joined that is the one which a
+// person has to mend, since nobody else does; else one that goes away by itself; and one for good only if all are. Of the last, what
+// the provider does not have comes after all else.
+func Leading(err error) (*Error, bool) {
+	var leading *Error
+	each(err, func(e *Error) {
+		if leading == nil || precedence(e) < precedence(leading) {
+			leading = e
+		}
+	})
+	return leading, leading != nil
+}
+
+func precedence(e *Error) int {
+	switch {
+	case e.Class == Operator:
+		return 0
+	case e.Class == Throttled:
+		return 1
+	case e.Class != Permanent:
+		return 2
+	case !e.missing():
+		return 3
+	default:
+		return 4
+	}
+}
+
+// each visits the failures in an error.
+func each(err error, visit func(*Error)) {
+	switch err := err.(type) { //nolint:errorlint // this is what walks the tree
+	case nil:
+	case *Error:
+		visit(err)
+	case interface{ Unwrap() []error }:
+		for _, one := range err.Unwrap() {
+			each(one, visit)
+		}
+	case interface{ Unwrap() error }:
+		each(err.Unwrap(), visit)
+	}
+}
+
 // Of answers the class of an error. What nobody classified is Transient: trying again is the
 // answer that does least harm to what we do not understand. Of(nil) is "".
 func Of(err error) Class {
 	if err == nil {
 		return ""
 	}
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := Leading(err); ok {
 		return e.Class
 	}
 	return Transient
 }
 
-// IsNotFound tells whether the provider itself said that it does not have what was asked for. A
-// bare 404, as a proxy or a wrong address gives, is not that.
+// IsNotFound tells whether the provider itself said that it does not have what was asked for, and where several things failed, any of
+// them. A bare 404, as a proxy or a wrong address gives, is not that.
 func IsNotFound(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && e.Class == Permanent && (e.Status == 404 || e.Code == codeMissing)
+	e, ok := Leading(err)
+	return ok && e.missing()
+}
+
+func (e *Error) missing() bool {
+	return e.Class == Permanent && (e.Status == 404 || e.Code == codeMissing)
 }
 
 // CodeOf answers the code of an error, "" where there is none.
 func CodeOf(err error) string {
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := Leading(err); ok {
 		return e.Code
 	}
 	return ""
@@ -114,18 +181,16 @@ func CodeOf(err error) string {
 
 // ProviderOf answers who failed, "" where that is not known.
 func ProviderOf(err error) string {
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := Leading(err); ok {
 		return e.Provider
 	}
 	return ""
 }
 
-// RetryAfterOf answers how long the provider asked us to wait, zero where it did not say.
-func RetryAfterOf(err error) time.Duration {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.RetryAfter
-	}
-	return 0
+// RetryAfterOf answers how long the provider asked us to wait, zero where it did not say; of several waits it is the longest.
+func RetryAfterOf(err error) (wait time.Duration) {
+	each(err, func(e *Error) { wait = max(wait, e.RetryAfter) })
+	return wait
 }
 
 var codeForm = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)

@@ -36,6 +36,60 @@ func TestOf(t *testing.T) {
 	}
 }
 
+// Of several things that failed, what can be tried again decides, and what a person has to mend is heard of.
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	throttled := failure.New(failure.Throttled, "stripe", "x", "rate_limit", nil)
+	throttled.RetryAfter = 7 * time.Second
+	busy := failure.New(failure.Throttled, "stripe", "x", "busy", nil)
+	busy.RetryAfter = 9 * time.Second
+	transient := failure.New(failure.Transient, "stripe", "x", "timeout", context.DeadlineExceeded)
+	operator := failure.New(failure.Operator, "stripe", "x", "http_401", nil)
+	refused := failure.New(failure.Permanent, "stripe", "x", "refused", nil)
+	missing := failure.NotFound("stripe", "x")
+	for name, c := range map[string]struct {
+		errs    []error
+		class   failure.Class
+		code    string
+		wait    time.Duration
+		missing bool
+	}{
+		"nothing":                             {errs: []error{nil, nil}},
+		"one":                                 {errs: []error{nil, refused}, class: failure.Permanent, code: "refused"},
+		"refused first, then what passes":     {errs: []error{refused, transient}, class: failure.Transient, code: "timeout"},
+		"what passes first, then refused":     {errs: []error{transient, refused}, class: failure.Transient, code: "timeout"},
+		"throttled twice, and the longer one": {errs: []error{refused, throttled, busy, transient}, class: failure.Throttled, code: "rate_limit", wait: 9 * time.Second},
+		"what a person has to mend":           {errs: []error{transient, operator, refused}, class: failure.Operator, code: "http_401"},
+		"missing, then refused":               {errs: []error{missing, refused}, class: failure.Permanent, code: "refused"},
+		"all missing":                         {errs: []error{missing, missing}, class: failure.Permanent, code: "resource_missing", missing: true},
+		"refused, and nobody knows":           {errs: []error{refused, errors.New("ada@example.com")}, class: failure.Transient, code: "unexpected"},
+		"joined again and wrapped":            {errs: []error{fmt.Errorf("a: %w", failure.Join(refused, missing)), fmt.Errorf("b: %w", throttled)}, class: failure.Throttled, code: "rate_limit", wait: 7 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := failure.Join(c.errs...)
+			if got := failure.Of(err); got != c.class {
+				t.Errorf("the class is %q, want %q", got, c.class)
+			}
+			if got := failure.CodeOf(err); got != c.code {
+				t.Errorf("the code is %q, want %q", got, c.code)
+			}
+			if got := failure.RetryAfterOf(err); got != c.wait {
+				t.Errorf("it waits %v, want %v", got, c.wait)
+			}
+			if got := failure.IsNotFound(err); got != c.missing {
+				t.Errorf("it is missing: %t", got)
+			}
+			if (err == nil) != (c.class == "") || err != nil && strings.Contains(err.Error(), "@") {
+				t.Errorf("the error is %v", err)
+			}
+		})
+	}
+	if !errors.Is(failure.Join(refused, transient), context.DeadlineExceeded) {
+		t.Error("the end of a context is lost")
+	}
+}
+
 func TestIsNotFound(t *testing.T) {
 	t.Parallel()
 	bare404 := failure.New(failure.Operator, "clerk", "read user", "http_404", nil)

@@ -191,7 +191,7 @@ func classify(operation string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if known, ok := errors.AsType[*failure.Error](err); ok {
+	if known, ok := failure.Leading(err); ok {
 		return known
 	}
 	var pg *pgconn.PgError

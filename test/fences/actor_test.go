@@ -31,6 +31,7 @@ type actor struct {
 	projections   *activities.Projections
 	catalogue     *activities.Catalogue
 	commands      *activities.Commands
+	stripe        *stripechanges.Client
 }
 
 func (l *lab) actor(o policies) *actor {
@@ -50,6 +51,7 @@ func (l *lab) actor(o policies) *actor {
 	})
 	a := &actor{
 		points:    p,
+		stripe:    stripe,
 		users:     &activities.Users{Store: db, Clerk: clerk, Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail},
 		customers: &activities.Customers{Store: db, Stripe: stripe, Access: access(), LinkByEmail: o.linkByEmail},
 		subscriptions: &activities.Subscriptions{Store: db, Stripe: stripe, Policy: activities.SubscriptionPolicy{
