@@ -87,14 +87,22 @@ func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to 
 			switch {
 			case err != nil || now.Status.Terminal():
 				return now, false, err // Stripe says why not
-			case now.Ending().Same(to):
+			case alike(now.Ending(), to):
 				return now, true, nil
-			case !now.Ending().Same(from):
+			case !alike(now.Ending(), from):
 				return now, false, changed("set end of subscription")
 			default:
 				return now, false, nil
 			}
 		})
+}
+
+// alike tells whether two endings come to the same. Stripe shows the date beside the flag too, and moves it with the period.
+func alike(one, other account.Ending) bool {
+	if one.AtPeriodEnd || other.AtPeriodEnd {
+		return one.AtPeriodEnd == other.AtPeriodEnd
+	}
+	return one.At.Equal(other.At)
 }
 
 // CancelNow ends a subscription at once; see [stripeapi.Client.CancelNow].
