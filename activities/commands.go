@@ -54,11 +54,14 @@ type CommandResult struct {
 // about a day. After that nobody can tell any more whether it was done.
 const keyLife = 20 * time.Hour
 
-// looks bounds how often one attempt reads the customer: a newer read of somebody else's can make
-// the first one worthless, and so on.
-const looks = 4
+// looks bounds how often one attempt reads the customer: before its step and after it, and again where a
+// newer read of somebody else's makes one worthless.
+const looks = 8
 
 // ApplyCommand does what an operation asks for at Stripe and records it, or says why not.
+//
+// What it records is always a read that began after Stripe had confirmed, under a number of its own: a read of somebody
+// else's that began before the change has a lower one, and cannot take its place.
 //
 // Idempotent: the operation's row says how far it is. Stripe is asked under a key that is the same in
 // each attempt, and a subscription that is as the command wants it is left alone.
@@ -68,60 +71,80 @@ func (a *Commands) ApplyCommand(ctx context.Context, in CommandInput) (result Co
 	if err != nil || op.Status.Settled() || op.Status == store.OperationRecorded {
 		return resultOf(op), err
 	}
-	// What the step before this one left is not known to the first look.
-	step := &step{op: op, unsure: op.Status == store.OperationActing}
+	return a.run(ctx, in, &step{op: op})
+}
+
+// run looks and acts in turn until a look shows that there is nothing left to do.
+func (a *Commands) run(ctx context.Context, in CommandInput, s *step) (CommandResult, error) {
 	for range looks {
-		if err := a.look(ctx, in, step); err != nil {
-			standing, _ := find(step.seen.subscriptions, op.SubscriptionID)
-			err = a.unrecorded(ctx, step, standing, err)
-			return step.result(), err
-		}
-		if step.again {
+		err := a.look(ctx, in, s)
+		switch {
+		case failure.CodeOf(err) == notShownYet && attempt(ctx) >= notShown && s.unshown < notShown:
+			// So many attempts may have failed for other reasons.
+			s.unshown++
+			if err := pause(ctx, min(a.Subscriptions.Policy.RereadDelay, longestPause)); err != nil {
+				return CommandResult{}, err
+			}
 			continue
+		case err != nil:
+			if err = a.unrecorded(ctx, s, err); err != nil || !s.again {
+				return s.result(), err
+			}
+			continue
+		case s.again:
+			continue
+		case !s.act:
+			if s.back && s.op.Status.Settled() {
+				a.compensated(s)
+			}
+			return s.result(), nil
 		}
-		if !step.act {
-			return step.result(), nil
-		}
-		changed, err := a.change(ctx, step)
-		if err != nil {
+		if err := a.change(ctx, s); err != nil {
 			return CommandResult{}, err
-		}
-		if changed == nil {
-			continue // refused, or nobody knows what it is like by now: look
-		}
-		if err := a.record(ctx, in, step, *changed); err != nil {
-			err = a.unrecorded(ctx, step, *changed, err)
-			return step.result(), err
-		}
-		if !step.again {
-			return step.result(), nil
 		}
 	}
 	return CommandResult{}, failure.New(failure.Transient, "postgres", "apply a command", "read_overtaken", nil)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // step is one attempt at an operation.
 type step struct {
 	op   *store.Operation
 	user string
-	// standing is the subscription as the last look showed it, seen all of the customer, under number.
+	// standing is the subscription as the last look showed it, seen all of the customer.
 	standing account.Subscription
 	seen     shown
-	number   int64
 	decision account.Decision
 	look     RecordResult
 	looked   bool
 	// act is set where Stripe has to be asked; again where the customer has to be read again.
 	act, again bool
-	// unsure is set while an earlier attempt may have asked already; confirmed once Stripe has
-	// confirmed to this one; refusedAs names why it refused.
-	unsure, confirmed bool
-	refusedAs         string
+	// back is set where what was done is taken back, to before.
+	back   bool
+	before account.Ending
+	// confirmed is set once Stripe has confirmed to this attempt; refusedAs names why it refused. unshown counts the looks
+	// that did not show what it confirmed.
+	confirmed bool
+	refusedAs string
+	unshown   int
 }
 
 func (s *step) result() CommandResult {
 	r := resultOf(s.op)
 	r.Looked, r.Record, r.ClerkUserID = s.looked, s.look, s.user
+	if s.back && s.refusedAs != "" {
+		r.Reversible = false // Stripe does not take it back: then it can only go forward
+	}
 	// The workflow knows of the one that it asks about.
 	r.Record.Commands = slices.DeleteFunc(r.Record.Commands, func(id string) bool { return id == s.op.ID })
 	return r
@@ -142,18 +165,22 @@ func (a *Commands) operation(ctx context.Context, in CommandInput) (*store.Opera
 	return op, err
 }
 
-// look reads the customer, records what that shows as every sync does, and decides, all in one
-// transaction: what is decided is what was recorded.
+// look reads the customer under a new number, records what that shows as every sync does, and decides, all in one
+// transaction: what is decided is what was recorded. What a look shows after the step is put down to whoever asked for it.
 func (a *Commands) look(ctx context.Context, in CommandInput, s *step) error {
 	subs := a.Subscriptions
-	var err error
-	if s.number, err = subs.Store.NextRead(ctx); err != nil {
+	number, err := subs.Store.NextRead(ctx)
+	if err != nil {
 		return err
 	}
 	if s.seen, err = subs.read(ctx, in.CustomerID); err != nil {
 		return err
 	}
-	s.look, _, err = subs.commit(ctx, RecordInput{CustomerID: in.CustomerID, Overdue: in.Overdue}, s.number, s.seen, cause(ctx),
+	why := cause(ctx)
+	if s.confirmed {
+		why = because(ctx, s.op)
+	}
+	s.look, _, err = subs.commit(ctx, RecordInput{CustomerID: in.CustomerID, Overdue: in.Overdue}, number, s.seen, why,
 		func(ctx context.Context, c committed) error { return a.decide(ctx, c, s) })
 	s.looked = err == nil
 	return err
@@ -167,7 +194,7 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 		return err
 	}
 	s.op = op
-	if op.Status.Settled() || op.Status == store.OperationRecorded {
+	if op.Status.Settled() || op.Status == store.OperationRecorded && !s.back {
 		return nil // another attempt got there
 	}
 	if !c.fresh {
@@ -177,14 +204,26 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 	c.tx.Because(op)
 	standing, known := find(s.seen.subscriptions, op.SubscriptionID)
 	if c.user == nil || !known {
-		return a.settle(ctx, c, s, nil, store.OperationFailed, "not_in_stripe")
+		return a.lost(ctx, c, s)
 	}
 	s.user, s.standing = c.user.ClerkUserID, standing
+	if s.back = s.back || op.TakenBack(); s.back {
+		return a.goBack(ctx, c, s)
+	}
 	s.decision = account.Decide(op.Action.Command(), standing, c.user.Deleting())
 	if op.Status == store.OperationAccepted {
 		return a.begin(ctx, c, s)
 	}
 	return a.goOn(ctx, c, s)
+}
+
+// lost ends an operation whose subscription Stripe does not show any more.
+func (a *Commands) lost(ctx context.Context, c committed, s *step) error {
+	status := store.OperationSuperseded
+	if s.op.Status == store.OperationAccepted {
+		status = store.OperationFailed // nothing was done
+	}
+	return a.settle(ctx, c, s, nil, status, "not_in_stripe")
 }
 
 // begin decides about an operation for which nothing was done yet.
@@ -211,18 +250,19 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	was := s.standing
 	was.Status, was.CancelAtPeriodEnd, was.CancelAt = s.op.StatusBefore, before.AtPeriodEnd, before.At
 	switch {
-	case s.decision.Satisfied:
+	case account.Decide(s.op.Action.Command(), s.standing, false).Satisfied:
+		// So it is also where its user is being deleted since: what was asked for is done.
+		if s.found() {
+			return nil
+		}
 		return recorded(ctx, c, s.op, was, s.standing)
 	case s.refusedAs != "":
 		return a.settle(ctx, c, s, &s.standing, store.OperationFailed, s.refusedAs)
 	case s.decision.Refused != "":
 		// It was allowed when Stripe was asked. Whatever came of that, it is as somebody else wants it.
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, string(s.decision.Refused))
-	case s.confirmed && s.standing.Ending().Same(before) && attempt(ctx) < notShown:
-		// Stripe does not promise that a read shows at once what it has confirmed.
-		late := failure.New(failure.Transient, "stripe", "read what was confirmed", "not_shown_yet", nil)
-		late.RetryAfter = a.Subscriptions.Policy.RereadDelay
-		return late
+	case s.confirmed && s.standing.Ending().Same(before) && (s.unshown < notShown || s.op.Action == store.ActionCancelNow):
+		return a.late() // nobody can take back what has ended
 	case s.confirmed:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	case s.op.ActingSince != nil && c.now.Sub(*s.op.ActingSince) > keyLife:
@@ -232,40 +272,66 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	return nil
 }
 
-// notShown is the attempt from which a change that Stripe confirmed and does not show counts as taken
-// back by somebody.
-const notShown = 4
+// found tells whether the look shows for the first time what Stripe has not confirmed to this attempt. Another one has asked for it
+// then, which may have died, and its change may be younger than the number of this look: the customer is read once more, under one
+// that is younger than the change.
+func (s *step) found() bool {
+	first := !s.confirmed
+	s.confirmed, s.again = true, first
+	return first
+}
 
-// change asks Stripe. It answers the subscription as Stripe confirmed it, or nil where the customer
-// has to be read to know how it stands. An outcome that is not known is an error: the next attempt
+// notShown is how often what Stripe confirmed may not show, before it counts as taken back by somebody: as many attempts, and as many
+// looks of one attempt.
+const (
+	notShown    = 4
+	notShownYet = "not_shown_yet"
+	// longestPause bounds the pause between two looks of one attempt.
+	longestPause = 5 * time.Second
+)
+
+// late is the failure of a look that does not show what Stripe has confirmed: Stripe does not promise that a read shows it at once.
+// What the look did show is not stored.
+func (a *Commands) late() error {
+	late := failure.New(failure.Transient, "stripe", "read what was confirmed", notShownYet, nil)
+	late.RetryAfter = a.Subscriptions.Policy.RereadDelay
+	return late
+}
+
+// change asks Stripe. How the subscription stands then is for the next look to say: Stripe's response may be one that it stored when
+// it was asked before, and somebody may have changed the same since. An outcome that is not known is an error: the next attempt
 // asks again under the same key.
-func (a *Commands) change(ctx context.Context, s *step) (*account.Subscription, error) {
+func (a *Commands) change(ctx context.Context, s *step) error {
 	stripe := a.Subscriptions.Stripe
+	if s.back {
+		return a.restore(ctx, s)
+	}
 	if id := s.decision.ReleaseSchedule; id != "" {
 		err := stripe.ReleaseSchedule(ctx, id, s.key("release"))
 		if err := a.outcome(s, err); err != nil || s.refusedAs != "" {
-			return nil, err
+			return err
 		}
 	}
-	var changed account.Subscription
 	var err error
 	switch s.op.Action {
 	case store.ActionCancelNow:
-		changed, err = stripe.CancelNow(ctx, s.op.SubscriptionID, s.key("cancel"))
+		_, err = stripe.CancelNow(ctx, s.op.SubscriptionID, s.key("cancel"))
 	case store.ActionReactivate:
-		changed, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), account.Ending{}, s.key("reactivate"))
+		_, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), account.Ending{}, s.key("reactivate"))
 	default:
-		changed, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), account.Ending{AtPeriodEnd: true}, s.key("cancel"))
+		_, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), account.Ending{AtPeriodEnd: true}, s.key("cancel"))
 	}
-	if err := a.outcome(s, err); err != nil || s.refusedAs != "" {
-		return nil, err
-	}
-	s.confirmed = true
-	if s.unsure {
-		// The answer may be one that Stripe stored when it was asked before.
-		return nil, nil
-	}
-	return &changed, nil
+	err = a.outcome(s, err)
+	s.confirmed = err == nil && s.refusedAs == ""
+	return err
+}
+
+// restore asks Stripe to take back what was done.
+func (a *Commands) restore(ctx context.Context, s *step) error {
+	_, err := a.Subscriptions.Stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), s.before, s.key("undo"))
+	err = a.outcome(s, err)
+	s.confirmed = err == nil && s.refusedAs == ""
+	return err
 }
 
 // outcome judges an answer of Stripe's to a change. A refusal is noted, to be believed if the next
@@ -284,31 +350,6 @@ func (a *Commands) outcome(s *step, err error) error {
 
 // key is the idempotency key of a step: the same in each attempt, another for each operation.
 func (s *step) key(name string) string { return s.op.ID + ":" + name }
-
-// record stores what Stripe has confirmed, in the place of what the look before showed, unless a
-// newer read has been committed since: then the customer has to be read again.
-func (a *Commands) record(ctx context.Context, in CommandInput, s *step, changed account.Subscription) error {
-	before := s.standing
-	put(s.seen.subscriptions, changed)
-	var err error
-	s.look, _, err = a.Subscriptions.commit(ctx, RecordInput{CustomerID: in.CustomerID, Overdue: in.Overdue}, s.number, s.seen, because(ctx, s.op),
-		func(ctx context.Context, c committed) error {
-			op, err := c.tx.LockOperation(ctx, s.op.ID)
-			if err != nil || op == nil {
-				return err
-			}
-			s.op = op
-			if s.again = !c.fresh; s.again || op.Status != store.OperationActing || c.user == nil {
-				return nil
-			}
-			if !account.Decide(op.Action.Command(), changed, false).Satisfied {
-				// Somebody changed it between the look and the step, in a way that the step leaves alone.
-				return a.settle(ctx, c, s, &changed, store.OperationSuperseded, changedSince)
-			}
-			return recorded(ctx, c, op, before, changed)
-		})
-	return err
-}
 
 // recorded notes that the command has reached Stripe and our rows.
 func recorded(ctx context.Context, c committed, op *store.Operation, before, after account.Subscription) error {
@@ -337,49 +378,7 @@ func (a *Commands) UndoCommand(ctx context.Context, in CommandInput) (result Com
 	if err != nil || op.Status != store.OperationRecorded || !op.Reversible {
 		return resultOf(op), err
 	}
-	subs := a.Subscriptions
-	s := &step{op: op}
-	for range looks {
-		if s.number, err = subs.Store.NextRead(ctx); err != nil {
-			return CommandResult{}, err
-		}
-		if s.seen, err = subs.read(ctx, in.CustomerID); err != nil {
-			return CommandResult{}, err
-		}
-		var before account.Ending
-		s.look, _, err = subs.commit(ctx, RecordInput{CustomerID: in.CustomerID, Overdue: in.Overdue}, s.number, s.seen, cause(ctx),
-			func(ctx context.Context, c committed) (err error) { before, err = a.decideUndo(ctx, c, s); return err })
-		if err != nil {
-			return CommandResult{}, err
-		}
-		s.looked = true
-		if s.again {
-			continue
-		}
-		if !s.act {
-			break
-		}
-		changed, err := subs.Stripe.SetEnding(ctx, op.SubscriptionID, s.standing.Ending(), before, s.key("undo"))
-		if err := a.outcome(s, err); err != nil {
-			return CommandResult{}, err
-		}
-		if s.refusedAs != "" {
-			// Stripe does not take it back: then it can only go forward.
-			forward := s.result()
-			forward.Reversible = false
-			return forward, nil
-		}
-		if err := a.recordUndo(ctx, in, s, before, changed); err != nil {
-			return CommandResult{}, err
-		}
-		if !s.again {
-			break
-		}
-	}
-	if a.Compensated != nil && s.op.Status.Settled() {
-		a.Compensated(string(s.op.Action), string(s.op.Status))
-	}
-	return s.result(), nil
+	return a.run(ctx, in, &step{op: op, back: true})
 }
 
 // Why an operation was undone, and why it was superseded.
@@ -388,78 +387,55 @@ const (
 	changedSince = "changed_since"
 )
 
-func (a *Commands) decideUndo(ctx context.Context, c committed, s *step) (before account.Ending, err error) {
-	s.act, s.again = false, false
-	op, err := c.tx.LockOperation(ctx, s.op.ID)
-	if err != nil || op == nil {
-		return before, err
-	}
-	if s.op = op; op.Status != store.OperationRecorded {
-		return before, nil
-	}
-	if !c.fresh {
-		s.again = true
-		return before, nil
-	}
-	c.tx.Because(op)
-	standing, known := find(s.seen.subscriptions, op.SubscriptionID)
-	if c.user == nil || !known {
-		return before, a.settle(ctx, c, s, nil, store.OperationSuperseded, "not_in_stripe")
-	}
-	s.standing, s.user = standing, c.user.ClerkUserID
-	left, err := op.Left()
+// goBack decides about an operation that is being taken back.
+func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
+	left, err := s.op.Left()
 	if err != nil {
-		return before, err
+		return err
 	}
-	if before, err = op.Before(); err != nil {
-		return before, err
+	if s.before, err = s.op.Before(); err != nil {
+		return err
 	}
-	switch account.DecideUndo(standing, before, left, c.user.Deleting(), c.now) {
+	switch account.DecideUndo(s.standing, s.before, left, c.user.Deleting(), c.now) {
 	case account.UndoRestore:
-		s.act = true
-		return before, nil
+		switch {
+		case s.confirmed && s.unshown < notShown:
+			return a.late()
+		case s.confirmed:
+			return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
+		case s.refusedAs != "" && s.op.Status == store.OperationActing:
+			return recorded(ctx, c, s.op, s.standing, s.standing)
+		}
+		s.act = s.refusedAs == ""
+		return nil
 	case account.UndoDone:
-		return before, a.settle(ctx, c, s, &standing, store.OperationUndone, notPublished)
+		if s.found() {
+			return nil
+		}
+		reason := notPublished
+		if s.op.TakenBack() {
+			reason = store.NotRecorded
+		}
+		return a.settle(ctx, c, s, &s.standing, store.OperationUndone, reason)
 	default:
-		return before, a.settle(ctx, c, s, &standing, store.OperationSuperseded, changedSince)
+		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	}
 }
 
-func (a *Commands) recordUndo(ctx context.Context, in CommandInput, s *step, before account.Ending, changed account.Subscription) (err error) {
-	left := s.standing
-	put(s.seen.subscriptions, changed)
-	s.look, _, err = a.Subscriptions.commit(ctx, RecordInput{CustomerID: in.CustomerID, Overdue: in.Overdue}, s.number, s.seen, because(ctx, s.op),
-		func(ctx context.Context, c committed) error {
-			op, err := c.tx.LockOperation(ctx, s.op.ID)
-			if err != nil || op == nil {
-				return err
-			}
-			s.op = op
-			if s.again = !c.fresh; s.again || op.Status != store.OperationRecorded {
-				return nil
-			}
-			status, reason := store.OperationUndone, notPublished
-			if !changed.Ending().Same(before) {
-				// Somebody changed it between the look and the step, in a way that the step leaves alone.
-				status, reason = store.OperationSuperseded, changedSince
-			}
-			if err := c.tx.SettleOperation(ctx, op, status, reason); err != nil {
-				return err
-			}
-			return c.tx.AuditOperation(ctx, op, &left, &changed)
-		})
-	return err
+// compensated tells of an operation whose step was taken back, or is somebody else's by now.
+func (a *Commands) compensated(s *step) {
+	if a.Compensated != nil {
+		a.Compensated(string(s.op.Action), string(s.op.Status))
+	}
 }
-
-// notRecorded is why an operation came to nothing that our own database refuses to store.
-const notRecorded = "not_recorded"
 
 // unrecorded sees to an operation whose customer cannot be read or recorded, for good. Where Stripe was
 // not asked to change anything yet, nothing was done. Where it was, and shows what was asked for, and our
 // own database refuses to store that, as a constraint of the product's own tables may, it is taken back
-// if it can be. Any other failure is just that.
-func (a *Commands) unrecorded(ctx context.Context, s *step, standing account.Subscription, err error) error {
-	if failure.Of(err) != failure.Permanent {
+// if it can be: that is noted first, so that any attempt goes on with it, and the customer is read again after it. Any other
+// failure is just that.
+func (a *Commands) unrecorded(ctx context.Context, s *step, err error) error {
+	if s.again = false; failure.Of(err) != failure.Permanent {
 		return err
 	}
 	subs := a.Subscriptions
@@ -470,7 +446,7 @@ func (a *Commands) unrecorded(ctx context.Context, s *step, standing account.Sub
 	}
 	s.op = op
 	ours := failure.ProviderOf(err) == "postgres"
-	reason := notRecorded
+	reason := store.NotRecorded
 	if !ours {
 		reason = failure.CodeOf(err)
 	}
@@ -484,23 +460,32 @@ func (a *Commands) unrecorded(ctx context.Context, s *step, standing account.Sub
 	switch {
 	case s.op.Status == store.OperationAccepted:
 		return settle(store.OperationFailed)
-	case !ours:
+	case !ours || s.op.Status != store.OperationActing:
 		return err
 	}
+	standing, _ := find(s.seen.subscriptions, s.op.SubscriptionID)
 	before, decoded := s.op.Before()
 	user, read := subs.Store.UserByClerkID(ctx, s.op.ClerkUserID)
-	applied := account.Decide(s.op.Action.Command(), standing, false).Satisfied && !standing.Ending().Same(before)
-	if decoded != nil || read != nil || user == nil || user.Deleting() || !s.op.Reversible || !applied || standing.Status.Terminal() {
+	if decoded != nil || read != nil || user == nil || user.Deleting() || !s.op.Reversible || standing.Status.Terminal() || s.refusedAs != "" {
 		return err
 	}
-	_, undone := subs.Stripe.SetEnding(ctx, s.op.SubscriptionID, standing.Ending(), before, s.key("undo"))
-	if undone := a.outcome(s, undone); undone != nil || s.refusedAs != "" {
+	if s.op.TakenBack() && standing.Ending().Same(before) {
+		// It is taken back, and not even that can be stored.
+		if err := settle(store.OperationUndone); err != nil {
+			return err
+		}
+		a.compensated(s)
+		return nil
+	}
+	if !account.Decide(s.op.Action.Command(), standing, false).Satisfied || standing.Ending().Same(before) {
 		return err
 	}
-	if a.Compensated != nil {
-		a.Compensated(string(s.op.Action), string(store.OperationUndone))
+	if noted := subs.Store.TakeBack(ctx, s.op, standing.Ending()); noted != nil {
+		return err
 	}
-	return settle(store.OperationUndone)
+	s.back, s.confirmed, s.again = true, false, true
+	s.standing, s.before = standing, before
+	return a.restore(ctx, s)
 }
 
 func find(subscriptions []account.Subscription, id string) (account.Subscription, bool) {
@@ -510,13 +495,4 @@ func find(subscriptions []account.Subscription, id string) (account.Subscription
 		}
 	}
 	return account.Subscription{}, false
-}
-
-// put replaces a subscription by a newer state of it.
-func put(subscriptions []account.Subscription, changed account.Subscription) {
-	for i, s := range subscriptions {
-		if s.ID == changed.ID {
-			subscriptions[i] = changed
-		}
-	}
 }

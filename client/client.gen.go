@@ -669,7 +669,7 @@ type InspectedRows struct {
 type InspectedSubscription struct {
 	CurrentPeriodEnd *time.Time `json:"currentPeriodEnd,omitempty"`
 	CustomerId       string     `json:"customerId"`
-	Ends             *bool      `json:"ends,omitempty"`
+	Ends             bool       `json:"ends"`
 	EndsAt           *time.Time `json:"endsAt,omitempty"`
 	Id               string     `json:"id"`
 	Plan             *string    `json:"plan,omitempty"`
@@ -733,7 +733,7 @@ type Inspection struct {
 	} `json:"runs"`
 	Stripe []struct {
 		CustomerId string  `json:"customerId"`
-		Deleted    *bool   `json:"deleted,omitempty"`
+		Deleted    bool    `json:"deleted"`
 		Email      *string `json:"email,omitempty"`
 
 		// Error Why Stripe could not be asked.
@@ -827,7 +827,9 @@ type Problem struct {
 
 // Projection defines model for Projection.
 type Projection struct {
-	CancelAt           *time.Time `json:"cancelAt,omitempty"`
+	CancelAt *time.Time `json:"cancelAt,omitempty"`
+
+	// CancelAtPeriodEnd Present, true or false, where there is a subscription.
 	CancelAtPeriodEnd  *bool      `json:"cancelAtPeriodEnd,omitempty"`
 	CanceledAt         *time.Time `json:"canceledAt,omitempty"`
 	CurrentPeriodEnd   *time.Time `json:"currentPeriodEnd,omitempty"`
@@ -1432,7 +1434,7 @@ type ClientInterface interface {
 
 	// ReactivateSubscription Take a cancellation back
 	//
-	// Clears whatever ends the subscription later, flag or date. One that has ended cannot be reactivated.
+	// Clears whatever ends the subscription later, flag or date. One that has ended cannot be reactivated, nor one that is paused since its trial ended without a way to pay, which is resumed in the billing portal.
 	//
 	// Corresponds with POST /api/subscriptions/{id}/reactivate (the `ReactivateSubscription` operationId).
 	ReactivateSubscription(ctx context.Context, id SubscriptionId, params *ReactivateSubscriptionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1990,7 +1992,7 @@ func (c *Client) CancelSubscription(ctx context.Context, id SubscriptionId, para
 
 // ReactivateSubscription Take a cancellation back
 //
-// Clears whatever ends the subscription later, flag or date. One that has ended cannot be reactivated.
+// Clears whatever ends the subscription later, flag or date. One that has ended cannot be reactivated, nor one that is paused since its trial ended without a way to pay, which is resumed in the billing portal.
 //
 // Corresponds with POST /api/subscriptions/{id}/reactivate (the `ReactivateSubscription` operationId).
 func (c *Client) ReactivateSubscription(ctx context.Context, id SubscriptionId, params *ReactivateSubscriptionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4337,7 +4339,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReactivateSubscriptionWithResponse Take a cancellation back
 	//
-	// Clears whatever ends the subscription later, flag or date. One that has ended cannot be reactivated.
+	// Clears whatever ends the subscription later, flag or date. One that has ended cannot be reactivated, nor one that is paused since its trial ended without a way to pay, which is resumed in the billing portal.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7864,7 +7866,7 @@ func (c *ClientWithResponses) CancelSubscriptionWithResponse(ctx context.Context
 
 // ReactivateSubscriptionWithResponse Take a cancellation back
 //
-// Clears whatever ends the subscription later, flag or date. One that has ended cannot be reactivated.
+// Clears whatever ends the subscription later, flag or date. One that has ended cannot be reactivated, nor one that is paused since its trial ended without a way to pay, which is resumed in the billing portal.
 //
 // Returns a wrapper object for the known response body format(s).
 //

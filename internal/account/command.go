@@ -47,6 +47,9 @@ const (
 	// RefusedUnpaid: the first payment has not been made, so that there is no period to end with.
 	// It can be cancelled at once.
 	RefusedUnpaid Refusal = "first_payment_open"
+	// RefusedPaused: the trial has ended without a way to pay, and Stripe has paused the subscription. Taking back an
+	// end would not make it run again, and resuming it bills, which is for its payer to do.
+	RefusedPaused Refusal = "subscription_paused"
 )
 
 // Decision is what has to be done at Stripe for a command.
@@ -72,8 +75,9 @@ func (d Decision) Reversible(c Command) bool {
 // Decide says what a command has to do to a subscription that stands like this. It is asked again in
 // each attempt: a subscription that is as the command wants it satisfies it, whoever made it so.
 //
-// A paused, past_due, unpaid or trialing subscription may be cancelled and reactivated like an active one:
-// both change nothing about what is owed.
+// A past_due, unpaid or trialing subscription, and one whose collection is paused, may be cancelled and reactivated like an
+// active one: both change nothing about what is owed, nor does a reactivation say more than that no end is set. A paused one may
+// be cancelled only.
 func Decide(c Command, s Subscription, deleting bool) Decision {
 	if deleting {
 		return Decision{Refused: RefusedUserDeleted}
@@ -96,6 +100,9 @@ func Decide(c Command, s Subscription, deleting bool) Decision {
 		}
 		return Decision{ReleaseSchedule: s.ScheduleID}
 	case CommandReactivate:
+		if s.Status == StatusPaused {
+			return Decision{Refused: RefusedPaused}
+		}
 		if !s.Ending().Set() {
 			return Decision{Satisfied: true}
 		}

@@ -31,14 +31,17 @@ func TestDecide(t *testing.T) {
 		subscription               account.Subscription
 		cancel, cancelNow, reactiv account.Decision
 	}{
-		"runs":                      {running, act, act, satisfied},
-		"ends with its period":      {flagged, satisfied, act, act},
-		"ends before its period":    {sooner, satisfied, act, act},
-		"ends after a renewal":      {later, act, act, act},
-		"trialing":                  {status(account.StatusTrialing), act, act, satisfied},
-		"past due":                  {status(account.StatusPastDue), act, act, satisfied},
-		"unpaid":                    {status(account.StatusUnpaid), act, act, satisfied},
-		"paused":                    {status(account.StatusPaused), act, act, satisfied},
+		"runs":                   {running, act, act, satisfied},
+		"ends with its period":   {flagged, satisfied, act, act},
+		"ends before its period": {sooner, satisfied, act, act},
+		"ends after a renewal":   {later, act, act, act},
+		"trialing":               {status(account.StatusTrialing), act, act, satisfied},
+		"past due":               {status(account.StatusPastDue), act, act, satisfied},
+		"unpaid":                 {status(account.StatusUnpaid), act, act, satisfied},
+		"paused":                 {status(account.StatusPaused), act, act, refused(account.RefusedPaused)},
+		"paused and set to end": {with(func(s *account.Subscription) {
+			s.Status, s.CancelAtPeriodEnd, s.CancelAt = account.StatusPaused, true, period
+		}), satisfied, act, refused(account.RefusedPaused)},
 		"collection paused":         {with(func(s *account.Subscription) { s.CollectionPaused = true }), act, act, satisfied},
 		"never paid":                {status(account.StatusIncomplete), refused(account.RefusedUnpaid), act, satisfied},
 		"never paid and over":       {status(account.StatusIncompleteExpired), refused(account.RefusedEnded), satisfied, refused(account.RefusedEnded)},

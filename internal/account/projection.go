@@ -12,7 +12,7 @@ import (
 )
 
 // Projection is what Clerk's public_metadata.stripe holds of a user's subscriptions: a small
-// copy for front ends. What has no value is absent, since Clerk's merge removes nulls.
+// copy for front ends. What has no value is absent, since Clerk's merge removes nulls; false is a value.
 type Projection struct {
 	CustomerID         string `json:"customerId,omitempty"`
 	SubscriptionID     string `json:"subscriptionId,omitempty"`
@@ -23,11 +23,13 @@ type Projection struct {
 	PriceID            string `json:"priceId,omitempty"`
 	CurrentPeriodStart string `json:"currentPeriodStart,omitempty"`
 	CurrentPeriodEnd   string `json:"currentPeriodEnd,omitempty"`
-	CancelAtPeriodEnd  bool   `json:"cancelAtPeriodEnd,omitempty"`
-	CancelAt           string `json:"cancelAt,omitempty"`
-	CanceledAt         string `json:"canceledAt,omitempty"`
-	TrialStart         string `json:"trialStart,omitempty"`
-	TrialEnd           string `json:"trialEnd,omitempty"`
+	// CancelAtPeriodEnd says something where there is a subscription, and is there then, true or false: see
+	// [Projection.MarshalJSON].
+	CancelAtPeriodEnd bool   `json:"cancelAtPeriodEnd"`
+	CancelAt          string `json:"cancelAt,omitempty"`
+	CanceledAt        string `json:"canceledAt,omitempty"`
+	TrialStart        string `json:"trialStart,omitempty"`
+	TrialEnd          string `json:"trialEnd,omitempty"`
 	// Version rises by one with each change of the content.
 	Version int64 `json:"version"`
 }
@@ -40,6 +42,23 @@ func ProjectionFields() []string {
 		"currentPeriodStart", "currentPeriodEnd", "cancelAtPeriodEnd", "cancelAt", "canceledAt",
 		"trialStart", "trialEnd", "version",
 	}
+}
+
+// MarshalJSON implements [json.Marshaler]: where there is no subscription, nothing is said of its end.
+func (p Projection) MarshalJSON() ([]byte, error) {
+	type fields Projection
+	document := struct {
+		fields
+		CancelAtPeriodEnd *bool `json:"cancelAtPeriodEnd,omitempty"`
+	}{fields: fields(p)}
+	if p.SubscriptionID != "" {
+		document.CancelAtPeriodEnd = &p.CancelAtPeriodEnd
+	}
+	raw, err := json.Marshal(document)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a projection: %w", err)
+	}
+	return raw, nil
 }
 
 // SameContent tells whether two projections say the same, whatever their versions.

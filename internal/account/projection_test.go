@@ -285,3 +285,49 @@ func TestEquals(t *testing.T) {
 		t.Error("contents are compared wrongly")
 	}
 }
+
+// False is a value: where there is a subscription a projection says whether it ends with its period and whether it grants, true or
+// false; where there is none it says only that none does. What Clerk holds in another form is not the same.
+func TestFalseIsAValue(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		projection account.Projection
+		want       map[string]any
+	}{
+		"runs": {account.Projection{SubscriptionID: "sub_1", SubscriptionActive: true, Version: 2},
+			map[string]any{"subscriptionId": "sub_1", "subscriptionActive": true, "cancelAtPeriodEnd": false, "version": 2.0}},
+		"ends": {account.Projection{SubscriptionID: "sub_1", CancelAtPeriodEnd: true, Version: 2},
+			map[string]any{"subscriptionId": "sub_1", "subscriptionActive": false, "cancelAtPeriodEnd": true, "version": 2.0}},
+		"none": {account.Projection{CustomerID: "cus_1", Version: 2}, map[string]any{"customerId": "cus_1", "subscriptionActive": false, "version": 2.0}},
+	} {
+		for _, value := range []any{c.projection, &c.projection} {
+			raw, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got map[string]any
+			if err := json.Unmarshal(raw, &got); err != nil || !reflect.DeepEqual(got, c.want) {
+				t.Errorf("%s: %s, want %v", name, raw, c.want)
+			}
+			if !c.projection.Equals(raw) {
+				t.Errorf("%s: %s is not the same as itself", name, raw)
+			}
+			var back account.Projection
+			if err := json.Unmarshal(raw, &back); err != nil || back != c.projection {
+				t.Errorf("%s: read back as %+v", name, back)
+			}
+		}
+		patch, err := c.projection.MergePatch(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sent map[string]any
+		if err := json.Unmarshal(patch, &sent); err != nil || len(sent) != len(account.ProjectionFields()) || sent["cancelAtPeriodEnd"] != c.want["cancelAtPeriodEnd"] {
+			t.Errorf("%s: Clerk is sent %s", name, patch)
+		}
+	}
+	runs := account.Projection{SubscriptionID: "sub_1", Version: 2}
+	if runs.Equals(json.RawMessage(`{"subscriptionId":"sub_1","subscriptionActive":false,"version":2}`)) {
+		t.Error("what leaves false out is taken for the same")
+	}
+}

@@ -32,7 +32,7 @@ func (in *asked) answer(op *store.Operation) error {
 	case store.OperationRefused:
 		in.problem(http.StatusConflict, op.Reason, refusedDetail(op.Reason), address)
 	case store.OperationFailed:
-		if op.Reason == "not_recorded" {
+		if op.Reason == store.NotRecorded {
 			in.problem(http.StatusServiceUnavailable, "not_accepted", "It cannot be stored; nothing was done.", address)
 			return nil
 		}
@@ -72,7 +72,7 @@ func doneMessage(a store.Action) string {
 	case store.ActionCancelNow:
 		return "The subscription has ended."
 	case store.ActionReactivate:
-		return "The subscription goes on."
+		return "The subscription is not set to end."
 	case store.ActionReturn:
 		return "What was bought is there."
 	case store.ActionCheckout:
@@ -88,6 +88,8 @@ func refusedDetail(reason string) string {
 		return "The subscription has ended."
 	case account.RefusedUnpaid:
 		return "The first payment has not been made; cancel it at once instead."
+	case account.RefusedPaused:
+		return "The trial has ended without a way to pay, and the subscription is paused. It is resumed in the billing portal (POST /api/portal), which bills."
 	case account.RefusedUserDeleted:
 		return "The user is being deleted."
 	default:
@@ -141,8 +143,11 @@ type operation struct {
 
 func operationOf(op *store.Operation) operation {
 	o := operation{
-		ID: op.ID, Action: string(op.Action), Status: statusWord(op.Status), Reason: op.Reason, Settled: op.Status.Settled(),
+		ID: op.ID, Action: string(op.Action), Status: statusWord(op.Status), Settled: op.Status.Settled(),
 		UserID: op.ClerkUserID, SubscriptionID: op.SubscriptionID, CreatedAt: moment(op.CreatedAt), ExpiresAt: moment(op.ExpiresAt),
+	}
+	if o.Settled {
+		o.Reason = op.Reason
 	}
 	if op.SettledAt != nil {
 		o.SettledAt = moment(*op.SettledAt)

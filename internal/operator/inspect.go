@@ -124,7 +124,7 @@ type SubscriptionView struct {
 	Plan             string         `json:"plan,omitempty"`
 	CurrentPeriodEnd time.Time      `json:"currentPeriodEnd,omitzero"`
 	EndsAt           time.Time      `json:"endsAt,omitzero"`
-	Ends             bool           `json:"ends,omitempty"`
+	Ends             bool           `json:"ends"`
 }
 
 // StripeView is what Stripe says of one customer.
@@ -133,7 +133,7 @@ type StripeView struct {
 	CustomerID string `json:"customerId"`
 	// Known is false where Stripe has no such customer.
 	Known         bool               `json:"known"`
-	Deleted       bool               `json:"deleted,omitempty"`
+	Deleted       bool               `json:"deleted"`
 	Subscriptions []SubscriptionView `json:"subscriptions"`
 	// Error is why Stripe could not be asked.
 	Error string `json:"error,omitempty"`

@@ -399,7 +399,7 @@ func (s *Store) InboxDepth(ctx context.Context) ([]InboxDepth, error) {
 // PublishLag counts the users whose projection Clerk may not hold, with the greatest age in
 // seconds.
 func (s *Store) PublishLag(ctx context.Context) (users int64, oldest float64, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT count(*), coalesce(extract(epoch FROM now() - min(publish_due_since)), 0)::float8
+	err = s.pool.QueryRow(ctx, `SELECT count(*), greatest(coalesce(extract(epoch FROM now() - min(publish_due_since)), 0), 0)::float8
 		FROM person_user WHERE projection_version <> published_version`).Scan(&users, &oldest)
 	return users, oldest, classify("measure the publish lag", err)
 }

@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -292,4 +294,58 @@ func describe(w *world, table, where string, args ...any) string {
 	maps, err := pgx.CollectRows(rows, pgx.RowToMap)
 	must(w.t, err)
 	return fmt.Sprint(maps)
+}
+
+// A stored projection of before says false of a subscription's end by saying nothing. It is completed under a new version, which
+// falls due little by little; a complete one stays as it is, and one of no subscription says nothing of an end.
+func TestStoredProjectionsSayFalse(t *testing.T) {
+	t.Parallel()
+	dsn := databases.DSN(t)
+	w := worldOn(t, dsn, store.Options{})
+	m := migrator(t, dsn)
+	for {
+		name, err := m.Down(t.Context())
+		must(t, err)
+		if strings.Contains(name, "false_is_a_value") {
+			break
+		}
+	}
+	const stored = `INSERT INTO person_user (clerk_user_id, projection, projection_version, published_version, deleted_at, deletion_requested_at)
+		SELECT 'user_' || $1 || n, $2::jsonb, 3, 3, $3, $3 FROM generate_series(1, $4::int) n`
+	w.exec(stored, "runs", `{"customerId":"cus_1","subscriptionId":"sub_1","status":"active","subscriptionActive":true}`, nil, 25)
+	w.exec(stored, "ends", `{"customerId":"cus_1","subscriptionId":"sub_1","status":"active","subscriptionActive":true,"cancelAtPeriodEnd":true}`, nil, 1)
+	w.exec(stored, "none", `{"customerId":"cus_1","subscriptionActive":false}`, nil, 1)
+	w.exec(stored, "gone", `{"customerId":"cus_1","subscriptionId":"sub_1","status":"canceled","subscriptionActive":false}`, time.Now(), 1)
+	_, err := m.Up(t.Context())
+	must(t, err)
+	want := []string{
+		"user_ends1 true 3 3 false", "user_gone1 false 4 4 false", "user_none1 - 3 3 false", "user_runs1 false 4 3 true",
+	}
+	if got := all[string](w, `SELECT concat_ws(' ', clerk_user_id, coalesce(projection ->> 'cancelAtPeriodEnd', '-'), projection_version, published_version,
+		publish_retry_at IS NOT NULL) FROM person_user WHERE clerk_user_id LIKE '%1' AND length(clerk_user_id) = 10 ORDER BY 1`); !slices.Equal(got, want) {
+		t.Errorf("stored are %q, want %q", got, want)
+	}
+	if due := one[int](w, `SELECT count(*) FROM person_user WHERE publish_retry_at <= now()`); due > 10 {
+		t.Errorf("%d fall due at once", due)
+	}
+	if last := one[float64](w, `SELECT extract(epoch FROM max(publish_retry_at) - min(publish_retry_at))::float8 FROM person_user`); last < 1.5 || last > 10 {
+		t.Errorf("25 fall due within %g seconds", last)
+	}
+	if users, oldest, err := w.PublishLag(t.Context()); err != nil || users != 25 || oldest < 0 {
+		t.Errorf("%d users, the oldest for %g seconds, %v", users, oldest, err)
+	}
+	for _, name := range []string{"runs1", "ends1", "none1"} {
+		u, err := w.UserByClerkID(t.Context(), "user_"+name)
+		must(t, err)
+		p, err := u.Projection()
+		must(t, err)
+		raw, err := json.Marshal(p)
+		must(t, err)
+		if said := strings.Contains(string(raw), `"cancelAtPeriodEnd":`); said != (name != "none1") || !p.Equals(raw) {
+			t.Errorf("%s is published as %s", name, raw)
+		}
+	}
+	if told := one[int](w, `SELECT count(*) FROM audit_log WHERE action = 'projection.changed' AND after = '{"cancelAtPeriodEnd": false}'`); told != 26 {
+		t.Errorf("the audit log tells of %d, want 26", told)
+	}
 }

@@ -97,6 +97,13 @@ func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJ
 // Left is how the operation's step left it.
 func (o *Operation) Left() (account.Ending, error) { return endingOf(o.LeftJSON) }
 
+// NotRecorded is why an operation came to nothing that our own database refuses to store. While the operation is acting it says
+// that what Stripe has done is being taken back.
+const NotRecorded = "not_recorded"
+
+// TakenBack tells whether what Stripe has done for an operation is being taken back, because our own database refuses it.
+func (o *Operation) TakenBack() bool { return o.Status == OperationActing && o.Reason == NotRecorded }
+
 func endingOf(raw []byte) (account.Ending, error) {
 	var e account.Ending
 	if len(raw) == 0 {
@@ -215,6 +222,19 @@ func (t *Tx) ActOn(ctx context.Context, o *Operation, before account.Subscriptio
 		reversible = $5, acting_since = now() WHERE id = $1`, o.ID, string(before.Status), raw, d.ReleaseSchedule, o.Reversible)
 }
 
+// TakeBack notes that what Stripe has done for an operation is about to be taken back, and how it left the subscription.
+func (s *Store) TakeBack(ctx context.Context, o *Operation, left account.Ending) error {
+	raw, err := json.Marshal(left)
+	if err != nil {
+		return fmt.Errorf("encoding how a subscription ends: %w", err)
+	}
+	_, err = s.pool.Exec(ctx, `UPDATE operations SET reason = $2, ending_left = $3 WHERE id = $1 AND status = 'acting'`, o.ID, NotRecorded, raw)
+	if err == nil {
+		o.Reason, o.LeftJSON = NotRecorded, raw
+	}
+	return classify("note that an operation is taken back", err)
+}
+
 // RecordOperation notes that Stripe has confirmed an operation's step and that our rows show it. It is
 // done where Clerk has nothing to be told; else it is done when Clerk has the user's projection of now.
 func (t *Tx) RecordOperation(ctx context.Context, o *Operation, left account.Ending, u *User) error {
@@ -222,11 +242,11 @@ func (t *Tx) RecordOperation(ctx context.Context, o *Operation, left account.End
 	if err != nil {
 		return fmt.Errorf("encoding how a subscription ends: %w", err)
 	}
-	o.Status, o.LeftJSON = OperationRecorded, raw
+	o.Status, o.Reason, o.LeftJSON = OperationRecorded, "", raw
 	if !u.PublishDue() {
 		o.Status = OperationDone
 	}
-	return t.tx.Later(ctx, "record an operation", `UPDATE operations SET status = $2, ending_left = $3, projection_version = $4,
+	return t.tx.Later(ctx, "record an operation", `UPDATE operations SET status = $2, reason = NULL, ending_left = $3, projection_version = $4,
 		settled_at = CASE WHEN $2 = 'done' THEN now() END, retry_at = CASE WHEN $2 = 'done' THEN NULL ELSE now() + $5::interval END
 		WHERE id = $1`, o.ID, string(o.Status), raw, u.ProjectionVersion, sweepAfter)
 }

@@ -1,8 +1,13 @@
 package api_test
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,4 +51,61 @@ func (p *person) is(ends string) {
 	if err := p.w.Agreement(p.w.t.Context(), p.user, policy()); err != nil {
 		p.w.t.Error("the answer came before they agree:", err)
 	}
+}
+
+// A trial that ended without a card is paused, which no reactivation ends: the caller is told where it is resumed, and nothing is done,
+// whether or not an end is set. It can be cancelled.
+func TestReactivateWhatIsPaused(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	ada := w.somebody("Ada").onboarded()
+	ada.subscription = w.trial(ada.customer)
+	if err := w.Sandbox.Stripe.Advance(t.Context(), 26*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	w.Until("the trial has ended", func(context.Context) error {
+		if w.Count(`SELECT count(*) FROM subscriptions WHERE status = 'paused'`) != 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	w.Rest()
+	path := "/api/subscriptions/" + ada.subscription
+	for _, set := range []bool{false, true} {
+		if set {
+			want(t, ada.asks(http.MethodPost, path+"/cancel", ""), http.StatusOK, "")
+		}
+		before := ada.ends()
+		r := ada.asks(http.MethodPost, path+"/reactivate", "")
+		want(t, r, http.StatusConflict, "subscription_paused")
+		if !strings.Contains(r.text("detail"), "portal") {
+			t.Errorf("the caller is not told of the portal: %s", r)
+		}
+		if got := ada.ends(); got != before {
+			t.Errorf("it was %q and is %q", before, got)
+		}
+		ada.agrees()
+	}
+}
+
+// trial makes a subscription whose trial of a day pauses it if there is no card then.
+func (w *world) trial(customer string) (subscription string) {
+	w.t.Helper()
+	form := url.Values{"customer": {customer}, "items[0][price]": {w.price}, "trial_period_days": {"1"}, "trial_settings[end_behavior][missing_payment_method]": {"pause"}}
+	request, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, w.Sandbox.StripeURL()+"/v1/subscriptions", strings.NewReader(form.Encode()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+w.Sandbox.StripeSecretKey)
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	var made struct{ ID string }
+	if err := json.NewDecoder(answer.Body).Decode(&made); err != nil || made.ID == "" {
+		w.t.Fatalf("Stripe answered %d: %v", answer.StatusCode, err)
+	}
+	return made.ID
 }

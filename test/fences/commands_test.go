@@ -300,3 +300,95 @@ func TestOldCommandIsNotRepeated(t *testing.T) {
 		t.Errorf("it is %s and ends %s", status, ends)
 	}
 }
+
+// A read of somebody beside the workflow that began after a command's look and before its change shows what was. It is
+// dropped when it comes to be stored, however late: the command has stored a read that began after Stripe had confirmed.
+func TestReadThatBeganBeforeACommandsChangeIsDropped(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		action store.Action
+		step   string
+		undo   bool
+		want   string
+	}{
+		"cancel":                 {store.ActionCancel, "ask POST /v1/subscriptions/", false, "done with its period active true"},
+		"cancel now":             {store.ActionCancelNow, "ask DELETE /v1/subscriptions/", false, "done canceled canceled false"},
+		"a cancel is taken back": {store.ActionCancel, "ask POST /v1/subscriptions/", true, "undone never active false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			op := l.asks(s, c.action)
+			a, b := l.actor(policies{}), l.actor(policies{})
+			act := func() error { return a.apply(t.Context(), s, op) }
+			if c.undo {
+				_, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: op, CustomerID: s.customer})
+				l.must(err)
+				act = func() error { return a.undo(t.Context(), s, op) }
+			}
+			step := a.arm(t, c.step, 0)
+			commanded := begin(act)
+			reach(t, step, commanded)
+			read := b.arm(t, "answered GET /v1/subscriptions", 0)
+			bulk := begin(func() error {
+				result, err := b.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: s.customer, InBulk: true})
+				if err == nil && result.PublishDue {
+					err = b.publish(t.Context(), s.user, false)
+				}
+				return err
+			})
+			reach(t, read, bulk)
+			step.release()
+			wait(t, commanded)
+			read.release()
+			wait(t, bulk)
+			status, ends := l.became(s, op)
+			row := l.text(`SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
+			if got := status + " " + ends + " " + row; got != c.want {
+				t.Errorf("before any event it is %q, want %q", got, c.want)
+			}
+			if held, _ := l.Sandbox.Clerk.PublicMetadata(s.user)["stripe"].(map[string]any); held["subscriptionActive"] != (c.action != store.ActionCancelNow) {
+				t.Errorf("Clerk holds %v", held)
+			}
+			l.settle()
+			l.agree(s.user)
+		})
+	}
+}
+
+// Our own database refuses for good what Stripe has done, and the attempt that takes it back dies when Stripe has: the next one knows
+// that it was being taken back, and what it stores is a read that began after that.
+func TestWhatCannotBeStoredIsTakenBackByAnyAttempt(t *testing.T) {
+	t.Parallel()
+	for _, refused := range []string{"the subscription's row", "the operation's row"} {
+		for _, dies := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, dies %t", refused, dies), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, policies{})
+				s := l.subject(1)
+				op := l.asks(s, store.ActionCancel)
+				if refused == "the subscription's row" {
+					l.exec(`ALTER TABLE subscriptions ADD CONSTRAINT never CHECK (NOT cancel_at_period_end)`)
+				} else {
+					l.exec(`ALTER TABLE operations ADD CONSTRAINT never CHECK (status <> 'recorded')`)
+				}
+				back := l.work.arm(t, "ask POST /v1/subscriptions/", 1)
+				commanded := begin(func() error { return l.work.apply(t.Context(), s, op) })
+				reach(t, back, commanded)
+				if dies {
+					l.work.lose("POST /v1/subscriptions/")
+				}
+				back.release()
+				wait(t, commanded)
+				if status, ends := l.became(s, op); status != "undone" || ends != "never" {
+					t.Errorf("it is %s and ends %s", status, ends)
+				}
+				l.wants("not_recorded", `SELECT reason FROM operations WHERE id = $1`, op)
+				l.wants("false", `SELECT cancel_at_period_end::text FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
+				l.settle()
+				l.agree(s.user)
+			})
+		}
+	}
+}
