@@ -148,7 +148,12 @@ func (d *Desk) open(ctx context.Context, r CheckoutRequest, user *store.User, pr
 		}
 		return session, upstream(err)
 	}
-	return session, unavailable(d.Store.SettleOperation(ctx, op.ID, store.OperationDone, ""))
+	if settled := d.Store.SettleOperation(ctx, op.ID, store.OperationDone, ""); settled != nil {
+		// It is open all the same.
+		d.Logger.WarnContext(ctx, "a checkout was opened, which could not be noted", "operation", "checkout", "operation_id", op.ID,
+			"error_class", string(failure.Of(settled)), "error", settled.Error())
+	}
+	return session, nil
 }
 
 func orElse(err, otherwise error) error {
@@ -279,6 +284,13 @@ func (d *Desk) Return(ctx context.Context, caller Caller, key Key, sessionID str
 	case session.CustomerID == "":
 		return nil, refuse(Conflict, "no_customer", "The checkout has no customer.")
 	}
+	for _, claim := range session.Claims() {
+		// What the session says counts as it will when its event comes. It is stored first: once the operation is committed, nothing
+		// may come in between.
+		if err := d.Store.AddClaim(ctx, claim); err != nil {
+			return nil, unavailable(err)
+		}
+	}
 	entity := account.CustomerEntity(session.CustomerID)
 	op, isNew, err := d.begin(ctx, caller, key, store.NewOperation{
 		Action: store.ActionReturn, ClerkUserID: user.ClerkUserID, Entity: entity, SubscriptionID: session.SubscriptionID, SessionID: sessionID,
@@ -287,12 +299,6 @@ func (d *Desk) Return(ctx context.Context, caller Caller, key Key, sessionID str
 		return op, err
 	}
 	if isNew {
-		for _, claim := range session.Claims() {
-			// What the session says counts as it will when its event comes.
-			if err := d.Store.AddClaim(ctx, claim); err != nil {
-				return nil, unavailable(err)
-			}
-		}
 		d.poke(ctx, account.JobSync, entity)
 	}
 	return d.watch(ctx, op)

@@ -109,11 +109,19 @@ func target(caller Caller, named string) (string, error) {
 	}
 }
 
-// begin commits a request as an operation, or finds the one that the same key began.
+// begin commits a request as an operation, or finds the one that the same key began. Where the commit may have happened and nobody
+// says so, it is begun again, which tells; where the database does not say so for as long as the caller waits, the operation is answered
+// as one that may be there: it is not to be called refused.
 func (d *Desk) begin(ctx context.Context, caller Caller, key Key, n store.NewOperation, arguments ...string) (op *store.Operation, isNew bool, err error) {
-	n.Caller, n.KeyHash, n.Lifetime = caller.Name(), key.hash(caller), keyLife
+	n.ID, n.Caller, n.KeyHash, n.Lifetime = store.NewOperationID(), caller.Name(), key.hash(caller), keyLife
 	n.RequestHash = digest(append([]string{string(n.Action), n.ClerkUserID, n.SubscriptionID, n.SessionID}, arguments...)...)
 	op, isNew, err = d.Store.BeginOperation(ctx, n)
+	if failure.CodeOf(err) == store.CommitUnknown {
+		if op, isNew, err = d.beginAgain(ctx, n); err != nil {
+			return &store.Operation{ID: n.ID, RequestHash: n.RequestHash, Caller: n.Caller, Action: n.Action, ClerkUserID: n.ClerkUserID, Entity: n.Entity,
+				SubscriptionID: n.SubscriptionID, SessionID: n.SessionID, Status: store.OperationAccepted}, true, nil
+		}
+	}
 	if err != nil {
 		return nil, false, unavailable(err)
 	}
@@ -121,6 +129,23 @@ func (d *Desk) begin(ctx context.Context, caller Caller, key Key, n store.NewOpe
 		return nil, false, refuse(KeyReused, "idempotency_key_reused", "This Idempotency-Key was used for another request.")
 	}
 	return op, isNew, nil
+}
+
+// beginAgain begins an operation that may have been begun, until the database says how it stands or the caller's patience is over.
+// Whether the caller is still there is of no matter: what was committed will be done.
+func (d *Desk) beginAgain(ctx context.Context, n store.NewOperation) (op *store.Operation, isNew bool, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.Wait)
+	defer cancel()
+	for {
+		if op, isNew, err = d.Store.BeginOperation(ctx, n); err == nil {
+			return op, isNew, nil
+		}
+		select {
+		case <-time.After(lastLook):
+		case <-ctx.Done():
+			return nil, false, err
+		}
+	}
 }
 
 // unavailable is the answer to a failure of our own database.
@@ -147,18 +172,18 @@ const (
 )
 
 // await looks at an operation until it has ended, until done says that looking further is of no
-// use, or until the caller's patience is over, and answers it as it was last seen.
+// use, or until the caller's patience is over, and answers it as it was last seen: it was committed, so that it goes on whether or not
+// the database can be asked how it stands.
 func (d *Desk) await(ctx context.Context, op *store.Operation, first time.Duration, done <-chan struct{}) (*store.Operation, error) {
-	pause := first
+	pause, last := first, false
 	for !op.Status.Settled() {
 		timer := time.NewTimer(pause)
-		over := false
 		select {
 		case <-timer.C:
 		case <-done:
-			over = true
+			done, last = nil, true
 		case <-ctx.Done():
-			over = true
+			last = true
 		}
 		timer.Stop()
 		pause = min(2*pause, lastLook)
@@ -167,14 +192,16 @@ func (d *Desk) await(ctx context.Context, op *store.Operation, first time.Durati
 		seen, err := d.Store.Operation(looking, op.ID)
 		cancel()
 		switch {
-		case err != nil && over:
-			return nil, unavailable(err)
+		case err != nil && ctx.Err() != nil:
+			d.Logger.WarnContext(ctx, "an operation goes on, and how it stands cannot be read", "operation", "await", "operation_id", op.ID,
+				"error_class", string(failure.Of(err)), "error", err.Error())
+			return op, nil
 		case err != nil:
 			continue // the database may be back before the patience is over
 		case seen == nil:
 			return nil, refuse(NotFound, "operation_not_found", "There is no such operation.")
 		}
-		if op = seen; over {
+		if op = seen; last {
 			break
 		}
 	}

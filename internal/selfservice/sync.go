@@ -41,9 +41,7 @@ func (d *Desk) sync(ctx context.Context, caller Caller, key Key, userID string, 
 		return op, err
 	}
 	if isNew {
-		if err := d.pokeAll(ctx, userID, user); err != nil {
-			return nil, err
-		}
+		d.pokeAll(ctx, userID, user)
 	}
 	return d.watch(ctx, op)
 }
@@ -55,15 +53,15 @@ func (d *Desk) watch(ctx context.Context, op *store.Operation) (*store.Operation
 	return d.await(ctx, op, firstLook, nil)
 }
 
-// pokeAll has a user and their customers looked at.
-func (d *Desk) pokeAll(ctx context.Context, userID string, user *store.User) error {
+// pokeAll has a user and their customers looked at. What cannot be poked now the sweep pokes.
+func (d *Desk) pokeAll(ctx context.Context, userID string, user *store.User) {
 	job := account.JobOnboard
 	var customers []account.Entity
 	if user != nil {
 		job = account.JobSync
 		owned, err := d.Store.CustomersOf(ctx, user)
 		if err != nil {
-			return unavailable(err)
+			d.Logger.WarnContext(ctx, "a user's customers could not be listed to be poked", "operation", "poke", "error_class", string(failure.Of(err)), "error", err.Error())
 		}
 		for _, c := range owned {
 			customers = append(customers, account.CustomerEntity(c.ID))
@@ -73,7 +71,6 @@ func (d *Desk) pokeAll(ctx context.Context, userID string, user *store.User) err
 	if len(customers) > 0 {
 		d.poke(ctx, account.JobSync, customers...)
 	}
-	return nil
 }
 
 // clerkPatience bounds the reads of Clerk that an answer can do without.

@@ -319,7 +319,7 @@ func TestStoredProjectionsSayFalse(t *testing.T) {
 	_, err := m.Up(t.Context())
 	must(t, err)
 	want := []string{
-		"user_ends1 true 3 3 false", "user_gone1 false 4 4 false", "user_none1 - 3 3 false", "user_runs1 false 4 3 true",
+		"user_ends1 true 3 3 f", "user_gone1 false 4 4 f", "user_none1 - 3 3 f", "user_runs1 false 4 3 t",
 	}
 	if got := all[string](w, `SELECT concat_ws(' ', clerk_user_id, coalesce(projection ->> 'cancelAtPeriodEnd', '-'), projection_version, published_version,
 		publish_retry_at IS NOT NULL) FROM person_user WHERE clerk_user_id LIKE '%1' AND length(clerk_user_id) = 10 ORDER BY 1`); !slices.Equal(got, want) {

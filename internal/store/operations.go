@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
@@ -117,6 +118,8 @@ func endingOf(raw []byte) (account.Ending, error) {
 
 // NewOperation is a request on its way into the table.
 type NewOperation struct {
+	// ID is from [NewOperationID]. The same again begins the same operation.
+	ID string
 	// KeyHash is nil where the caller gave no key.
 	KeyHash        []byte
 	RequestHash    []byte
@@ -143,41 +146,52 @@ func ValidOperationID(id string) bool {
 	return ok && rest != "" && len(rest) <= 100 && strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
 }
 
+// NewOperationID makes an id up. It is not made from the caller's key: a workflow remembers an update's id for as long as a
+// run lasts, which may be longer than a key is kept.
+func NewOperationID() string { return operationPrefix + strings.ToLower(rand.Text()) }
+
+// CommitUnknown is the code of the failure of a commit whose outcome is not known: it was sent, and no answer came.
+const CommitUnknown = "commit_unknown"
+
 // BeginOperation commits a request, and answers it; or, where the same key has been used within its
 // lifetime, the operation that it began. The caller compares the request hashes.
 //
-// The id is random and not made from the key: a workflow remembers an update's id for as long as a
-// run lasts, which may be longer than a key is kept.
+// A failure of the code [CommitUnknown] may have begun the operation. Beginning it again, with the same id, tells.
 func (s *Store) BeginOperation(ctx context.Context, n NewOperation) (op *Operation, isNew bool, err error) {
-	id := operationPrefix + strings.ToLower(rand.Text())
+	if n.ID == "" {
+		n.ID = NewOperationID()
+	}
+	sent := false
 	err = s.Update(ctx, "begin an operation", Cause{}, func(ctx context.Context, tx *Tx) error {
+		sent = false
 		if n.KeyHash != nil {
 			if err := tx.tx.Later(ctx, "free an expired key", `UPDATE operations SET key_hash = NULL WHERE key_hash = $1 AND expires_at <= now()`, n.KeyHash); err != nil {
 				return err
 			}
 		}
-		tag, err := tx.tx.Exec(ctx, `INSERT INTO operations (id, key_hash, request_hash, caller, action, clerk_user_id, entity, stripe_subscription_id,
+		_, err := tx.tx.Exec(ctx, `INSERT INTO operations (id, key_hash, request_hash, caller, action, clerk_user_id, entity, stripe_subscription_id,
 				stripe_session_id, expires_at, retry_at)
 			VALUES ($1,$2,$3,$4,$5,$6,$7,nullif($8,''),nullif($9,''),now() + $10::interval, now() + $11::interval)
-			ON CONFLICT (key_hash) DO NOTHING`, id, n.KeyHash, n.RequestHash, n.Caller, string(n.Action), n.ClerkUserID, string(n.Entity),
+			ON CONFLICT DO NOTHING`, n.ID, n.KeyHash, n.RequestHash, n.Caller, string(n.Action), n.ClerkUserID, string(n.Entity),
 			n.SubscriptionID, n.SessionID, n.Lifetime, operationRetry)
 		if err != nil {
 			return classify("begin an operation", err)
 		}
-		isNew = tag.RowsAffected() == 1
-		var rows pgx.Rows
-		if isNew {
-			rows, _ = tx.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE id = $1`, id)
-		} else {
+		rows, _ := tx.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE id = $1`, n.ID)
+		if op, err = oneOperation("begin an operation", rows); err == nil && op == nil {
 			rows, _ = tx.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE key_hash = $1`, n.KeyHash)
+			op, err = oneOperation("begin an operation", rows)
 		}
-		op, err = oneOperation("begin an operation", rows)
 		if err == nil && op == nil {
 			return failure.New(failure.Transient, "postgres", "begin an operation", "expired_meanwhile", nil)
 		}
+		sent = err == nil
 		return err
 	})
-	return op, isNew, err
+	if refused := (*pgconn.PgError)(nil); err != nil && sent && !errors.As(err, &refused) {
+		err = failure.New(failure.Transient, "postgres", "begin an operation", CommitUnknown, err)
+	}
+	return op, err == nil && op.ID == n.ID, err
 }
 
 // Operation reads an operation, or nil where there is none. One that only waits for something to be
@@ -342,14 +356,16 @@ func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.En
 	rows, _ := t.tx.Query(ctx, `UPDATE operations SET retry_at = now() + least(interval '1 hour', greatest(interval '30 seconds', (now() - created_at) / 2))
 		WHERE id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()
 			ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-		RETURNING entity, action, status, expires_at <= now() AS expired, id, clerk_user_id`, limit)
+		RETURNING entity, action, status, expires_at <= now() AS expired, id, ARRAY(SELECT 'customer/' || c.stripe_customer_id FROM stripe_customers c
+			JOIN person_user u ON u.id = c.user_id WHERE action = 'sync' AND u.clerk_user_id = operations.clerk_user_id AND NOT c.deleted_in_stripe) AS customers`, limit)
 	due, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
-		Entity      account.Entity
-		Action      Action
-		Status      OperationStatus
-		Expired     bool
-		ID          string
-		ClerkUserID string
+		Entity  account.Entity
+		Action  Action
+		Status  OperationStatus
+		Expired bool
+		ID      string
+		// Customers are those that a sync is of, beside the user.
+		Customers []account.Entity
 	}])
 	if err != nil {
 		return classify("sweep operations", err)
@@ -362,7 +378,9 @@ func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.En
 			continue
 		}
 		if d.Action != ActionCheckout {
-			jobs[d.Entity] = max(jobs[d.Entity], account.JobSync)
+			for _, entity := range append(d.Customers, d.Entity) {
+				jobs[entity] = max(jobs[entity], account.JobSync)
+			}
 		}
 	}
 	return nil
