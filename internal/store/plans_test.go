@@ -225,7 +225,9 @@ func operations(t *testing.T, w *world) {
 			return err
 		},
 		func() error { _, err := w.ForgetStripeRequests(ctx, 500); return err },
-		func() error { return w.TakeBack(ctx, &store.Operation{ID: "op_400"}, account.Ending{AtPeriodEnd: true}) },
+		func() error {
+			return w.TakeBack(ctx, &store.Operation{ID: "op_400"}, account.Ending{AtPeriodEnd: true})
+		},
 		func() error { return w.SettleOperation(ctx, "op_400", store.OperationFailed, "x") },
 		func() error { return w.SettleUnpublishable(ctx, "user_8") },
 		func() error {
