@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -57,6 +58,8 @@ const (
 	BulkCustomers     = "customers"
 	BulkSubscriptions = "subscriptions"
 	BulkOnboarding    = "onboarding"
+	// BulkQuarantine are those that could not be brought in for now, after all lists.
+	BulkQuarantine = "quarantine"
 	// BulkNamed are the entities that were asked for, and the only list where any were.
 	BulkNamed = "named"
 	// BulkChangedUsers and BulkChanges are what has changed since a moment: Clerk's users by their own time of change,
@@ -81,6 +84,10 @@ type BulkResult struct {
 	Complete bool `json:"complete,omitempty"`
 	// Paused is set when somebody has paused the pass.
 	Paused bool `json:"paused,omitempty"`
+	// Quarantined is set where something could not be brought in for now: it is to be come back to after the lists.
+	Quarantined bool `json:"quarantined,omitempty"`
+	// Wait is how long it is until something in quarantine is to be tried again.
+	Wait time.Duration `json:"wait,omitempty"`
 }
 
 // BulkClerk reads Clerk's list. It runs on Clerk's task queue.
@@ -118,16 +125,22 @@ func (a *Bulk) read(ctx context.Context, in BulkInput) (result BulkResult, err e
 		case run.Paused:
 			result.Paused = true
 			return true, nil
+		case in.Step == BulkQuarantine:
+			last, result.Wait, err = a.retry(ctx, run)
+			return last, err
 		}
+		result.Quarantined = result.Quarantined || run.Quarantined > 0
 		after := ""
 		if run.Step == in.Step {
 			if after = run.After; after == "" && run.Pages > 0 {
 				return true, nil // its last page was noted, and the answer was lost
 			}
 		}
-		return a.page(ctx, run, in.Step, after)
+		last, quarantined, err := a.page(ctx, run, in.Step, after)
+		result.Quarantined = result.Quarantined || quarantined
+		return last, err
 	})
-	result.Complete = complete && !result.Paused
+	result.Complete = complete && !result.Paused && result.Wait == 0
 	return result, err
 }
 
@@ -141,10 +154,10 @@ type bulkPage struct {
 }
 
 // page reads, brings in and notes one page.
-func (a *Bulk) page(ctx context.Context, run *store.BulkRun, step, after string) (last bool, err error) {
+func (a *Bulk) page(ctx context.Context, run *store.BulkRun, step, after string) (last, quarantined bool, err error) {
 	shown, err := a.show(ctx, run, step, after)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	noted := store.BulkPage{Step: step, Next: shown.next, Seen: shown.seen, Found: map[string]int64{}}
 	due := shown.entities
@@ -155,11 +168,59 @@ func (a *Bulk) page(ctx context.Context, run *store.BulkRun, step, after string)
 		}
 	}
 	if !run.DryRun {
-		if noted.Done, noted.Failures, err = a.bringIn(ctx, run, step, store.Distinct(due), shown.found); err != nil {
-			return false, err
+		came, err := a.bringIn(ctx, run, step, store.Distinct(due), shown.found)
+		if err != nil {
+			return false, false, err
+		}
+		if err := a.quarantine(ctx, run, came.Again, shown.found); err != nil {
+			return false, false, err
+		}
+		noted.Done, noted.Failures, noted.Quarantined = len(came.Done), came.Failures, came.Again
+	}
+	return shown.next == "", len(noted.Quarantined) > 0, a.Store.NoteBulkPage(ctx, run.ID, noted)
+}
+
+// mostQuarantined is how many one pass comes back to. More than that is no matter of single ones: the page waits.
+const mostQuarantined = 1000
+
+// quarantine keeps of those that could not be brought in what the list has shown and their own reads have not: whom a customer
+// names, so that nobody is given another, and that it is to be given its user's name and email.
+func (a *Bulk) quarantine(ctx context.Context, run *store.BulkRun, again map[account.Entity]string, found []store.Difference) error {
+	if len(again) == 0 {
+		return nil
+	}
+	if run.Quarantined+int64(len(again)) > mostQuarantined {
+		return failure.New(failure.Transient, "worker", "bring in a page", "too_many_fail", nil)
+	}
+	for _, d := range found {
+		if _, is := again[d.Entity]; !is {
+			continue
+		}
+		for _, claim := range d.Claims {
+			if err := a.Store.AddClaim(ctx, claim); err != nil {
+				return err
+			}
+		}
+		if d.Class == account.DriftStaleCustomer {
+			if err := a.Store.ForgetProfile(ctx, d.Subject); err != nil {
+				return err
+			}
 		}
 	}
-	return shown.next == "", a.Store.NoteBulkPage(ctx, run.ID, noted)
+	return nil
+}
+
+// retry tries those again that could not be brought in before, as many as are due.
+func (a *Bulk) retry(ctx context.Context, run *store.BulkRun) (last bool, wait time.Duration, err error) {
+	due, wait, err := a.Store.BulkRetries(ctx, run.ID, namedPage)
+	if err != nil || len(due) == 0 {
+		return true, wait, err
+	}
+	came, err := a.bringIn(ctx, run, BulkQuarantine, due, nil)
+	if err != nil {
+		return false, 0, err
+	}
+	return false, 0, a.Store.NoteBulkRetries(ctx, run.ID, BulkQuarantine, came)
 }
 
 // show reads a page of a list.
@@ -167,13 +228,13 @@ func (a *Bulk) show(ctx context.Context, run *store.BulkRun, step, after string)
 	compare := a.Store.Compare(run.ID, a.Deletion)
 	switch step {
 	case BulkProducts:
-		return shownBy(ctx, after, a.Stripe.ProductsPage, compare.Products)
+		return shownBy(ctx, after, a.Stripe.ProductsPage, compare.Products, productMade)
 	case BulkPrices:
-		return shownBy(ctx, after, a.Stripe.PricesPage, compare.Prices)
+		return shownBy(ctx, after, a.Stripe.PricesPage, compare.Prices, priceMade)
 	case BulkCustomers:
-		return shownBy(ctx, after, a.Stripe.CustomersPage, compare.Customers)
+		return shownBy(ctx, after, a.Stripe.CustomersPage, compare.Customers, customerMade)
 	case BulkSubscriptions:
-		return shownBy(ctx, after, a.Stripe.SubscriptionsPage, compare.Subscriptions)
+		return shownBy(ctx, after, a.Stripe.SubscriptionsPage, compare.Subscriptions, subscriptionMade)
 	case BulkUsers:
 		return a.showUsers(ctx, run, after)
 	case BulkChangedUsers:
@@ -194,12 +255,12 @@ func (a *Bulk) show(ctx context.Context, run *store.BulkRun, step, after string)
 	}
 }
 
-func shownBy[T any](ctx context.Context, after string, list func(context.Context, string) ([]T, string, error), compare func(context.Context, []T) ([]store.Difference, error)) (page bulkPage, err error) {
+func shownBy[T any](ctx context.Context, after string, list func(context.Context, string) ([]T, string, error), compare func(context.Context, []T) ([]store.Difference, error), made func(T) time.Time) (page bulkPage, err error) {
 	objects, next, err := list(ctx, after)
 	if err != nil {
 		return page, err
 	}
-	page.next, page.seen = next, len(objects)
+	page.next, page.seen = behind(next, objects, made), len(objects)
 	page.found, err = compare(ctx, objects)
 	return page, err
 }
@@ -270,7 +331,7 @@ func (a *Bulk) showChanges(ctx context.Context, run *store.BulkRun, after string
 	if err != nil {
 		return page, err
 	}
-	page.next, page.seen = next, len(listed)
+	page.next, page.seen = behind(next, listed, eventMade), len(listed)
 	for _, e := range recovered(intake.Rules{Livemode: a.Livemode, Identity: identity}, listed) {
 		switch kind, _ := e.Entity.Split(); {
 		case e.Ignore != "":
@@ -303,35 +364,70 @@ func showNamed(entities []string, after string) (page bulkPage, err error) {
 	return page, nil
 }
 
-// bringIn brings entities in, several at a time. What fails for good is told of, and the others go on; what
-// may succeed later ends the page, which is read again then.
-func (a *Bulk) bringIn(ctx context.Context, run *store.BulkRun, step string, due []account.Entity, found []store.Difference) (done int, failures map[account.Entity]string, err error) {
+// entityFor is how long one entity may take: what hangs is come back to.
+const entityFor = 3 * time.Minute
+
+// bringIn brings entities in, several at a time. What fails for good is told of, what may succeed later is to be tried again, and the
+// others go on meanwhile: nobody is held up by somebody else. Only what is no matter of one entity, such as a provider that does not
+// answer at all, a wrong key or our own rate, ends the page, which is read again then.
+func (a *Bulk) bringIn(ctx context.Context, run *store.BulkRun, step string, due []account.Entity, found []store.Difference) (came store.BulkRetried, err error) {
 	var mu sync.Mutex
-	failures = map[account.Entity]string{}
-	group, ctx := errgroup.WithContext(ctx)
+	came.Failures, came.Again = map[account.Entity]string{}, map[account.Entity]string{}
+	var held error
+	group, working := errgroup.WithContext(ctx)
 	group.SetLimit(max(a.AtOnce, 1))
 	for _, entity := range due {
 		group.Go(func() error {
-			err := a.one(ctx, run, step, entity, found)
+			one, cancel := context.WithTimeout(working, entityFor)
+			defer cancel()
+			err := a.one(one, run, step, entity, found)
 			activity.RecordHeartbeat(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			doubt, doubtful := errors.AsType[*unconfirmed](err)
 			switch {
 			case err == nil:
-				done++
+				came.Done = append(came.Done, entity)
 			case doubtful:
-				failures[entity] = doubt.Error()
+				came.Failures[entity] = doubt.Error()
 			case failure.Of(err) == failure.Permanent:
-				failures[entity] = failure.CodeOf(err)
-			default:
+				came.Failures[entity] = failure.CodeOf(err)
+			case ofAll(working, err):
 				return err
+			default:
+				came.Again[entity], held = cmp.Or(failure.CodeOf(err), "unknown"), err
 			}
 			return nil
 		})
 	}
-	err = group.Wait()
-	return done, failures, err
+	if err := group.Wait(); err != nil {
+		return came, err
+	}
+	if len(came.Again) > 0 && !answers(ctx, a.Stripe.ProductsPage, a.Clerk.CountUsers) {
+		return came, held
+	}
+	return came, nil
+}
+
+// ofAll tells whether a failure is no matter of the one entity that met it.
+func ofAll(ctx context.Context, err error) bool {
+	class := failure.Of(err)
+	return ctx.Err() != nil || class == failure.Throttled || class == failure.Operator
+}
+
+// answers tells whether both providers answer something else, after one of them has failed for an entity: then it is the entity.
+func answers(ctx context.Context, stripe func(context.Context, string) ([]account.Product, string, error), clerk func(context.Context) (int64, error)) bool {
+	if stripe != nil {
+		if _, _, err := stripe(ctx, ""); err != nil {
+			return false
+		}
+	}
+	if clerk != nil {
+		if _, err := clerk(ctx); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // unconfirmed says that a user's own notes point at a customer that nothing else says is theirs.
@@ -364,14 +460,14 @@ func (a *Bulk) user(ctx context.Context, run *store.BulkRun, step, id string) er
 			return err
 		}
 		if synced.Deleting || synced.Outcome != OutcomeSynced {
-			return nil
+			return a.compensate(ctx, id, "")
 		}
 		publish, forced = synced.PublishDue, synced.PublishForced
 	}
 	// Who is stored first may have a customer on a later page.
-	if step == BulkOnboarding || step == BulkNamed {
-		customer, err := a.Customers.EnsureStripeCustomer(ctx, in)
-		if err != nil {
+	if step == BulkOnboarding || step == BulkNamed || step == BulkQuarantine {
+		customer, err := a.ensure(ctx, in)
+		if err != nil || customer.Deleting {
 			return err
 		}
 		publish = publish || customer.PublishDue
@@ -403,6 +499,26 @@ func (a *Bulk) user(ctx context.Context, run *store.BulkRun, step, id string) er
 	return nil
 }
 
+// ensure gives a user a customer, or their customers the user's name and email, and undoes one that was made in vain.
+func (a *Bulk) ensure(ctx context.Context, in UserInput) (CustomerResult, error) {
+	result, err := a.Customers.EnsureStripeCustomer(ctx, in)
+	if err != nil {
+		return result, err
+	}
+	return result, a.compensate(ctx, in.ClerkUserID, result.Undo)
+}
+
+// compensate undoes a customer that was made for a user in vain, "" for one that nobody has heard of.
+func (a *Bulk) compensate(ctx context.Context, clerkUserID, customerID string) (err error) {
+	if customerID == "" {
+		if customerID, err = a.Store.MadeInVain(ctx, clerkUserID); err != nil || customerID == "" {
+			return err
+		}
+	}
+	_, err = a.Customers.UndoStripeCustomer(ctx, UndoInput{ClerkUserID: clerkUserID, CustomerID: customerID})
+	return err
+}
+
 func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference) error {
 	recorded, err := a.Subscriptions.RecordSubscriptions(ctx, RecordInput{CustomerID: id, InBulk: true})
 	if err != nil || recorded.ClerkUserID == "" {
@@ -416,7 +532,7 @@ func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference
 		}
 	}
 	if stale || recorded.ProfileDue {
-		if _, err := a.Customers.EnsureStripeCustomer(ctx, owner); err != nil {
+		if _, err := a.ensure(ctx, owner); err != nil {
 			return err
 		}
 	}

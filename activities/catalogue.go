@@ -29,6 +29,30 @@ type ProductResult struct {
 	Affected int `json:"affected,omitempty"`
 }
 
+// readWanted reads those prices by their ids that our rows have and that a list with very many did not show. What Stripe does not
+// know stays as it is.
+func (a *Catalogue) readWanted(ctx context.Context, product *account.Product) error {
+	listed := make([]string, len(product.Prices))
+	for i, p := range product.Prices {
+		listed[i] = p.ID
+	}
+	wanted, err := a.Store.PricesWanted(ctx, product.ID, listed)
+	if err != nil {
+		return err
+	}
+	for _, id := range wanted {
+		price, err := a.Stripe.Price(ctx, id)
+		switch {
+		case failure.Of(err) == failure.Permanent || err == nil && price.ProductID != product.ID:
+		case err != nil:
+			return err
+		default:
+			product.Prices = append(product.Prices, price)
+		}
+	}
+	return nil
+}
+
 // RecordProduct reads a product with all its prices and commits plan and prices. Customers whose
 // price was not known until now, or whose plan has another name now, are poked.
 //
@@ -42,6 +66,9 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 	}
 	product, err := a.Stripe.Product(ctx, in.ProductID)
 	missing := failure.IsNotFound(err)
+	if err == nil && product.PricesPartial {
+		err = a.readWanted(ctx, &product)
+	}
 	if err != nil && !missing {
 		return result, err
 	}

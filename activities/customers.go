@@ -50,8 +50,14 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	if err != nil || user == nil {
 		return result, err
 	}
+	if attempt(ctx) > 1 || user.Deleting() {
+		// An attempt before this one may have found out, and told nobody.
+		if result.Undo, err = a.Store.MadeInVain(ctx, in.ClerkUserID); err != nil {
+			return result, err
+		}
+	}
 	if user.Deleting() {
-		return CustomerResult{Deleting: true}, nil
+		return CustomerResult{Deleting: true, Undo: result.Undo}, nil
 	}
 	// Whoever is about to be theirs is looked for before those that are: one that is linked
 	// in between is found as theirs then, and not missed by both looks.
@@ -236,7 +242,7 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 		}
 		if locked == nil || locked.Deleting() {
 			result = CustomerResult{Undo: customer.ID, Deleting: true}
-			return nil
+			return tx.MadeInVain(ctx, customer.ID, user.ClerkUserID)
 		}
 		if row.UserID != nil {
 			// Its own event came first and linked it by what we had written on it.
@@ -250,7 +256,7 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 		for _, c := range owned {
 			if !c.DeletedInStripe {
 				result = CustomerResult{CustomerID: c.ID, Undo: customer.ID, PublishDue: locked.PublishDue()}
-				return nil
+				return tx.MadeInVain(ctx, customer.ID, user.ClerkUserID)
 			}
 		}
 		given := user.ProfileVersion
@@ -376,24 +382,29 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 		}
 		if row != nil && row.UserID != nil {
 			result.Outcome = "linked"
-			return nil
+			return tx.MadeInVain(ctx, in.CustomerID, "")
 		}
 		unused, err := a.Stripe.CustomerIsUnused(ctx, in.CustomerID)
 		switch {
 		case failure.IsNotFound(err):
 			result.Outcome = "deleted"
-			return nil
+			return tx.MadeInVain(ctx, in.CustomerID, "")
 		case err != nil:
 			return err
 		case !unused:
 			result.Outcome = "kept"
-			err := tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftOrphanCustomer, in.CustomerID)
-			return err
+			if err := tx.MadeInVain(ctx, in.CustomerID, ""); err != nil {
+				return err
+			}
+			return tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftOrphanCustomer, in.CustomerID)
 		}
 		if err := a.Stripe.DeleteCustomer(ctx, in.CustomerID, operationKey(ctx, "undo", in.CustomerID)); err != nil && !failure.IsNotFound(err) {
 			return err
 		}
 		result.Outcome = "deleted"
+		if err := tx.MadeInVain(ctx, in.CustomerID, ""); err != nil {
+			return err
+		}
 		return tx.Audit(ctx, store.Entry{Action: "customer.undone", Entity: account.CustomerEntity(in.CustomerID), Subject: in.CustomerID})
 	})
 	if err == nil && a.Compensated != nil {

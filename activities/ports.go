@@ -33,8 +33,9 @@ type Stripe interface {
 	ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey string) error
 	OpenCheckoutSessions(ctx context.Context, customerID string) ([]account.CheckoutSession, error)
 	ExpireCheckoutSession(ctx context.Context, sessionID, idempotencyKey string) error
-	// Product reads a product with all its prices, archived ones too.
+	// Product reads a product with all its prices, archived ones too, unless there are very many.
 	Product(ctx context.Context, productID string) (account.Product, error)
+	Price(ctx context.Context, priceID string) (account.Price, error)
 	// ChargeCustomer answers the customer of a charge, "" where it has none.
 	ChargeCustomer(ctx context.Context, chargeID string) (customerID string, err error)
 }
@@ -62,7 +63,8 @@ type ChangeLister interface {
 }
 
 // StripeLists lists everything that an account has, a page at a time, behind the id named; each method
-// answers the id that the next page continues behind, "" after the last.
+// answers the id that the next page continues behind, "" after the last. Behind the id, after an "@", may stand
+// when the object was made, in Unix seconds, so that the list can go on if it is deleted meanwhile: see behind.
 type StripeLists interface {
 	// CustomersPage lists the customers that are not deleted.
 	CustomersPage(ctx context.Context, after string) (customers []account.Customer, next string, err error)

@@ -9,6 +9,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
 // Reconciler compares everything that Clerk, Stripe and PostgreSQL hold, tells of what differs, and has
@@ -142,27 +143,45 @@ func (a *Reconciler) CompareStripe(ctx context.Context, in ScanInput) (ScanResul
 	compare := a.Store.Compare(in.RunID, a.Deletion)
 	switch in.List {
 	case ListProducts:
-		return a.scan(ctx, in, "", listed(a.Stripe.ProductsPage, compare.Products, func(p account.Product) string { return p.ID }))
+		return a.scan(ctx, in, "", listed(a.Stripe.ProductsPage, compare.Products, func(p account.Product) string { return p.ID }, productMade))
 	case ListPrices:
-		return a.scan(ctx, in, "", listed(a.Stripe.PricesPage, compare.Prices, func(p account.Price) string { return p.ID }))
+		return a.scan(ctx, in, "", listed(a.Stripe.PricesPage, compare.Prices, func(p account.Price) string { return p.ID }, priceMade))
 	case ListCustomers:
-		return a.scan(ctx, in, store.SeenCustomer, listed(a.Stripe.CustomersPage, compare.Customers, func(c account.Customer) string { return c.ID }))
+		return a.scan(ctx, in, store.SeenCustomer, listed(a.Stripe.CustomersPage, compare.Customers, func(c account.Customer) string { return c.ID }, customerMade))
 	case ListSubscriptions:
-		return a.scan(ctx, in, store.SeenSubscription, listed(a.Stripe.SubscriptionsPage, compare.Subscriptions, func(s account.Subscription) string { return s.ID }))
+		return a.scan(ctx, in, store.SeenSubscription, listed(a.Stripe.SubscriptionsPage, compare.Subscriptions, func(s account.Subscription) string { return s.ID }, subscriptionMade))
 	default:
 		return ScanResult{}, failure.New(failure.Permanent, "worker", "compare a list", "no_such_list", nil)
 	}
 }
 
+// behind is the place behind a page of one of Stripe's lists: the id of its last object, and when that was made, "" after the last page.
+func behind[T any](next string, page []T, made func(T) time.Time) string {
+	if next == "" || len(page) == 0 {
+		return next
+	}
+	at := made(page[len(page)-1])
+	if at.IsZero() {
+		return next
+	}
+	return next + "@" + strconv.FormatInt(at.Unix(), 10)
+}
+
+func productMade(p account.Product) time.Time           { return p.Created }
+func priceMade(p account.Price) time.Time               { return p.Created }
+func customerMade(c account.Customer) time.Time         { return c.Created }
+func subscriptionMade(s account.Subscription) time.Time { return s.Created }
+func eventMade(e stripeevent.Listed) time.Time          { return e.Created }
+
 // listed makes a page of one of Stripe's lists what it comes to.
-func listed[T any](list func(context.Context, string) ([]T, string, error), compare func(context.Context, []T) ([]store.Difference, error), id func(T) string) func(context.Context, string) (scanned, error) {
+func listed[T any](list func(context.Context, string) ([]T, string, error), compare func(context.Context, []T) ([]store.Difference, error), id func(T) string, made func(T) time.Time) func(context.Context, string) (scanned, error) {
 	return func(ctx context.Context, after string) (scanned, error) {
 		objects, next, err := list(ctx, after)
 		if err != nil {
 			return scanned{}, err
 		}
 		found, err := compare(ctx, objects)
-		return scanned{ids: idsOf(objects, id), next: next, found: found}, err
+		return scanned{ids: idsOf(objects, id), next: behind(next, objects, made), found: found}, err
 	}
 }
 

@@ -77,7 +77,7 @@ func (a *Recovery) RecoverEvents(ctx context.Context, pass RecoveryPass) (Recove
 			return false, err
 		}
 		pass.Listed += len(listed)
-		pass.After = next
+		pass.After = behind(next, listed, eventMade)
 		return next == "", nil
 	})
 }

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -17,6 +18,8 @@ type LookInput struct {
 	Repairing bool `json:"repairing,omitempty"`
 	// After is the entity behind which the look goes on.
 	After account.Entity `json:"after,omitempty"`
+	// Unread is how many could not be read in the round before.
+	Unread int `json:"unread,omitempty"`
 }
 
 // LookResult says how far the look has come.
@@ -28,6 +31,8 @@ type LookResult struct {
 	Confirmed int `json:"confirmed,omitempty"`
 	Gone      int `json:"gone,omitempty"`
 	Undecided int `json:"undecided,omitempty"`
+	// Unread counts those of the undecided that could not be read.
+	Unread int `json:"unread,omitempty"`
 }
 
 // LookAtUsers looks once more at users with whom something was found to be wrong, each by its id. It runs
@@ -59,16 +64,44 @@ func (a *Reconciler) lookAgain(ctx context.Context, in LookInput, look func(ctx 
 		if err != nil {
 			return false, err
 		}
+		unread, read := map[account.Entity]string{}, []account.Entity(nil)
+		next := result
 		for _, found := range entities {
-			if err := a.lookAt(ctx, in, found, look, &result); err != nil {
+			err := a.lookAt(ctx, in, found, look, &next)
+			switch {
+			case err == nil:
+				read = append(read, found.Entity)
+			case ofAll(ctx, err) || !a.answers(ctx, in.Kind):
+				return false, err
+			default:
+				// It is the entity. It stays undecided, and is looked at again in the next round; the others go on.
+				unread[found.Entity] = cmp.Or(failure.CodeOf(err), "unknown")
+				next.Undecided++
+				next.Unread++
+			}
+			next.After = found.Entity
+		}
+		if len(unread) > 0 || in.Unread > 0 {
+			if err := a.Store.NoteUnread(ctx, in.RunID, unread, read); err != nil {
 				return false, err
 			}
-			result.After = found.Entity
 		}
+		result = next
 		return len(entities) < lookPage, nil
 	})
 	result.Complete = complete
 	return result, err
+}
+
+// answers tells whether the provider of a kind answers something else.
+func (a *Reconciler) answers(ctx context.Context, kind account.Kind) bool {
+	if kind != account.KindUser {
+		return answers(ctx, a.Stripe.ProductsPage, nil)
+	}
+	return answers(ctx, nil, func(ctx context.Context) (int64, error) {
+		_, _, err := a.Clerk.UsersPage(ctx, 0)
+		return 0, err
+	})
 }
 
 // lookAt decides about one entity. What is under way for it, or has been read after this look began, makes

@@ -376,9 +376,15 @@ type AuditPage struct {
 // BulkFailures defines model for BulkFailures.
 type BulkFailures struct {
 	Failures []struct {
-		At     time.Time `json:"at"`
-		Entity string    `json:"entity"`
-		Reason string    `json:"reason"`
+		At time.Time `json:"at"`
+
+		// Attempts How often it was tried.
+		Attempts int    `json:"attempts"`
+		Entity   string `json:"entity"`
+		Reason   string `json:"reason"`
+
+		// RetryAt When it is tried again; null where it failed for good.
+		RetryAt *time.Time `json:"retryAt"`
 	} `json:"failures"`
 
 	// Next The `after` of the next page; absent on the last.
@@ -429,6 +435,9 @@ type BulkRun struct {
 	Id     string           `json:"id"`
 	Pages  int64            `json:"pages"`
 	Paused bool             `json:"paused"`
+
+	// Quarantined How many could not be brought in for now and are tried again after the lists.
+	Quarantined int64 `json:"quarantined"`
 
 	// Seen How much was looked at of each list.
 	Seen map[string]int64 `json:"seen"`
@@ -493,7 +502,10 @@ type ComparisonList struct {
 		Repair     []string         `json:"repair"`
 		Repaired   map[string]int64 `json:"repaired"`
 		StartedAt  time.Time        `json:"startedAt"`
-		WorkflowId string           `json:"workflowId"`
+
+		// Unread Entities that could not be read by themselves, and why; nothing is concluded about them.
+		Unread     map[string]string `json:"unread"`
+		WorkflowId string            `json:"workflowId"`
 	} `json:"runs"`
 }
 

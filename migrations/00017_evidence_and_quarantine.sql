@@ -36,7 +36,7 @@ CREATE INDEX bulk_failures_retry ON bulk_failures (run_id, retry_at) WHERE retry
 
 -- Of what a comparison could not read: what, and why.
 CREATE TABLE reconciliation_failures (
-    run_id text NOT NULL,
+    run_id text NOT NULL REFERENCES reconciliation_runs (id) ON DELETE CASCADE,
     entity text NOT NULL,
     reason text NOT NULL,
     at     timestamptz NOT NULL DEFAULT now(),

@@ -22,6 +22,8 @@ type BulkSyncInput struct {
 	Changed bool `json:"changed,omitempty"`
 	// Carried is how many lists have been read; set by continue-as-new and by nobody else.
 	Carried int `json:"carried,omitempty"`
+	// Quarantined is set once something could not be brought in for now; carried as well.
+	Quarantined bool `json:"quarantined,omitempty"`
 	// ContinueAfter makes a run continue as new after so many activities; zero leaves it to the server.
 	// For tests.
 	ContinueAfter int `json:"continueAfter,omitempty"`
@@ -44,8 +46,7 @@ func BulkSync(ctx workflow.Context, in BulkSyncInput) error {
 	if err := workflow.SetQueryHandler(ctx, QueryState, func() (BulkSyncState, error) { return b.state, nil }); err != nil {
 		return fmt.Errorf("setting the state query: %w", err)
 	}
-	steps := bulkSteps(in)
-	for b.in.Carried < len(steps) {
+	for steps := bulkSteps(b.in); b.in.Carried < len(steps); steps = bulkSteps(b.in) {
 		b.state.Step = steps[b.in.Carried]
 		complete, err := b.read(ctx)
 		switch {
@@ -56,7 +57,7 @@ func BulkSync(ctx workflow.Context, in BulkSyncInput) error {
 		case complete:
 			b.in.Carried++
 		}
-		if b.full(ctx) && b.in.Carried < len(steps) {
+		if b.full(ctx) && b.in.Carried < len(bulkSteps(b.in)) {
 			b.poked.drain() // whether it is paused stands in the database
 			return workflow.NewContinueAsNewError(ctx, BulkSync, b.in)
 		}
@@ -64,15 +65,20 @@ func BulkSync(ctx workflow.Context, in BulkSyncInput) error {
 	return b.finish(ctx, "", nil)
 }
 
-func bulkSteps(in BulkSyncInput) []string {
+func bulkSteps(in BulkSyncInput) (steps []string) {
 	switch {
 	case in.Named:
-		return []string{activities.BulkNamed}
+		steps = []string{activities.BulkNamed}
 	case in.Changed:
-		return []string{activities.BulkChangedUsers, activities.BulkChanges, activities.BulkOnboarding}
+		steps = []string{activities.BulkChangedUsers, activities.BulkChanges, activities.BulkOnboarding}
+	default:
+		steps = []string{activities.BulkProducts, activities.BulkPrices, activities.BulkUsers, activities.BulkCustomers,
+			activities.BulkSubscriptions, activities.BulkOnboarding}
 	}
-	return []string{activities.BulkProducts, activities.BulkPrices, activities.BulkUsers, activities.BulkCustomers,
-		activities.BulkSubscriptions, activities.BulkOnboarding}
+	if in.Quarantined {
+		steps = append(steps, activities.BulkQuarantine)
+	}
+	return steps
 }
 
 type bulkSync struct {
@@ -94,8 +100,12 @@ func (b *bulkSync) read(ctx workflow.Context) (complete bool, err error) {
 	var result activities.BulkResult
 	err = workflow.ExecuteActivity(inBulk(on(ctx)), activity, activities.BulkInput{ID: b.in.ID, Step: b.state.Step}).Get(ctx, &result)
 	b.done++
-	if err == nil && result.Paused {
+	b.in.Quarantined = b.in.Quarantined || result.Quarantined
+	switch {
+	case err == nil && result.Paused:
 		err = b.rest(ctx)
+	case err == nil && result.Wait > 0:
+		err = workflow.Sleep(ctx, result.Wait)
 	}
 	return result.Complete, err
 }

@@ -44,6 +44,8 @@ type CarriedReconciliation struct {
 	// Round counts the second looks, or those at repairs; Look is what the one under way has come to.
 	Round int                   `json:"round,omitempty"`
 	Look  activities.LookResult `json:"look,omitzero"`
+	// Unread is how many entities could not be read in the round before.
+	Unread int `json:"unread,omitempty"`
 	// Compared counts what was compared of each kind, Found what differed at the first look.
 	Compared map[string]int64 `json:"compared,omitempty"`
 	Found    int              `json:"found,omitempty"`
@@ -63,6 +65,8 @@ type ReconciliationResult struct {
 	// still there when the run ended.
 	Asked    int `json:"asked,omitempty"`
 	Unmended int `json:"unmended,omitempty"`
+	// Unread counts the entities that could not be read by themselves: nothing is said of them.
+	Unread int `json:"unread,omitempty"`
 }
 
 // reconciliationPatience is how long a page that cannot be read is tried. A comparison that gives up
@@ -212,6 +216,7 @@ func (r *reconciliation) look(ctx workflow.Context, repairing bool) (complete bo
 	at, after := 0, account.Entity("")
 	if r.at.After == "" {
 		r.at.Round++
+		r.at.Unread = r.at.Look.Unread
 		r.at.Look = activities.LookResult{}
 	} else {
 		kind, _, _ := strings.Cut(r.at.After, "/")
@@ -220,7 +225,7 @@ func (r *reconciliation) look(ctx workflow.Context, repairing bool) (complete bo
 			after = account.Entity(r.at.After)
 		}
 	}
-	in := activities.LookInput{RunID: r.at.RunID, Kind: kinds[at], Repairing: repairing, After: after}
+	in := activities.LookInput{RunID: r.at.RunID, Kind: kinds[at], Repairing: repairing, After: after, Unread: r.at.Unread}
 	on, activity := onStripe, any(r.set.reconciler.LookAtStripe)
 	if in.Kind == account.KindUser {
 		on, activity = onClerk, r.set.reconciler.LookAtUsers
@@ -232,6 +237,7 @@ func (r *reconciliation) look(ctx workflow.Context, repairing bool) (complete bo
 	r.at.Look.Confirmed += result.Confirmed
 	r.at.Look.Gone += result.Gone
 	r.at.Look.Undecided += result.Undecided
+	r.at.Look.Unread += result.Unread
 	switch {
 	case !result.Complete:
 		r.at.After = string(result.After)
@@ -324,7 +330,7 @@ func (r *reconciliation) full(ctx workflow.Context) bool {
 }
 
 func (r *reconciliation) result() ReconciliationResult {
-	result := ReconciliationResult{RunID: r.at.RunID, Compared: r.at.Compared, Confirmed: r.at.Confirmed, Asked: r.at.Asked}
+	result := ReconciliationResult{RunID: r.at.RunID, Compared: r.at.Compared, Confirmed: r.at.Confirmed, Asked: r.at.Asked, Unread: r.at.Look.Unread}
 	if r.at.Asked > 0 {
 		result.Unmended = r.at.Look.Confirmed + r.at.Look.Undecided
 	}

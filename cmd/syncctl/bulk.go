@@ -102,10 +102,10 @@ func (c statusBulk) Run(s *session) error {
 			return err
 		}
 		table := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
-		_, _ = fmt.Fprintln(table, "ID\tBEGAN\tBY\tSTANDS\tLOOKED AT\tDIFFERED\tBROUGHT IN\tFAILED") // written by Flush
+		_, _ = fmt.Fprintln(table, "ID\tBEGAN\tBY\tSTANDS\tLOOKED AT\tDIFFERED\tBROUGHT IN\tFAILED\tIN QUARANTINE") // written by Flush
 		for _, run := range runs {
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", run.ID, run.StartedAt.Format(time.RFC3339), run.Caller, standing(run),
-				counted(run.Seen), counted(run.Found), run.Done, run.Failed)
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", run.ID, run.StartedAt.Format(time.RFC3339), run.Caller, standing(run),
+				counted(run.Seen), counted(run.Found), run.Done, run.Failed, run.Quarantined)
 		}
 		return table.Flush()
 	})
@@ -187,7 +187,11 @@ func (c failuresBulk) Run(s *session) error {
 		}
 		table := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 		for _, f := range list {
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\n", f.Entity, f.At.Format(time.RFC3339), f.Reason) // written by Flush
+			again := "failed for good"
+			if f.RetryAt != nil {
+				again = "again at " + f.RetryAt.Format(time.RFC3339)
+			}
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\ttried %d times, %s\n", f.Entity, f.At.Format(time.RFC3339), f.Reason, f.Attempts, again) // written by Flush
 		}
 		return table.Flush()
 	})
@@ -221,6 +225,9 @@ func (s *session) follow(o *app.Operator, id string) error {
 func (s *session) ended(run store.BulkRun) error {
 	if run.Failure != nil {
 		return fmt.Errorf("%s ended early: %s", run.ID, *run.Failure)
+	}
+	if run.Quarantined > 0 {
+		run.Failed += run.Quarantined // nobody comes back to them any more
 	}
 	lines := []string{fmt.Sprintf("\n%s took %s", run.ID, run.FinishedAt.Sub(run.StartedAt).Round(time.Second)), "looked at: " + counted(run.Seen), "differed: " + counted(run.Found)}
 	if !run.DryRun {
@@ -263,7 +270,7 @@ func (s *session) progress() func(store.BulkRun) error {
 			}
 		}
 		before, told = run, time.Now()
-		_, err := fmt.Fprintf(s.out, "%s: %d looked at%s; brought in so far: %d, failed: %d\n", standing(run), run.Seen[run.Step], rate, run.Done, run.Failed)
+		_, err := fmt.Fprintf(s.out, "%s: %d looked at%s; brought in so far: %d, failed: %d, in quarantine: %d\n", standing(run), run.Seen[run.Step], rate, run.Done, run.Failed, run.Quarantined)
 		return err
 	}
 }

@@ -136,6 +136,9 @@ func (c drift) reconcile(s *session, o *app.Operator) error {
 		return fmt.Errorf("the comparison did not come to its end; nothing was closed or repaired: %w", err)
 	}
 	_, err = fmt.Fprintf(s.out, "compared: %s\ndifferences: %s\n", counted(result.Compared), counted(result.Confirmed))
+	if err == nil && result.Unread > 0 {
+		_, err = fmt.Fprintf(s.out, "%d could not be read, and nothing is said of them: see unread in GET /api/drift/runs\n", result.Unread)
+	}
 	if err == nil && len(c.Repair) > 0 {
 		_, err = fmt.Fprintf(s.out, "repairs: asked for %d, %d differences are not mended yet\n", result.Asked, result.Unmended)
 	}

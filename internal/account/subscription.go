@@ -106,6 +106,11 @@ type Product struct {
 	// Beside tells whether the product may be bought beside another; see [AllowsBeside].
 	Beside bool
 	Prices []Price
+	// PricesPartial is set where there are so many prices that not all of them are here: all that are active are, as far as they can
+	// be listed. Of one that is not here nothing is said.
+	PricesPartial bool
+	// Created is when it was made, where a list shows it; zero elsewhere. It is not stored.
+	Created time.Time
 }
 
 // MetadataBeside is the metadata key by which a product says that it may be bought beside others.
@@ -128,6 +133,8 @@ type Price struct {
 	// UsageType is how the quantity of a recurring price comes about: [UsageLicensed], which is bought,
 	// or [UsageMetered], which is counted afterwards. It is empty for one-time prices.
 	UsageType string
+	// Created is when it was made, where a list shows it; zero elsewhere. It is not stored.
+	Created time.Time
 }
 
 // The usage types that Stripe gives a recurring price.

@@ -36,6 +36,8 @@ type BulkRun struct {
 	// Done counts what was brought in, Failed what could not be.
 	Done   int64 `db:"done" json:"done"`
 	Failed int64 `db:"failed" json:"failed"`
+	// Quarantined is how many could not be brought in for now and are come back to.
+	Quarantined int64 `db:"quarantined" json:"quarantined"`
 	// Users is how many users Clerk said there are, nil while it was not asked.
 	Users      *int64     `db:"users" json:"users"`
 	StartedAt  time.Time  `db:"started_at" json:"startedAt"`
@@ -45,7 +47,8 @@ type BulkRun struct {
 	Failure *string `db:"failure" json:"failure"`
 }
 
-const bulkColumns = `id, caller, dry_run, entities, since, alongside, step, after, paused, pages, seen, found, done, failed, users, started_at, updated_at, finished_at, failure`
+const bulkColumns = `id, caller, dry_run, entities, since, alongside, step, after, paused, pages, seen, found, done, failed, users, started_at, updated_at, finished_at, failure,
+	(SELECT count(*) FROM bulk_failures f WHERE f.run_id = bulk_runs.id AND f.retry_at IS NOT NULL) AS quarantined`
 
 // ErrBulkUnderWay says that another pass has not ended.
 var ErrBulkUnderWay = errors.New("another bulk sync is under way")
@@ -98,14 +101,18 @@ type BulkPage struct {
 	Seen       int
 	Found      map[string]int64
 	Done       int
-	Failures   map[account.Entity]string
+	// Failures are those that failed for good, and why; Quarantined those that are come back to.
+	Failures, Quarantined map[account.Entity]string
 }
 
 // NoteBulkPage commits what a page came to together with how far the pass is now.
 func (s *Store) NoteBulkPage(ctx context.Context, id string, p BulkPage) error {
 	return s.Update(ctx, "note a page of a bulk sync", Cause{}, func(ctx context.Context, tx *Tx) error {
-		failed, err := tx.addBulkFailures(ctx, id, p.Failures)
+		failed, err := tx.addBulkFailures(ctx, id, p.Failures, false)
 		if err != nil {
+			return err
+		}
+		if _, err := tx.addBulkFailures(ctx, id, p.Quarantined, true); err != nil {
 			return err
 		}
 		return tx.noteBulkPage(ctx, id, p, failed)
@@ -129,7 +136,13 @@ func (t *Tx) noteBulkPage(ctx context.Context, id string, p BulkPage, failed int
 		done = done + $5, failed = failed + $6, updated_at = now() WHERE id = $1`, id, p.Step, p.Next, counts, p.Done, failed)
 }
 
-func (t *Tx) addBulkFailures(ctx context.Context, id string, failures map[account.Entity]string) (newly int64, err error) {
+// bulkRetry is how long something in quarantine is left alone after so many attempts ("attempts"): a minute, and twice as long each time.
+const bulkRetry = `interval '1 minute' * power(2, least(attempts, 10) - 1)`
+
+// bulkAttempts is how often something is tried before it counts as failed, about half an hour after the first time.
+const bulkAttempts = 6
+
+func (t *Tx) addBulkFailures(ctx context.Context, id string, failures map[account.Entity]string, again bool) (newly int64, err error) {
 	if len(failures) == 0 {
 		return 0, nil
 	}
@@ -137,8 +150,8 @@ func (t *Tx) addBulkFailures(ctx context.Context, id string, failures map[accoun
 	for entity, reason := range failures {
 		entities, reasons = append(entities, string(entity)), append(reasons, fit(reason))
 	}
-	tag, err := t.tx.Exec(ctx, `INSERT INTO bulk_failures (run_id, entity, reason) SELECT $1, entity, reason FROM unnest($2::text[], $3::text[]) AS f (entity, reason)
-		ORDER BY entity ON CONFLICT (run_id, entity) DO NOTHING`, id, entities, reasons)
+	tag, err := t.tx.Exec(ctx, `INSERT INTO bulk_failures (run_id, entity, reason, retry_at) SELECT $1, entity, reason, CASE WHEN $4 THEN now() + interval '1 minute' END
+		FROM unnest($2::text[], $3::text[]) AS f (entity, reason) ORDER BY entity ON CONFLICT (run_id, entity) DO NOTHING`, id, entities, reasons, again)
 	return tag.RowsAffected(), classify("note failures of a bulk sync", err)
 }
 
@@ -147,11 +160,64 @@ type BulkFailure struct {
 	Entity account.Entity `db:"entity" json:"entity"`
 	Reason string         `db:"reason" json:"reason"`
 	At     time.Time      `db:"at" json:"at"`
+	// Attempts is how often it was tried, RetryAt when it is tried again, nil where it is not.
+	Attempts int        `db:"attempts" json:"attempts"`
+	RetryAt  *time.Time `db:"retry_at" json:"retryAt"`
+}
+
+// BulkRetries lists what is to be tried again by now. Where that is nothing, it answers how long it is until the next is, zero where
+// nothing is in quarantine.
+func (s *Store) BulkRetries(ctx context.Context, id string, limit int) (due []account.Entity, wait time.Duration, err error) {
+	rows, _ := s.pool.Query(ctx, `SELECT entity, greatest(retry_at - now(), interval '0') FROM bulk_failures WHERE run_id = $1 AND retry_at IS NOT NULL
+		ORDER BY retry_at, entity LIMIT $2`, id, limit)
+	var entity account.Entity
+	var until time.Duration
+	_, err = pgx.ForEachRow(rows, []any{&entity, &until}, func() error {
+		if until == 0 {
+			due = append(due, entity)
+		} else if len(due) == 0 && wait == 0 {
+			wait = max(until, time.Millisecond)
+		}
+		return nil
+	})
+	return due, wait, classify("list what is to be tried again", err)
+}
+
+// BulkRetried is what came of trying again: what was brought in, what failed for good, and what is to be tried once more.
+type BulkRetried struct {
+	Done            []account.Entity
+	Failures, Again map[account.Entity]string
+}
+
+// NoteBulkRetries commits what came of trying again. What was tried often enough counts as failed.
+func (s *Store) NoteBulkRetries(ctx context.Context, id, step string, r BulkRetried) error {
+	var entities, reasons []string
+	var final []bool
+	for failures, last := range map[*map[account.Entity]string]bool{&r.Failures: true, &r.Again: false} {
+		for entity, reason := range *failures {
+			entities, reasons, final = append(entities, string(entity)), append(reasons, fit(reason)), append(final, last)
+		}
+	}
+	return s.Update(ctx, "note what was tried again", Cause{}, func(ctx context.Context, tx *Tx) error {
+		tag, err := tx.tx.Exec(ctx, `DELETE FROM bulk_failures WHERE run_id = $1 AND entity = ANY($2) AND retry_at IS NOT NULL`, id, r.Done)
+		if err != nil {
+			return classify("forget what was brought in", err)
+		}
+		var failed int64
+		if err := tx.tx.QueryRow(ctx, `WITH again AS (UPDATE bulk_failures b SET attempts = attempts + 1, reason = t.reason, at = now(),
+				retry_at = CASE WHEN NOT t.final AND attempts + 1 < $5 THEN now() + `+bulkRetry+` END
+			FROM unnest($2::text[], $3::text[], $4::boolean[]) AS t (entity, reason, final) WHERE b.run_id = $1 AND b.entity = t.entity AND retry_at IS NOT NULL RETURNING retry_at)
+			SELECT count(*) FROM again WHERE retry_at IS NULL`, id, entities, reasons, final, bulkAttempts).Scan(&failed); err != nil {
+			return classify("note what failed again", err)
+		}
+		return tx.tx.Later(ctx, "note what was tried again", `UPDATE bulk_runs SET step = $2, after = '', done = done + $3, failed = failed + $4, updated_at = now() WHERE id = $1`,
+			id, step, tag.RowsAffected(), failed)
+	})
 }
 
 // BulkFailures lists what a pass could not bring in, in the order of their names, behind the one named.
 func (s *Store) BulkFailures(ctx context.Context, id string, after account.Entity, limit int) ([]BulkFailure, error) {
-	rows, _ := s.pool.Query(ctx, `SELECT entity, reason, at FROM bulk_failures WHERE run_id = $1 AND entity > $2 ORDER BY entity LIMIT $3`, id, string(after), limit)
+	rows, _ := s.pool.Query(ctx, `SELECT entity, reason, at, attempts, retry_at FROM bulk_failures WHERE run_id = $1 AND entity > $2 ORDER BY entity LIMIT $3`, id, string(after), limit)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[BulkFailure])
 	return list, classify("list failures of a bulk sync", err)
 }

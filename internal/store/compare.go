@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -387,8 +388,11 @@ func (c Comparison) Prices(ctx context.Context, shown []account.Price) ([]Differ
 	for _, p := range shown {
 		d := Difference{Entity: account.ProductEntity(p.ProductID), Subject: p.ID}
 		has, ok := known[p.ID]
-		p.IntervalCount = max(p.IntervalCount, 1)
+		p.IntervalCount, p.Created = max(p.IntervalCount, 1), time.Time{}
 		switch {
+		case !ok && !p.Active:
+			// Nobody is sold it any more, and who has it is found by the subscription: a product can have any number of such.
+			continue
 		case !ok:
 			d.Class = account.DriftMissingPlan
 		case has != p:

@@ -111,6 +111,25 @@ func (t *Tx) Link(ctx context.Context, u *User, c *Customer, source string, prof
 		After: map[string]any{"source": source}, EventIDs: eventIDs})
 }
 
+// MadeInVain keeps that a customer was made for a user and must not stay, in the transaction that finds out: whoever was about
+// to undo it may be gone. "" for the user says that it is undone, or kept for good.
+func (t *Tx) MadeInVain(ctx context.Context, customerID, clerkUserID string) error {
+	if clerkUserID == "" {
+		return t.tx.Later(ctx, "forget a customer made in vain", `UPDATE stripe_customers SET made_in_vain_for = NULL WHERE stripe_customer_id = $1 AND made_in_vain_for IS NOT NULL`, customerID)
+	}
+	return t.tx.Later(ctx, "note a customer made in vain", `INSERT INTO stripe_customers (stripe_customer_id, made_in_vain_for) VALUES ($1, $2)
+		ON CONFLICT (stripe_customer_id) DO UPDATE SET made_in_vain_for = excluded.made_in_vain_for`, customerID, clerkUserID)
+}
+
+// MadeInVain answers a customer that was made for a user in vain and is not undone yet, "" where there is none.
+func (s *Store) MadeInVain(ctx context.Context, clerkUserID string) (customerID string, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT stripe_customer_id FROM stripe_customers WHERE made_in_vain_for = $1 ORDER BY 1 LIMIT 1`, clerkUserID).Scan(&customerID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return customerID, classify("look for a customer made in vain", err)
+}
+
 // SetCustomerProfile notes that a customer was given the user's profile of this version.
 func (t *Tx) SetCustomerProfile(ctx context.Context, c *Customer, email, name string, version int64) error {
 	return t.tx.Later(ctx, "note a customer's profile", `UPDATE stripe_customers SET profile_version = greatest(profile_version, $2),

@@ -47,6 +47,20 @@ func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read 
 	return classify("store a plan", t.tx.SendAll(ctx, batch))
 }
 
+// mostPrices is how many prices one read of a product asks for by their ids.
+const mostPrices = 200
+
+// PricesWanted lists the prices of a product that were not among those listed, and that have to be read by themselves: those of
+// subscriptions that the catalogue does not have, and those that the catalogue believes to be sold.
+func (s *Store) PricesWanted(ctx context.Context, productID string, listed []string) ([]string, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT id FROM (SELECT stripe_price_id AS id, 0 AS n FROM subscriptions
+				WHERE stripe_product_id = $1 AND NOT price_known AND stripe_price_id IS NOT NULL
+			UNION SELECT stripe_price_id, 1 FROM plan_prices p JOIN plans ON plans.id = p.plan_id WHERE plans.stripe_product_id = $1 AND p.active) w
+		WHERE id <> ALL($2) GROUP BY id ORDER BY min(n), id LIMIT $3`, productID, listed, mostPrices)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, classify("look for prices", err)
+}
+
 // CustomersAffectedByPlan lists the customers whose projection may say something else now: those
 // with a subscription at a price of this product that was unknown, or under another plan name. One that has ended counts
 // too: a user who has no other is still told its plan.

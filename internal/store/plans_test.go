@@ -158,6 +158,15 @@ func everything(t *testing.T, w *world) {
 		func() error { _, _, err := w.PublishLag(ctx); return err },
 		func() error { _, err := w.OpenDrift(ctx); return err },
 		func() error { _, err := w.EvidenceOn(ctx, "cus_7"); return err },
+		func() error { _, err := w.PricesWanted(ctx, "prod_7", []string{"price_7"}); return err },
+		func() error { _, err := w.MadeInVain(ctx, "user_7"); return err },
+		func() error { _, _, err := w.BulkRetries(ctx, "bulk_7", 50); return err },
+		func() error {
+			return w.NoteBulkRetries(ctx, "bulk_7", "quarantine", store.BulkRetried{Done: []account.Entity{"customer/cus_7"}, Again: map[account.Entity]string{"customer/cus_8": "x"}})
+		},
+		func() error {
+			return w.NoteUnread(ctx, "run_7", map[account.Entity]string{"customer/cus_7": "x"}, []account.Entity{"customer/cus_8"})
+		},
 		func() error { _, err := w.UnlinkedClaimed(ctx, "user_7"); return err },
 		func() error { _, err := w.UnlinkedByEmail(ctx, "u50@example.com"); return err },
 		func() error { _, err := w.SubscriptionsOfCustomer(ctx, "cus_7"); return err },
@@ -471,7 +480,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 		}
 		for _, err := range []error{
 			tx.SetCustomer(ctx, c, account.Customer{ID: "cus_7"}, read, true), tx.SetCustomerProfile(ctx, c, "a", "b", 1),
-			tx.SetHint(ctx, u, "cus_9"), tx.SetHint(ctx, u, ""), tx.RequestDeletion(ctx, u, nil), tx.Erase(ctx, u), tx.EraseCustomer(ctx, c),
+			tx.MadeInVain(ctx, "cus_9", "user_9"), tx.MadeInVain(ctx, "cus_9", ""), tx.SetHint(ctx, u, "cus_9"), tx.SetHint(ctx, u, ""), tx.RequestDeletion(ctx, u, nil), tx.Erase(ctx, u), tx.EraseCustomer(ctx, c),
 		} {
 			if err != nil {
 				return err

@@ -33,9 +33,13 @@ type Reconciliation struct {
 	Compared  map[string]int64 `db:"compared" json:"compared"`
 	Confirmed map[string]int64 `db:"confirmed" json:"confirmed"`
 	Repaired  map[string]int64 `db:"repaired" json:"repaired"`
+	// Unread are the entities that differ as far as the lists show and could not be read by themselves, and why. Nothing is
+	// concluded about them.
+	Unread map[string]string `db:"unread" json:"unread"`
 }
 
-const reconciliationColumns = `id, workflow_id, caller, repair, started_at, finished_at, complete, failure, compared, confirmed, repaired`
+const reconciliationColumns = `id, workflow_id, caller, repair, started_at, finished_at, complete, failure, compared, confirmed, repaired,
+	(SELECT coalesce(jsonb_object_agg(entity, reason), '{}') FROM reconciliation_failures f WHERE f.run_id = reconciliation_runs.id) AS unread`
 
 // BeginReconciliation records that a run has begun. Recording it again changes nothing.
 func (s *Store) BeginReconciliation(ctx context.Context, r Reconciliation) error {
@@ -182,6 +186,19 @@ func (s *Store) Confirm(ctx context.Context, run string, confirmed, dropped []Di
 		}
 		return nil
 	})
+}
+
+// NoteUnread keeps of which entities of a page a run could not read what is so, and why, and forgets those that it could.
+func (s *Store) NoteUnread(ctx context.Context, run string, unread map[account.Entity]string, read []account.Entity) error {
+	var entities, reasons []string
+	for entity, reason := range unread {
+		entities, reasons = append(entities, string(entity)), append(reasons, fit(reason))
+	}
+	_, err := s.pool.Exec(ctx, `WITH gone AS (DELETE FROM reconciliation_failures WHERE run_id = $1 AND entity = ANY($4))
+		INSERT INTO reconciliation_failures (run_id, entity, reason) SELECT $1, entity, reason FROM unnest($2::text[], $3::text[]) AS u (entity, reason)
+		WHERE EXISTS (SELECT FROM reconciliation_runs WHERE id = $1)
+		ON CONFLICT (run_id, entity) DO UPDATE SET reason = excluded.reason, at = now()`, run, entities, reasons, read)
+	return classify("note what could not be read", err)
 }
 
 // Mended ends a look at an entity under repair: these differences are gone.

@@ -6,10 +6,11 @@ import (
 	"github.com/stripe/stripe-go/v76"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
 
 // Product reads a product with all its prices, the archived ones too, which running
-// subscriptions may still have.
+// subscriptions may still have. Of one that has very many, the archived ones are left out, and it says so.
 func (c *Client) Product(ctx context.Context, productID string) (account.Product, error) {
 	const op = "read product"
 	if !account.ValidProductID(productID) {
@@ -31,12 +32,20 @@ func (c *Client) Product(ctx context.Context, productID string) (account.Product
 		// Stripe deletes a product only when it has no prices.
 		return product, nil
 	}
-	product.Prices, err = c.ProductPrices(ctx, productID)
+	var complete bool
+	if product.Prices, complete, err = c.prices(ctx, productID, false, fewPages); err == nil && !complete {
+		// One that prices are made for as they are sold: most are archived, and nobody asks for them any more.
+		product.PricesPartial = true
+		product.Prices, _, err = c.prices(ctx, productID, true, maxPages)
+	}
 	if err != nil {
 		return account.Product{}, err
 	}
 	return product, nil
 }
+
+// fewPages is how much of a product's prices is read before those that are archived are left out.
+const fewPages = 10
 
 // ProductPrices lists all prices of a product, the archived ones too.
 func (c *Client) ProductPrices(ctx context.Context, productID string) ([]account.Price, error) {
@@ -44,22 +53,53 @@ func (c *Client) ProductPrices(ctx context.Context, productID string) ([]account
 	if !account.ValidProductID(productID) {
 		return nil, badID(op)
 	}
-	list, err := all(ctx, op, func(p *stripe.Price) string { return p.ID },
+	prices, complete, err := c.prices(ctx, productID, false, maxPages)
+	if err == nil && !complete {
+		return nil, failure.New(failure.Transient, provider, op, "list_does_not_end", nil)
+	}
+	return prices, err
+}
+
+// prices lists the prices of a product, up to so many pages, and tells whether that is all of them; the archived ones too, unless only
+// the active ones are asked for.
+func (c *Client) prices(ctx context.Context, productID string, active bool, most int) (prices []account.Price, complete bool, err error) {
+	list, complete, err := upTo(ctx, "list prices", most, func(p *stripe.Price) string { return p.ID },
 		func(ctx context.Context, after *string) (page[*stripe.Price], error) {
-			it := c.sdk.Prices.List(&stripe.PriceListParams{
-				ListParams: listParams(ctx, pageSize, after),
-				Product:    stripe.String(productID),
-			})
+			params := &stripe.PriceListParams{ListParams: listParams(ctx, pageSize, after), Product: stripe.String(productID)}
+			if active {
+				params.Active = stripe.Bool(true)
+			}
+			it := c.sdk.Prices.List(params)
 			return collect(it, it.Price)
 		})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	prices := make([]account.Price, 0, len(list))
+	prices = make([]account.Price, 0, len(list))
 	for _, p := range list {
 		prices = append(prices, toPrice(p, productID))
 	}
-	return prices, nil
+	return prices, complete, nil
+}
+
+// Price reads one price.
+func (c *Client) Price(ctx context.Context, priceID string) (account.Price, error) {
+	const op = "read price"
+	if !account.ValidPriceID(priceID) {
+		return account.Price{}, badID(op)
+	}
+	p, err := do(ctx, op, func(ctx context.Context) (*stripe.Price, error) {
+		params := &stripe.PriceParams{}
+		params.Context = ctx
+		return c.sdk.Prices.Get(priceID, params)
+	})
+	if err != nil {
+		return account.Price{}, err
+	}
+	if p.ID != priceID || p.Product == nil {
+		return account.Price{}, badBody(op)
+	}
+	return toPrice(p, p.Product.ID), nil
 }
 
 func toPrice(p *stripe.Price, productID string) account.Price {

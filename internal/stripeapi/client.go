@@ -17,6 +17,7 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -159,19 +160,59 @@ type page[T any] struct {
 func all[T any](
 	ctx context.Context, op string, id func(T) string, fetch func(ctx context.Context, after *string) (page[T], error),
 ) ([]T, error) {
-	var objects []T
+	objects, complete, err := upTo(ctx, op, maxPages, id, fetch)
+	if err == nil && !complete {
+		return nil, failure.New(failure.Transient, provider, op, "list_does_not_end", nil)
+	}
+	return objects, err
+}
+
+// upTo reads so many pages of a list at most, and tells whether that is all of it. Where the object that a page is to go on
+// behind was deleted meanwhile, it begins anew.
+func upTo[T any](
+	ctx context.Context, op string, most int, id func(T) string, fetch func(ctx context.Context, after *string) (page[T], error),
+) (objects []T, complete bool, err error) {
+	const begun = 3
 	var after string
-	for range maxPages {
-		read, next, err := onePage(ctx, op, after, id, fetch)
-		if err != nil {
-			return nil, err
+	again := 0
+	for read := 0; read < most; read++ {
+		list, next, err := onePage(ctx, op, after, id, fetch)
+		if failure.CodeOf(err) == codeCursorGone && again < begun {
+			objects, after, read, again = nil, "", -1, again+1
+			continue
 		}
-		if objects = append(objects, read...); next == "" {
-			return objects, nil
+		if err != nil {
+			return nil, false, err
+		}
+		if objects = append(objects, list...); next == "" {
+			return objects, true, nil
 		}
 		after = next
 	}
-	return nil, failure.New(failure.Transient, provider, op, "list_does_not_end", nil)
+	return objects, false, nil
+}
+
+// resume reads the page behind a place in a list of the newest first: the id of the last object before it, and behind an "@" when that
+// was made, in Unix seconds. Stripe refuses to go on behind an object that was deleted since. Then it goes on from what was made when the
+// object was, or before; what is of the same second comes twice, and nothing is passed over. Without the time it begins anew.
+func resume[T any](after string, read func(after string, until int64) ([]T, string, error)) (list []T, next string, err error) {
+	id, made, _ := strings.Cut(after, "@")
+	if list, next, err = read(id, 0); failure.CodeOf(err) != codeCursorGone {
+		return list, next, err
+	}
+	until, err := strconv.ParseInt(made, 10, 64)
+	if err != nil {
+		until = 0
+	}
+	return read("", until)
+}
+
+// madeUntil is the range of what was made at a moment or before, nil for everything.
+func madeUntil(seconds int64) *stripe.RangeQueryParams {
+	if seconds == 0 {
+		return nil
+	}
+	return &stripe.RangeQueryParams{LesserThanOrEqual: seconds}
 }
 
 // onePage reads one page of a list, or fails, and answers the id that the next one continues behind,

@@ -258,6 +258,16 @@ func contract() map[string]obligation {
 				return err
 			},
 		},
+		"Price": {
+			asks: []string{"GET /v1/prices/{id}"},
+			change: func(_, _, body string) (int, string) {
+				return http.StatusOK, `{"id":"price_1","object":"price","product":"prod_1"}`
+			},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.Price(ctx, "price_1")
+				return err
+			},
+		},
 		"EventsPage": {
 			asks: []string{"GET /v1/events"},
 			call: func(ctx context.Context, c *stripeapi.Client) error {

@@ -26,6 +26,10 @@ func KeySpent(err error) bool {
 	return e.Stored || e.Code == string(stripe.ErrorTypeIdempotency) || e.Code == "idempotency_key_reused"
 }
 
+// codeCursorGone is the code of a list that cannot go on behind an object because that was deleted since. It says nothing of
+// what is listed.
+const codeCursorGone = "cursor_gone"
+
 // classify turns what a failed call recorded into a failure. It is the one place where Stripe's
 // answers are judged. Beyond what is common to all providers it knows:
 //
@@ -44,6 +48,8 @@ func classify(ctx context.Context, rec *exchange.Record, op string) error {
 	e.Stored = replayed(rec.Header)
 	retry := rec.Header.Get("Stripe-Should-Retry")
 	switch {
+	case said.Code == codeCursorGone:
+		e.Class = failure.Transient
 	case rec.Status >= 500:
 		if e.Stored {
 			e.Code = CodeReplayed
@@ -67,6 +73,8 @@ func statement(body []byte) exchange.Statement {
 		Error *struct {
 			Type string `json:"type"`
 			Code string `json:"code"`
+			// Param is a parameter's name.
+			Param string `json:"param"`
 		} `json:"error"`
 	}
 	if json.Unmarshal(body, &document) != nil || document.Error == nil {
@@ -76,7 +84,9 @@ func statement(body []byte) exchange.Statement {
 	if said.Code == "" && document.Error.Type == string(stripe.ErrorTypeIdempotency) {
 		said.Code = document.Error.Type
 	}
-	said.Missing = said.Code == string(stripe.ErrorCodeResourceMissing)
+	if said.Missing = said.Code == string(stripe.ErrorCodeResourceMissing); said.Missing && document.Error.Param == "starting_after" {
+		said.Missing, said.Code = false, codeCursorGone
+	}
 	return said
 }
 

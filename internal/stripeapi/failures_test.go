@@ -260,6 +260,7 @@ func TestNothingIsAskedForABadID(t *testing.T) {
 		if id == "" || strings.ContainsAny(id, "/?") {
 			_, attempts["Product"] = client.Product(ctx, id)
 			_, attempts["ProductPrices"] = client.ProductPrices(ctx, id)
+			_, attempts["Price"] = client.Price(ctx, id)
 		}
 		for method, err := range attempts {
 			if failure.Of(err) != failure.Permanent || failure.CodeOf(err) != "bad_id" {

@@ -14,24 +14,27 @@ import (
 // The lists of everything that the account has, a page at a time, the newest first. Each takes the id
 // that the page is to continue behind, "" for the first page, and answers the id that the next one
 // continues behind, "" after the last. What is added meanwhile is not on later pages, and nothing
-// that is there is passed over.
+// that is there is passed over. An object that is deleted meanwhile ends no list: behind its id, after an "@",
+// may stand when it was made, and the list goes on from there (see resume).
 
 // EventsPage lists events from a moment on. Stripe lists those of the last 30 days.
 func (c *Client) EventsPage(ctx context.Context, from time.Time, after string) (events []stripeevent.Listed, next string, err error) {
 	const op = "list events"
 	bodies := map[string]json.RawMessage{}
-	list, next, err := onePage(ctx, op, after, func(e *stripe.Event) string { return e.ID },
-		func(ctx context.Context, after *string) (page[*stripe.Event], error) {
-			it := c.sdk.Events.List(&stripe.EventListParams{
-				ListParams:   listParams(ctx, pageSize, after),
-				CreatedRange: &stripe.RangeQueryParams{GreaterThanOrEqual: from.Unix()},
+	list, next, err := resume(after, func(after string, until int64) ([]*stripe.Event, string, error) {
+		return onePage(ctx, op, after, func(e *stripe.Event) string { return e.ID },
+			func(ctx context.Context, after *string) (page[*stripe.Event], error) {
+				it := c.sdk.Events.List(&stripe.EventListParams{
+					ListParams:   listParams(ctx, pageSize, after),
+					CreatedRange: &stripe.RangeQueryParams{GreaterThanOrEqual: from.Unix(), LesserThanOrEqual: until},
+				})
+				p, err := collect(it, it.Event)
+				if err == nil {
+					err = elements(raw(it.EventList().LastResponse), bodies)
+				}
+				return p, err
 			})
-			p, err := collect(it, it.Event)
-			if err == nil {
-				err = elements(raw(it.EventList().LastResponse), bodies)
-			}
-			return p, err
-		})
+	})
 	if err != nil {
 		return nil, "", err
 	}
@@ -68,11 +71,13 @@ func elements(answer []byte, into map[string]json.RawMessage) error {
 
 // CustomersPage lists customers. Those that were deleted are not among them.
 func (c *Client) CustomersPage(ctx context.Context, after string) (customers []account.Customer, next string, err error) {
-	list, next, err := onePage(ctx, "list customers", after, func(c *stripe.Customer) string { return c.ID },
-		func(ctx context.Context, after *string) (page[*stripe.Customer], error) {
-			it := c.sdk.Customers.List(&stripe.CustomerListParams{ListParams: listParams(ctx, pageSize, after)})
-			return collect(it, it.Customer)
-		})
+	list, next, err := resume(after, func(after string, until int64) ([]*stripe.Customer, string, error) {
+		return onePage(ctx, "list customers", after, func(c *stripe.Customer) string { return c.ID },
+			func(ctx context.Context, after *string) (page[*stripe.Customer], error) {
+				it := c.sdk.Customers.List(&stripe.CustomerListParams{ListParams: listParams(ctx, pageSize, after), CreatedRange: madeUntil(until)})
+				return collect(it, it.Customer)
+			})
+	})
 	for _, each := range list {
 		customers = append(customers, toCustomer(each))
 	}
@@ -83,17 +88,19 @@ func (c *Client) CustomersPage(ctx context.Context, after string) (customers []a
 func (c *Client) SubscriptionsPage(ctx context.Context, after string) (subscriptions []account.Subscription, next string, err error) {
 	const op = "list all subscriptions"
 	var answer []byte
-	list, next, err := onePage(ctx, op, after, func(s *stripe.Subscription) string { return s.ID },
-		func(ctx context.Context, after *string) (page[*stripe.Subscription], error) {
-			params := &stripe.SubscriptionListParams{ListParams: listParams(ctx, pageSize, after), Status: stripe.String("all")}
-			params.AddExpand("data.latest_invoice")
-			it := c.sdk.Subscriptions.List(params)
-			p, err := collect(it, it.Subscription)
-			if err == nil {
-				answer = raw(it.SubscriptionList().LastResponse)
-			}
-			return p, err
-		})
+	list, next, err := resume(after, func(after string, until int64) ([]*stripe.Subscription, string, error) {
+		return onePage(ctx, op, after, func(s *stripe.Subscription) string { return s.ID },
+			func(ctx context.Context, after *string) (page[*stripe.Subscription], error) {
+				params := &stripe.SubscriptionListParams{ListParams: listParams(ctx, pageSize, after), Status: stripe.String("all"), CreatedRange: madeUntil(until)}
+				params.AddExpand("data.latest_invoice")
+				it := c.sdk.Subscriptions.List(params)
+				p, err := collect(it, it.Subscription)
+				if err == nil {
+					answer = raw(it.SubscriptionList().LastResponse)
+				}
+				return p, err
+			})
+	})
 	if err != nil {
 		return nil, "", err
 	}
@@ -112,14 +119,16 @@ func (c *Client) SubscriptionsPage(ctx context.Context, after string) (subscript
 
 // ProductsPage lists products, archived ones too, without their prices.
 func (c *Client) ProductsPage(ctx context.Context, after string) (products []account.Product, next string, err error) {
-	list, next, err := onePage(ctx, "list products", after, func(p *stripe.Product) string { return p.ID },
-		func(ctx context.Context, after *string) (page[*stripe.Product], error) {
-			it := c.sdk.Products.List(&stripe.ProductListParams{ListParams: listParams(ctx, pageSize, after)})
-			return collect(it, it.Product)
-		})
+	list, next, err := resume(after, func(after string, until int64) ([]*stripe.Product, string, error) {
+		return onePage(ctx, "list products", after, func(p *stripe.Product) string { return p.ID },
+			func(ctx context.Context, after *string) (page[*stripe.Product], error) {
+				it := c.sdk.Products.List(&stripe.ProductListParams{ListParams: listParams(ctx, pageSize, after), CreatedRange: madeUntil(until)})
+				return collect(it, it.Product)
+			})
+	})
 	for _, each := range list {
 		products = append(products, account.Product{
-			ID: each.ID, Name: each.Name, Active: each.Active, Beside: account.AllowsBeside(each.Metadata),
+			ID: each.ID, Name: each.Name, Active: each.Active, Beside: account.AllowsBeside(each.Metadata), Created: unix(each.Created),
 		})
 	}
 	return products, next, err
@@ -128,11 +137,13 @@ func (c *Client) ProductsPage(ctx context.Context, after string) (products []acc
 // PricesPage lists prices, archived ones too.
 func (c *Client) PricesPage(ctx context.Context, after string) (prices []account.Price, next string, err error) {
 	const op = "list all prices"
-	list, next, err := onePage(ctx, op, after, func(p *stripe.Price) string { return p.ID },
-		func(ctx context.Context, after *string) (page[*stripe.Price], error) {
-			it := c.sdk.Prices.List(&stripe.PriceListParams{ListParams: listParams(ctx, pageSize, after)})
-			return collect(it, it.Price)
-		})
+	list, next, err := resume(after, func(after string, until int64) ([]*stripe.Price, string, error) {
+		return onePage(ctx, op, after, func(p *stripe.Price) string { return p.ID },
+			func(ctx context.Context, after *string) (page[*stripe.Price], error) {
+				it := c.sdk.Prices.List(&stripe.PriceListParams{ListParams: listParams(ctx, pageSize, after), CreatedRange: madeUntil(until)})
+				return collect(it, it.Price)
+			})
+	})
 	if err != nil {
 		return nil, "", err
 	}
@@ -140,7 +151,9 @@ func (c *Client) PricesPage(ctx context.Context, after string) (prices []account
 		if each.Product == nil {
 			return nil, "", badBody(op)
 		}
-		prices = append(prices, toPrice(each, each.Product.ID))
+		price := toPrice(each, each.Product.ID)
+		price.Created = unix(each.Created)
+		prices = append(prices, price)
 	}
 	return prices, next, nil
 }

@@ -137,7 +137,6 @@ func TestReturnFromAPaymentLink(t *testing.T) {
 	ada.customer, ada.subscription = own.CustomerID, own.SubscriptionID
 	want(t, ada.asks(http.MethodPost, "/api/checkout/return", fmt.Sprintf(`{"sessionId":%q}`, own.SessionID)), http.StatusOK, "")
 	ada.is("active")
-	w.Quiet(false)
 }
 
 // At most one checkout of a product is open for a user, however many are asked for at once; the same key

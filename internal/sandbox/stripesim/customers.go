@@ -242,3 +242,6 @@ func (s *Server) detachCard(c *call) (any, *apiError) {
 	s.updating("payment_method.detached", pm, func() { pm.Customer = "" })
 	return pm, nil
 }
+
+// gone is set for one that was deleted: its id can still be read.
+func (c *customer) gone() bool { return c.Deleted }

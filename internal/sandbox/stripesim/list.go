@@ -16,10 +16,10 @@ func listed[T any](c *call, t *table[T], keep func(*T) bool) (any, *apiError) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	if after != "" && t.get(after) == nil {
+	if after != "" && isGone(t.get(after)) {
 		return nil, missingRef("object", after, "starting_after")
 	}
-	if before != "" && t.get(before) == nil {
+	if before != "" && isGone(t.get(before)) {
 		return nil, missingRef("object", before, "ending_before")
 	}
 	// The cursor itself need not match the filter, as with Stripe: it is only a place in the order.
@@ -51,6 +51,12 @@ func listed[T any](c *call, t *table[T], keep func(*T) bool) (any, *apiError) {
 		}
 	}
 	return object{"object": "list", "url": c.path, "has_more": more, "data": orEmpty(page)}, nil
+}
+
+// isGone tells whether a list cannot go on behind an object: there is none, or it was deleted, although it can still be read.
+func isGone[T any](row *T) bool {
+	deleted, is := any(row).(interface{ gone() bool })
+	return row == nil || is && deleted.gone()
 }
 
 func (c *call) page() (limit int, after, before string) {

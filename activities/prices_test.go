@@ -1,0 +1,77 @@
+package activities_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+)
+
+// shop is a Stripe with a product of more prices than a list shows.
+type shop struct {
+	*stripeWorld
+	product account.Product
+	prices  map[string]account.Price
+	asked   []string
+}
+
+func (s *shop) Product(context.Context, string) (account.Product, error) { return s.product, nil }
+
+func (s *shop) Price(_ context.Context, id string) (account.Price, error) {
+	s.asked = append(s.asked, id)
+	if p, ok := s.prices[id]; ok {
+		return p, nil
+	}
+	return account.Price{}, failure.NotFound("stripe", "read price")
+}
+
+// Of a product with very many prices those are read by their ids that our rows have and the list did not show; what is in neither
+// stays as it is.
+func TestPricesThatAListLeavesOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	price := func(id string, active bool) account.Price {
+		return account.Price{ID: id, ProductID: "prod_1", Active: active, UnitAmount: 100, Currency: "usd", Interval: "month", IntervalCount: 1}
+	}
+	stripe := &shop{stripeWorld: w.stripe, prices: map[string]account.Price{}}
+	catalogue := &activities.Catalogue{Store: w.store, Stripe: stripe}
+	record := func(partial bool, prices ...account.Price) {
+		t.Helper()
+		stripe.asked = nil
+		stripe.product = account.Product{ID: "prod_1", Name: "Pro", Active: true, Prices: prices, PricesPartial: partial}
+		if _, err := catalogue.RecordProduct(t.Context(), activities.ProductInput{ProductID: "prod_1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	active := func(id string) string {
+		t.Helper()
+		p, err := w.store.CataloguePrice(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p == nil {
+			return "unknown"
+		}
+		return fmt.Sprint(p.Sold)
+	}
+	record(false, price("price_sold", true), price("price_ended", true), price("price_gone", true), price("price_old", false))
+	stripe.prices["price_ended"] = price("price_ended", false)
+	// Somebody has one that nobody has read yet.
+	w.stripe.customers["cus_1"] = account.Customer{ID: "cus_1", Metadata: map[string]string{"clerk_user_id": ada}}
+	w.stripe.put(account.Subscription{ID: "sub_1", CustomerID: "cus_1", Status: account.StatusActive, Items: []account.Item{{PriceID: "price_mine", ProductID: "prod_1"}}})
+	w.syncUser(t)
+	w.record(t, "cus_1")
+	stripe.prices["price_mine"] = price("price_mine", false)
+	record(true, price("price_sold", true), price("price_new", true))
+	if got := fmt.Sprint(stripe.asked); got != "[price_mine price_ended price_gone]" {
+		t.Errorf("asked for %s", got)
+	}
+	for id, want := range map[string]string{"price_sold": "true", "price_new": "true", "price_mine": "false", "price_ended": "false", "price_gone": "true", "price_old": "false"} {
+		if got := active(id); got != want {
+			t.Errorf("%s is sold: %s, want %s", id, got, want)
+		}
+	}
+}
