@@ -74,6 +74,13 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 	}
 	err = a.Store.Update(ctx, "record a product", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		result = ProductResult{Outcome: OutcomeSynced, Prices: len(product.Prices)}
+		stored, err := tx.PlanNumber(ctx, in.ProductID)
+		if err != nil {
+			return err
+		}
+		if err := tx.Reading(ctx, number, stored); err != nil {
+			return err
+		}
 		due, err := tx.TakeEvents(ctx, entity, number)
 		if err != nil {
 			return err

@@ -268,6 +268,9 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 		if err := tx.Link(ctx, locked, row, "created", given, nil); err != nil {
 			return err
 		}
+		if err := tx.Reading(ctx, number, row.ReadSeq, locked.HighestNumber()); err != nil {
+			return err
+		}
 		if number > row.ReadSeq {
 			err = tx.SetCustomer(ctx, row, customer, number, true)
 		} else {

@@ -51,6 +51,9 @@ func (a *Disputes) RouteDispute(ctx context.Context, in ChargeInput) (result Rou
 		if result.CustomerID != "" {
 			return tx.MoveEvents(ctx, entity, account.CustomerEntity(result.CustomerID))
 		}
+		if err := tx.Reading(ctx, number); err != nil {
+			return err
+		}
 		due, err := tx.TakeEvents(ctx, entity, number)
 		if err != nil {
 			return err

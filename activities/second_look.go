@@ -120,11 +120,11 @@ func (a *Reconciler) lookAt(ctx context.Context, in LookInput, found store.Found
 	if err != nil {
 		return err
 	}
-	stored, err := a.Store.ReadSeqOf(ctx, found.Entity)
+	overtaken, err := a.Store.Overtaken(ctx, found.Entity, number)
 	if err != nil {
 		return err
 	}
-	if stored > number {
+	if overtaken {
 		result.Undecided++
 		return nil
 	}

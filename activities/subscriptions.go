@@ -216,6 +216,9 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		if err != nil {
 			return err
 		}
+		if err := tx.Reading(ctx, number, customer.ReadSeq, user.HighestNumber()); err != nil {
+			return err
+		}
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err

@@ -111,6 +111,9 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		if err != nil {
 			return err
 		}
+		if err := tx.Reading(ctx, number, row.HighestNumber()); err != nil {
+			return err
+		}
 		due, err := tx.TakeEvents(ctx, account.UserEntity(in.ClerkUserID), number)
 		if err != nil {
 			return err
@@ -212,6 +215,9 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64, b
 	result := UserResult{Outcome: OutcomeMissing}
 	entity := account.UserEntity(in.ClerkUserID)
 	err := a.Store.Update(ctx, "record a missing user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.Reading(ctx, number, before.HighestNumber()); err != nil {
+			return err
+		}
 		due, err := tx.TakeEvents(ctx, entity, number)
 		if err != nil {
 			return err
@@ -234,6 +240,9 @@ func (a *Users) requestDeletion(ctx context.Context, in UserInput, number int64)
 	err := a.Store.Update(ctx, "mark a user's deletion", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		row, _, err := tx.EnsureUser(ctx, in.ClerkUserID)
 		if err != nil {
+			return err
+		}
+		if err := tx.Reading(ctx, number, row.HighestNumber()); err != nil {
 			return err
 		}
 		due, err := tx.TakeEvents(ctx, account.UserEntity(in.ClerkUserID), number)
@@ -260,6 +269,9 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 		result.Outcome = OutcomeDeleted
 	}
 	err := a.Store.Update(ctx, "record a deleted user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.Reading(ctx, number, before.HighestNumber()); err != nil {
+			return err
+		}
 		due, err := tx.TakeEvents(ctx, account.UserEntity(in.ClerkUserID), number)
 		if err != nil {
 			return err

@@ -167,6 +167,7 @@ func (a *API) Run(ctx context.Context) error {
 		front.Go(func() error { return a.metrics.Serve(frontCtx) })
 	}
 	front.Go(func() error { return a.identity.run(frontCtx) })
+	front.Go(func() error { a.runtime.raiseNumbers(frontCtx); return nil })
 	var back errgroup.Group
 	back.Go(func() error { a.writer.Run(behind); return nil })
 	back.Go(func() error { a.dispatcher.Run(behind); return nil })

@@ -13,6 +13,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/httpapi"
 	"github.com/nepfy/clerk-stripe-sync/internal/inbox"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
@@ -21,6 +22,7 @@ func checks(r *runtime, w *identityWatch) []httpapi.Check {
 	return []httpapi.Check{
 		{Name: "postgres", Probe: func(ctx context.Context) error { return shown(r.store.Ping(ctx)) }},
 		{Name: "migrations", Probe: func(ctx context.Context) error { return migrated(ctx, r) }},
+		{Name: "numbers", Probe: func(ctx context.Context) error { return numbered(ctx, r) }},
 		{Name: "temporal", Probe: func(ctx context.Context) error { return temporalReady(ctx, r.temporal, r.namespace) }},
 		{Name: "stripe", Probe: func(ctx context.Context) error { return shown(w.stripeState(ctx)) }},
 		{Name: "clerk", Probe: func(ctx context.Context) error { return shown(w.clerkState(ctx)) }},
@@ -90,6 +92,15 @@ func shown(err error) error {
 func migrated(ctx context.Context, r *runtime) error {
 	if err := r.store.Migrated(ctx); failure.Of(err) == failure.Operator {
 		return httpapi.Reason("migrations are missing; run syncctl setup")
+	}
+	// Anything else that keeps this from being known is the database's own check's to say.
+	return nil
+}
+
+// numbered looks whether the number sequence is past what is stored, and mends nothing.
+func numbered(ctx context.Context, r *runtime) error {
+	if err := r.store.NumbersBehind(ctx); store.IsBehind(err) {
+		return httpapi.Reason("the number sequence is behind the stored numbers; run syncctl setup")
 	}
 	// Anything else that keeps this from being known is the database's own check's to say.
 	return nil

@@ -22,6 +22,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/app"
 	"github.com/nepfy/clerk-stripe-sync/internal/runs"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/faults"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 	"github.com/nepfy/clerk-stripe-sync/workflows"
@@ -122,6 +123,83 @@ func TestWorkGoesOnWithTheSchema(t *testing.T) {
 	}
 	b.untilCount("the cancellation is stored", `SELECT count(*) FROM subscriptions WHERE cancel_at_period_end`)
 	b.agrees()
+}
+
+// A database that is put back while everything runs, with its rows or with the sequence alone, is named until the first read meets
+// it. The read that was under way then stores nothing, nothing is lost, and work goes on by itself.
+func TestWorkGoesOnAfterARestore(t *testing.T) {
+	t.Parallel()
+	const ago = 100_000
+	for restored, sql := range map[string]string{
+		"the sequence alone": `SELECT setval('sync_seq', (SELECT last_value - $1 FROM sync_seq))`,
+		"rows and sequence": `WITH u AS (UPDATE person_user SET read_seq = read_seq - $1 RETURNING 1), c AS (UPDATE stripe_customers SET read_seq = read_seq - $1 RETURNING 1),
+			p AS (UPDATE plans SET read_seq = read_seq - $1 RETURNING 1), h AS (UPDATE subscription_changes SET read_seq = read_seq - $1 RETURNING 1),
+			e AS (UPDATE webhook_events SET seq = seq - $1 RETURNING 1), o AS (UPDATE pokes SET token = token - $1 RETURNING 1)
+			SELECT setval('sync_seq', (SELECT last_value - $1 FROM sync_seq))`,
+	} {
+		t.Run(restored, func(t *testing.T) {
+			t.Parallel()
+			b := newBroken(t)
+			restore := func() {
+				var at int64
+				if err := b.Row(t.Context(), sql, []any{int64(ago)}, &at); err != nil {
+					t.Fatal(err)
+				}
+			}
+			restore()
+			for _, p := range b.programs {
+				if reasons := p.lacks("numbers"); !strings.Contains(reasons["numbers"], "syncctl setup") {
+					t.Errorf("%s says: %v", p.name, reasons)
+				}
+			}
+			b.cancels()
+			b.untilCount("the cancellation is stored", `SELECT count(*) FROM subscriptions WHERE cancel_at_period_end`)
+			for _, p := range b.programs {
+				p.lacks()
+			}
+			b.agrees()
+
+			// Once more, while a read is under way that does not see what comes next.
+			asked, release := make(chan struct{}, 1), make(chan struct{})
+			remove := b.Sandbox.StripeFaults.Add(faults.Rule{Method: http.MethodGet, PathPrefix: "/v1/subscriptions", HoldAfter: release, Times: 1, OnHit: func() { asked <- struct{}{} }})
+			defer remove()
+			if err := b.Store.Poke(t.Context(), account.JobSync, account.CustomerEntity(b.customer)); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-asked:
+			case <-time.After(system.Patience()):
+				t.Fatal("Stripe is not asked")
+			}
+			restore()
+			if err := b.Sandbox.Stripe.CancelNow(b.subscription); err != nil {
+				t.Fatal(err)
+			}
+			b.untilCount("the end has been told of", `SELECT count(*) FROM webhook_events WHERE type = 'customer.subscription.deleted'`)
+			close(release)
+			b.untilCount("the end is stored", `SELECT count(*) FROM subscriptions WHERE status = 'canceled'`)
+			b.agrees()
+			if n := b.Count(`SELECT count(*) FROM webhook_events WHERE status NOT IN ('completed', 'ignored')`); n != 0 {
+				t.Errorf("%d events have not ended", n)
+			}
+		})
+	}
+}
+
+// Setting a database up that was put back is enough.
+func TestSetupRaisesTheSequence(t *testing.T) {
+	t.Parallel()
+	s := system.Start(t, servers, system.Options{Stopped: true})
+	var at int64
+	if err := s.Row(t.Context(), `WITH c AS (INSERT INTO stripe_customers (stripe_customer_id, read_seq) VALUES ('cus_1', 5000000) RETURNING 1) SELECT setval('sync_seq', 1)`, nil, &at); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Setup(t.Context(), s.Environ, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Row(t.Context(), `SELECT last_value FROM sync_seq`, nil, &at); err != nil || at != 6000000 {
+		t.Errorf("the sequence stands at %d, %v", at, err)
+	}
 }
 
 // With no room for the inbox no delivery is answered as if it were stored, /readyz says what it is, and the

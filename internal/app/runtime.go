@@ -57,6 +57,29 @@ func newRuntime(ctx context.Context, environ map[string]string, logs io.Writer, 
 	return r, nil
 }
 
+// The pauses between two attempts to raise the number sequence.
+const (
+	firstRaise = time.Second
+	lastRaise  = 30 * time.Second
+)
+
+// raiseNumbers sees to it, once in the life of a program, that the number sequence is past all that is stored. It tries until
+// it can: the program has started long before, and a read that meets such a number sees to it too.
+func (r *runtime) raiseNumbers(ctx context.Context) {
+	for pause := firstRaise; ctx.Err() == nil; pause = min(2*pause, lastRaise) {
+		reached, err := r.store.RaiseNumbers(ctx, 0)
+		if err == nil {
+			r.logger.DebugContext(ctx, "the number sequence is past all that is stored", "operation", "start", "reached", reached)
+			return
+		}
+		r.logger.WarnContext(ctx, "the number sequence could not be raised, which is tried again", "operation", "start", "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
 func (r *runtime) close() {
 	for _, closer := range slices.Backward(r.closers) {
 		closer()

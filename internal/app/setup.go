@@ -57,7 +57,7 @@ func Setup(ctx context.Context, environ map[string]string, out io.Writer) error 
 	return nil
 }
 
-// Migrate brings the schema up to date.
+// Migrate brings the schema up to date, and the number sequence past what is stored.
 func Migrate(ctx context.Context, environ map[string]string, out io.Writer) error {
 	return withMigrator(environ, func(m *store.Migrator) error {
 		applied, err := m.Up(ctx)
@@ -69,7 +69,14 @@ func Migrate(ctx context.Context, environ map[string]string, out io.Writer) erro
 				return err
 			}
 		}
-		_, err = fmt.Fprintln(out, "the database schema is current")
+		if _, err := fmt.Fprintln(out, "the database schema is current"); err != nil {
+			return err
+		}
+		reached, err := m.RaiseNumbers(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(out, "the number sequence is past all that is stored: %d\n", reached)
 		return err
 	})
 }

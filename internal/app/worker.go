@@ -84,6 +84,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		group.Go(func() error { return w.metrics.Serve(working) })
 	}
 	group.Go(func() error { return w.identity.run(ctx) })
+	group.Go(func() error { w.runtime.raiseNumbers(ctx); return nil })
 	group.Go(func() error { defer done(); w.keepWorking(ctx); return nil })
 	err := group.Wait()
 	w.runtime.logger.InfoContext(ctx, "worker stopped", "operation", "stop")

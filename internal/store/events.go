@@ -229,15 +229,30 @@ type Due struct {
 	Status     EventStatus `db:"status"`
 	Payload    string      `db:"payload"`
 	ReceivedAt time.Time   `db:"received_at"`
+	// Ahead is the event's number where the sequence has not reached it, else zero.
+	Ahead int64 `db:"ahead"`
 }
 
 // TakeEvents locks and answers every event of an entity that is due and was received before
-// the read with this number began, in the order in which they were received.
+// the read with this number began, in the order in which they were received. [Tx.Reading] has been asked about that number.
+//
+// One whose own number the sequence has not reached is no later than the read: it is a failure.
 func (t *Tx) TakeEvents(ctx context.Context, entity account.Entity, read int64) ([]Due, error) {
-	rows, _ := t.tx.Query(ctx, `SELECT source, event_id, type, status, coalesce(payload, '') AS payload, received_at FROM webhook_events
-		WHERE entity = $1 AND seq < $2 AND status IN ('pending', 'failing', 'waiting') ORDER BY seq FOR UPDATE`, string(entity), read)
+	const operation = "take events"
+	rows, _ := t.tx.Query(ctx, `SELECT source, event_id, type, status, coalesce(payload, '') AS payload, received_at, CASE WHEN seq < $2 THEN 0 ELSE seq END AS ahead
+		FROM webhook_events WHERE entity = $1 AND (seq < $2 OR seq > pg_sequence_last_value('sync_seq')) AND status IN ('pending', 'failing', 'waiting')
+		ORDER BY seq FOR UPDATE`, string(entity), read)
 	due, err := pgx.CollectRows(rows, pgx.RowToStructByName[Due])
-	return due, classify("take events", err)
+	if err != nil {
+		return nil, classify(operation, err)
+	}
+	for _, d := range due {
+		if d.Ahead > 0 {
+			t.met = d.Ahead
+			return nil, errBehind(operation)
+		}
+	}
+	return due, nil
 }
 
 // CompleteEvents ends events: PostgreSQL now holds what they told. erase drops their payloads,

@@ -98,16 +98,23 @@ func (m *Migrator) Status(ctx context.Context) ([]MigrationStatus, error) {
 // Migrated answers an operator failure while the database lacks a migration that this program
 // needs. A database that is further on is fine: old programs go on while new ones start.
 func (s *Store) Migrated(ctx context.Context) error {
-	var applied int64
-	err := s.pool.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM `+versionTable+` WHERE is_applied`).Scan(&applied)
-	if err != nil {
-		return classify("read the schema's version", err)
-	}
 	files, err := fs.Glob(migrations.FS, "*.sql")
 	if err != nil {
 		return fmt.Errorf("listing migrations: %w", err)
 	}
-	if applied < int64(len(files)) {
+	versions := make([]int64, len(files))
+	for i, name := range files {
+		if versions[i], err = goose.NumericComponent(name); err != nil {
+			return fmt.Errorf("reading the number of a migration: %w", err)
+		}
+	}
+	var missing bool
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM unnest($1::bigint[]) AS needed (version)
+		WHERE NOT EXISTS (SELECT FROM `+versionTable+` WHERE version_id = needed.version AND is_applied))`, versions).Scan(&missing)
+	if err != nil {
+		return classify("read the schema's version", err)
+	}
+	if missing {
 		return failure.New(failure.Operator, "postgres", "check the schema", "migration_missing", nil)
 	}
 	return nil

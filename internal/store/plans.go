@@ -25,6 +25,15 @@ func (t *Tx) LockPlan(ctx context.Context, productID, name string) (planID int32
 	return planID, readSeq, classify("lock a plan", err)
 }
 
+// PlanNumber locks the plan of a Stripe product, if there is one, and answers the number of the last read that was stored.
+func (t *Tx) PlanNumber(ctx context.Context, productID string) (readSeq int64, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT read_seq FROM plans WHERE stripe_product_id = $1 FOR UPDATE`, productID).Scan(&readSeq)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	return readSeq, classify("read a plan's number", err)
+}
+
 // SetPlan stores what a read of Stripe showed of a product and its prices. A price stays in the
 // catalogue when it is archived: subscriptions go on at it.
 func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read int64) error {

@@ -349,10 +349,12 @@ func comparison(t *testing.T, w *world) {
 		func() error { return w.Mended(ctx, "run_new", []store.Difference{stale}) },
 		func() error { return w.FinishReconciliation(ctx, "run_new", "") },
 		func() error { _, err := w.ForgetRun(ctx, "run_new", 1000); return err },
-		func() error { _, err := w.ReadSeqOf(ctx, "user/user_9"); return err },
-		func() error { _, err := w.ReadSeqOf(ctx, "customer/cus_9"); return err },
-		func() error { _, err := w.ReadSeqOf(ctx, "product/prod_9"); return err },
+		func() error { _, err := w.Overtaken(ctx, "user/user_9", 1); return err },
+		func() error { _, err := w.Overtaken(ctx, "customer/cus_9", 1); return err },
+		func() error { _, err := w.Overtaken(ctx, "product/prod_9", 1); return err },
 		func() error { _, err := w.Billed(ctx); return err },
+		func() error { _, err := w.RaiseNumbers(ctx, 0); return err },
+		func() error { return w.NumbersBehind(ctx) },
 	} {
 		must(t, call())
 	}
@@ -449,6 +451,9 @@ func inTransactions(t *testing.T, w *world, read int64) {
 		if _, err := tx.CustomersAffectedByPlan(ctx, "prod_7", true); err != nil {
 			return err
 		}
+		if _, err := tx.PlanNumber(ctx, "prod_new"); err != nil {
+			return err
+		}
 		planID, _, err := tx.LockPlan(ctx, "prod_new", "Plan 10")
 		if err != nil {
 			return err
@@ -513,6 +518,9 @@ func TestPlansOnLargeTables(t *testing.T) {
 		explained++
 		if strings.Contains(sql, "sum(unit_amount") {
 			continue // what all subscriptions come to is the question
+		}
+		if strings.Contains(sql, "s.reached") {
+			continue // whether any number is ahead is the question, which is seldom asked
 		}
 		for mode, plan := range w.explain(recorded.statements[sql]) {
 			for _, finding := range plan.reads() {

@@ -12,9 +12,12 @@ import (
 // Now is the database's clock, as this transaction sees it. Whatever depends on the time is
 // computed from it, so that two programs with different clocks come to the same answer.
 func (t *Tx) Now(ctx context.Context) (time.Time, error) {
-	var now time.Time
-	err := t.tx.QueryRow(ctx, `SELECT now()`).Scan(&now)
-	return now, classify("read the clock", err)
+	if t.now.IsZero() {
+		if err := t.tx.QueryRow(ctx, `SELECT now()`).Scan(&t.now); err != nil {
+			return t.now, classify("read the clock", err)
+		}
+	}
+	return t.now, nil
 }
 
 // Reproject computes a user's projection from fresh reads of all their subscriptions over all

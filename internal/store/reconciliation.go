@@ -381,9 +381,9 @@ func (t *Tx) forgetProfile(ctx context.Context, customerID string) (*User, error
 	return user, t.tx.Later(ctx, "forget a customer's profile", `UPDATE stripe_customers SET profile_version = -nextval('sync_seq') WHERE stripe_customer_id = $1`, customer.ID)
 }
 
-// ReadSeqOf answers the number of the last read of an entity whose result was stored, 0 where there is
+// readSeqOf answers the number of the last read of an entity whose result was stored, 0 where there is
 // none.
-func (s *Store) ReadSeqOf(ctx context.Context, entity account.Entity) (read int64, err error) {
+func (s *Store) readSeqOf(ctx context.Context, entity account.Entity) (read int64, err error) {
 	kind, id := entity.Split()
 	var sql string
 	switch kind {

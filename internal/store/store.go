@@ -27,6 +27,7 @@ type Store struct {
 	onDrift func(context.Context, NewDrift)
 	// trustReferences is [Options.TrustClientReference].
 	trustReferences bool
+	numbers         numbers
 }
 
 // Options are how to reach the database.
@@ -99,6 +100,10 @@ type Tx struct {
 	store   *Store
 	why     Cause
 	drifted []NewDrift
+	// now is the transaction's time, zero while nobody has asked.
+	now time.Time
+	// met is the number that the sequence has not reached, where that has ended the transaction.
+	met int64
 }
 
 // Cause is why a transaction changes something; it goes into the audit log with every change.
@@ -113,16 +118,19 @@ type Cause struct {
 
 // Update runs fn in one transaction (READ COMMITTED: each statement sees what was committed
 // before it, so a statement after a lock sees what the lock waited for) and commits it. What fn
-// did is undone when it or the commit fails. The error is a [failure.Error].
+// did is undone when it or the commit fails. The error is a [failure.Error]. Where fn has met a number that the sequence
+// has not reached, the sequence has been raised when this returns.
 //
 // fn may run more than once: a deadlock, or a link that moved while its rows were being
 // locked, starts it again.
 func (s *Store) Update(ctx context.Context, operation string, why Cause, fn func(ctx context.Context, tx *Tx) error) error {
+	var met int64
 	err := tryAgain(ctx, func() error {
 		var drifted []NewDrift
 		err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(tx pgx.Tx) error {
 			t := &Tx{tx: &pipeline{tx: tx}, store: s, why: why}
 			if err := fn(ctx, t); err != nil {
+				met = t.met
 				return err
 			}
 			drifted = t.drifted
@@ -136,7 +144,7 @@ func (s *Store) Update(ctx context.Context, operation string, why Cause, fn func
 		}
 		return nil
 	})
-	return classify(operation, err)
+	return s.raised(ctx, classify(operation, err), met)
 }
 
 // tryAgain does what may lose a race to another transaction, a few times if it does.
@@ -165,14 +173,6 @@ func giveWay(ctx context.Context, attempt int) {
 	case <-pause.C:
 	case <-ctx.Done():
 	}
-}
-
-// NextRead draws the number of a read that is about to begin: higher than that of every event
-// received so far. It must be drawn before the first byte is asked of the provider.
-func (s *Store) NextRead(ctx context.Context) (int64, error) {
-	var n int64
-	err := s.pool.QueryRow(ctx, `SELECT nextval('sync_seq')`).Scan(&n)
-	return n, classify("draw a read number", err)
 }
 
 // isDeadlock knows the error as the driver gives it, which is how a commit fails, and as the

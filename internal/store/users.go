@@ -46,6 +46,18 @@ func (u *User) Deleting() bool { return u.DeletionRequestedAt != nil }
 // PublishDue tells whether Clerk may not hold the stored projection yet.
 func (u *User) PublishDue() bool { return u.ProjectionVersion != u.PublishedVersion }
 
+// HighestNumber is the highest number in the user's row, 0 for no user.
+func (u *User) HighestNumber() int64 {
+	switch {
+	case u == nil:
+		return 0
+	case u.DeletionSeq != nil:
+		return max(u.ReadSeq, *u.DeletionSeq)
+	default:
+		return u.ReadSeq
+	}
+}
+
 // Projection is the stored projection with its version.
 func (u *User) Projection() (account.Projection, error) {
 	var p account.Projection
