@@ -206,7 +206,14 @@ func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (
 }
 
 // create creates a customer, or links the one that an earlier attempt has made and not heard of.
+//
+// Once Stripe has been asked, an attempt that is cancelled sees it through: what was made has to be linked, or named to be undone.
 func (a *Customers) create(ctx context.Context, user *store.User) (CustomerResult, error) {
+	if err := ctx.Err(); err != nil {
+		return CustomerResult{}, err
+	}
+	ctx, done := seenThrough(ctx)
+	defer done()
 	// The creation counts as a read: who has just been made has no subscriptions.
 	number, err := a.Store.NextRead(ctx)
 	if err != nil {
@@ -229,6 +236,16 @@ func (a *Customers) create(ctx context.Context, user *store.User) (CustomerResul
 		number = 0 // something may have been bought on it since
 	}
 	return a.linkCreated(ctx, user, customer, number)
+}
+
+// seenThrough is a context that ends with the attempt's time and not with its cancellation.
+func seenThrough(ctx context.Context) (context.Context, context.CancelFunc) {
+	until, bounded := ctx.Deadline()
+	ctx = context.WithoutCancel(ctx)
+	if !bounded {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, until)
 }
 
 // linkCreated links a customer that was just created, unless the user is being deleted or got

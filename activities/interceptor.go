@@ -100,9 +100,7 @@ func keepAlive(ctx context.Context, timeout time.Duration) (stop func()) {
 			case <-beat.C:
 				activity.RecordHeartbeat(ctx)
 			case <-done:
-				return
-			case <-ctx.Done():
-				return
+				return // also one that was cancelled lives until it has returned
 			}
 		}
 	})

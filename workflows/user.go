@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -14,8 +15,9 @@ import (
 // UserWorkflowInput names the user and carries what a run hands to the next.
 type UserWorkflowInput struct {
 	ClerkUserID string `json:"clerkUserId"`
-	// Publish is set by continue-as-new and by nobody else.
+	// Publish is set by continue-as-new and by nobody else, as is Undo: customers that were made in vain and are still there.
 	Publish PublishPending `json:"publish,omitzero"`
+	Undo    []string       `json:"undo,omitempty"`
 	// ContinueAfter makes a run continue as new after so many looks; zero leaves it to the
 	// server. For tests.
 	ContinueAfter int `json:"continueAfter,omitempty"`
@@ -66,7 +68,7 @@ func runUser(ctx workflow.Context, job account.Job, in UserWorkflowInput) error 
 	for {
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err() // a cancelled run says so, whatever it was doing
+			return u.cancelled(ctx)
 		case u.settled():
 			return nil
 		case u.full(ctx):
@@ -81,7 +83,7 @@ func runUser(ctx workflow.Context, job account.Job, in UserWorkflowInput) error 
 			if err := workflow.Await(ctx, func() bool {
 				return u.pokes.waiting() || u.alarm.fired || u.settled() || u.full(ctx)
 			}); err != nil {
-				return err
+				return u.cancelled(ctx)
 			}
 		}
 	}
@@ -102,6 +104,8 @@ type userRun struct {
 	// expiringSince is when open checkouts could not be expired first.
 	expiringSince time.Time
 	tries         int
+	// undoing are customers that were made in vain, while they are being removed.
+	undoing []string
 }
 
 func newUserRun(ctx workflow.Context, job account.Job, in UserWorkflowInput) (*userRun, error) {
@@ -115,27 +119,23 @@ func newUserRun(ctx workflow.Context, job account.Job, in UserWorkflowInput) (*u
 	if in.Publish.Due {
 		u.publisher.ask(ctx, in.ClerkUserID, in.Publish.Forced)
 	}
+	for _, id := range in.Undo {
+		u.undo(ctx, id)
+	}
 	return u, nil
 }
 
 // look reads the user once and does what follows from it. It answers the job that the user's
 // state calls for.
 func (u *userRun) look(ctx workflow.Context) account.Job {
-	u.pokes.drain()
-	u.due = false
 	u.alarm.set(ctx, time.Time{})
-	u.state.Looks++
-	u.doing(ctx, "reading the user")
-	var result activities.UserResult
-	err := workflow.ExecuteActivity(u.prioritized(onClerk(ctx)), u.set.users.SyncUser, activities.UserInput{ClerkUserID: u.in.ClerkUserID}).Get(ctx, &result)
+	result, err := u.read(ctx)
 	if err != nil {
-		u.fail(ctx, "reading the user", err)
 		if u.offboarding {
 			u.eraseLater(ctx)
 		}
 		return u.job
 	}
-	u.state.Outcome, u.state.Deleting, u.state.LastFailure = result.Outcome, result.Deleting, ""
 	job := u.jobOf(result)
 	switch {
 	case job > u.job:
@@ -151,13 +151,54 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 		u.offboard(ctx)
 		return u.job
 	case result.CustomerDue:
-		result.PublishDue = u.ensureCustomer(ctx, result.Existing) || result.PublishDue
+		published := u.publishBeside(ctx, result)
+		due, job := u.ensureCustomer(ctx, result.Existing)
+		if job > u.job {
+			return job
+		}
+		if published {
+			due, result.PublishDue, result.PublishForced = false, false, false
+		}
+		result.PublishDue = due || result.PublishDue
 	}
 	if result.PublishDue || result.PublishForced {
 		u.publisher.ask(u.prioritized(ctx), u.in.ClerkUserID, result.PublishForced)
 	}
 	u.doing(ctx, "done")
 	return u.job
+}
+
+// read has the user read and what that shows stored. A failure is one that no attempt can mend.
+func (u *userRun) read(ctx workflow.Context) (result activities.UserResult, err error) {
+	u.pokes.drain()
+	u.due = false
+	u.state.Looks++
+	u.doing(ctx, "reading the user")
+	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID}
+	if err = workflow.ExecuteActivity(u.prioritized(onClerk(ctx)), u.set.users.SyncUser, in).Get(ctx, &result); err != nil {
+		u.fail(ctx, "reading the user", err)
+		return result, err
+	}
+	u.state.Outcome, u.state.Deleting, u.state.LastFailure = result.Outcome, result.Deleting, ""
+	return result, nil
+}
+
+// publishBeside has Clerk repaired, or told of what the user's customers hold, beside what is done at Stripe: it must not wait
+// for that. Only who has no customer yet is not told of anything before there is one. It answers whether it has asked for it.
+func (u *userRun) publishBeside(ctx workflow.Context, result activities.UserResult) bool {
+	if !result.PublishForced && (!result.PublishDue || !result.Onboarded) || !overtakes(ctx) {
+		return false
+	}
+	u.publisher.ask(u.prioritized(ctx), u.in.ClerkUserID, result.PublishForced)
+	return true
+}
+
+// changeOvertaking is the change that lets what is more important overtake what is under way at Stripe. A run that was there before
+// goes on without, until it continues as new. It is asked for its version only when it matters.
+const changeOvertaking = "overtaking"
+
+func overtakes(ctx workflow.Context) bool {
+	return workflow.GetVersion(ctx, changeOvertaking, workflow.DefaultVersion, 1) != workflow.DefaultVersion
 }
 
 // prioritized has what is done for a user who is new done before what follows of a wave of renewals: each of them
@@ -184,32 +225,105 @@ func (u *userRun) jobOf(result activities.UserResult) account.Job {
 	}
 }
 
-// ensureCustomer gives the user a customer, or their customers the user's name and email. A
-// customer that was made in vain is undone, on a context that a cancelled run does not end.
-func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDue bool) {
-	u.doing(ctx, "bringing the Stripe customer up to date")
+// ensureCustomer gives the user a customer, or their customers the user's name and email. A customer that was made in vain is
+// undone. It answers the job that the user's state calls for by then: one that is more important ends what is under way.
+func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDue bool, job account.Job) {
+	const what = "bringing the Stripe customer up to date"
+	u.doing(ctx, what)
 	var result activities.CustomerResult
 	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID, Existing: existing}
-	// A cancelled run waits for the attempt that is under way: it may have made what is to be undone.
-	waiting := u.prioritized(workflow.WithWaitForCancellation(onStripe(ctx), true))
-	err := workflow.ExecuteActivity(waiting, u.set.customers.EnsureStripeCustomer, in).Get(ctx, &result)
-	if err != nil {
+	// Whoever ends it waits for the attempt that is under way, which is told so within seconds: it may have made what is to be undone.
+	waiting, end := workflow.WithCancel(u.prioritized(workflow.WithWaitForCancellation(onStripe(ctx), true)))
+	defer end()
+	ensuring := workflow.ExecuteActivity(waiting, u.set.customers.EnsureStripeCustomer, in)
+	job, overtaken := u.untilOvertaken(ctx, ensuring)
+	if overtaken {
+		end()
+	} else {
+		u.doing(ctx, what)
+	}
+	err := ensuring.Get(ctx, &result)
+	switch {
+	case err != nil && overtaken && temporal.IsCanceledError(err):
+		return false, job
+	case err != nil:
 		u.fail(ctx, "ensuring the customer", err)
-		return false
+		return false, job
 	}
 	if result.Undo != "" {
-		disconnected, cancel := workflow.NewDisconnectedContext(ctx)
-		defer cancel()
-		undo := activities.UndoInput{ClerkUserID: u.in.ClerkUserID, CustomerID: result.Undo}
-		if err := workflow.ExecuteActivity(onStripe(disconnected), u.set.customers.UndoStripeCustomer, undo).Get(disconnected, nil); err != nil {
-			u.fail(ctx, "undoing the customer", err)
-		}
+		u.undo(ctx, result.Undo)
 	}
 	if result.Deleting {
 		u.due = true // the mark came meanwhile: look again, as another job
 	}
 	u.state.CustomerID = result.CustomerID
-	return result.PublishDue
+	return result.PublishDue, job
+}
+
+// overtakenAfter is how long what is under way at Stripe may last on, once somebody pokes, before the user is looked at beside it. As a
+// rule it is over by then, and the look comes behind it.
+const overtakenAfter = 3 * time.Second
+
+// untilOvertaken waits for what is under way at Stripe, which can be tried for as long as Stripe is gone, and looks at the user meanwhile
+// when somebody pokes. overtaken is set where that shows that there is nothing to be done at Stripe any more, since the user is being
+// deleted. Anything else that it shows is seen to when Stripe is done, but for a repair of Clerk.
+func (u *userRun) untilOvertaken(ctx workflow.Context, underWay workflow.Future) (job account.Job, overtaken bool) {
+	for {
+		err := workflow.Await(ctx, func() bool { return underWay.IsReady() || u.pokes.waiting() })
+		if err != nil || underWay.IsReady() || !overtakes(ctx) {
+			return u.job, false
+		}
+		if over, err := workflow.AwaitWithTimeout(ctx, overtakenAfter, underWay.IsReady); err != nil || over {
+			return u.job, false
+		}
+		if u.full(ctx) {
+			u.due = true
+			return u.job, true // the next run begins it anew
+		}
+		result, err := u.read(ctx)
+		if err != nil {
+			u.due = true
+			continue
+		}
+		if result.Deleting || result.Outcome == activities.OutcomeDeleted {
+			u.due = true // where the run is the one that deletes already
+			return max(u.job, u.jobOf(result)), true
+		}
+		u.due = u.due || result.CustomerDue || result.PublishDue
+		if result.PublishForced {
+			u.publisher.ask(u.prioritized(ctx), u.in.ClerkUserID, true)
+		}
+	}
+}
+
+// undo removes a customer that was made in vain, beside everything else: Stripe may be gone for as long as it likes. A cancelled run
+// sees to it all the same, and one that continues as new hands it on.
+func (u *userRun) undo(ctx workflow.Context, customerID string) {
+	u.undoing = append(u.undoing, customerID)
+	remove := func(ctx workflow.Context) {
+		disconnected, cancel := workflow.NewDisconnectedContext(ctx)
+		defer cancel()
+		in := activities.UndoInput{ClerkUserID: u.in.ClerkUserID, CustomerID: customerID}
+		if err := workflow.ExecuteActivity(onStripe(disconnected), u.set.customers.UndoStripeCustomer, in).Get(disconnected, nil); err != nil {
+			u.fail(disconnected, "undoing the customer", err)
+		}
+		u.undoing = slices.DeleteFunc(u.undoing, func(id string) bool { return id == customerID })
+	}
+	if !overtakes(ctx) {
+		remove(ctx)
+		return
+	}
+	workflow.Go(ctx, remove)
+}
+
+// cancelled ends a cancelled run, which says so, whatever it was doing.
+func (u *userRun) cancelled(ctx workflow.Context) error {
+	disconnected, done := workflow.NewDisconnectedContext(ctx)
+	defer done()
+	if err := workflow.Await(disconnected, func() bool { return len(u.undoing) == 0 }); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // The pauses between two tries to erase, while customers are not settled. Each customer that
@@ -283,7 +397,7 @@ func (u *userRun) fail(ctx workflow.Context, what string, err error) {
 }
 
 func (u *userRun) settled() bool {
-	return !u.due && !u.pokes.waiting() && !u.offboarding && !u.alarm.fired && !u.publisher.running
+	return !u.due && !u.pokes.waiting() && !u.offboarding && !u.alarm.fired && !u.publisher.running && len(u.undoing) == 0
 }
 
 func (u *userRun) full(ctx workflow.Context) bool {
@@ -293,11 +407,11 @@ func (u *userRun) full(ctx workflow.Context) bool {
 	return workflow.GetInfo(ctx).GetContinueAsNewSuggested() || u.in.ContinueAfter > 0 && u.state.Looks >= u.in.ContinueAfter
 }
 
-// continueAs starts the next run as the type of its job. Nothing but an outstanding publish is
+// continueAs starts the next run as the type of its job. Nothing but an outstanding publish, and what is to be undone, is
 // carried: the next run begins by looking.
 func (u *userRun) continueAs(ctx workflow.Context, job account.Job) error {
 	next := u.in
-	next.Publish = u.publisher.pending()
+	next.Publish, next.Undo = u.publisher.pending(), u.undoing
 	switch job {
 	case account.JobOffboard:
 		return workflow.NewContinueAsNewError(ctx, UserOffboarding, next)

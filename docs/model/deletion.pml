@@ -10,11 +10,48 @@ byte seq = 1, marked, readAt;
 bool complies;               /* what the last read showed */
 bool work = true;
 byte reading;
+bool told;                   /* user.deleted is in the inbox */
+bool pushing = true;         /* the user's run waits for EnsureStripeCustomer */
+bool refusing;               /* which Stripe refuses for as long as anybody looks */
+bool ended;                  /* the run has ended it */
+bool linked, orphan;         /* a customer that it has made */
 
 active proctype Clerk() {
 	personal = true;
+	told = true
+}
+
+/* activities.Customers.EnsureStripeCustomer: one attempt after the other, until Stripe takes it or the run ends it. */
+active proctype Ensure() {
+	if :: refusing = true :: true fi;
+	do
+	:: atomic { ended -> pushing = false; break }
+	:: refusing -> ended                              /* its next attempt is no better */
+	:: !refusing -> orphan = true;                    /* made at Stripe */
+		atomic {                                  /* linkCreated: under the user's lock */
+			if
+			:: !mark -> linked = true; orphan = false
+			:: else
+			fi }
+		pushing = false; break
+	od
+}
+
+/* workflows.runUser: it looks when it is poked, whatever it waits for, and ends what is under way. */
+active proctype Run() {
+#ifdef NO_OVERTAKING
+	told && !pushing;
+#else
+	told;
+#endif
 	/* store.RequestDeletion: the mark is numbered, and every customer is poked */
-	atomic { mark = true; seq++; marked = seq; event = true }
+	atomic { mark = true; seq++; marked = seq; event = true };
+	ended = true;
+#ifndef NO_WAIT_FOR_ENDED
+	!pushing;
+	/* what it has made in vain is undone, by this run or the next */
+	if :: orphan -> orphan = false :: else fi
+#endif
 }
 
 active proctype Buyer() {
@@ -74,6 +111,7 @@ active proctype Quiet() {
 		timeout ->
 		assert(mark && erased);
 		assert(!personal);
-		assert(!live)
+		assert(!live);
+		assert(!orphan)
 	}
 }

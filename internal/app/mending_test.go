@@ -186,6 +186,33 @@ func TestWorkGoesOnAfterARestore(t *testing.T) {
 	}
 }
 
+// A user is deleted while Stripe refuses their name, for longer than anybody waits: billing is stopped and they are erased all the same.
+func TestADeletionOvertakesWhatStripeDoesNotTake(t *testing.T) {
+	t.Parallel()
+	b := newBroken(t)
+	refused := make(chan struct{}, 1000)
+	remove := b.Sandbox.StripeFaults.Add(faults.Rule{Method: http.MethodPost, PathPrefix: "/v1/customers/" + b.customer, Status: http.StatusServiceUnavailable,
+		OnHit: func() { refused <- struct{}{} }})
+	defer remove()
+	if err := b.Sandbox.Clerk.UpdateUser(b.user, clerksim.UserChange{FirstName: new("Augusta")}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // by now a pause is longer than it takes to look
+		select {
+		case <-refused:
+		case <-time.After(system.Patience()):
+			t.Fatal("Stripe is not given the name")
+		}
+	}
+	if err := b.Sandbox.Clerk.DeleteUser(b.user); err != nil {
+		t.Fatal(err)
+	}
+	b.untilCount("the user is erased", `SELECT count(*) FROM person_user WHERE deleted_at IS NOT NULL`)
+	if n := b.Count(`SELECT count(*) FROM subscriptions WHERE status = 'active' AND NOT cancel_at_period_end`); n != 0 {
+		t.Error("the user is billed on")
+	}
+}
+
 // Setting a database up that was put back is enough.
 func TestSetupRaisesTheSequence(t *testing.T) {
 	t.Parallel()
