@@ -131,14 +131,14 @@ func TestWhatAnOvertakenAttemptHasMadeIsUndone(t *testing.T) {
 	equal(t, "to be undone", next.Undo, []string{theCustomer})
 
 	u = newUserRun(t, userScript{sync: users(deleting(), deleted()), undo: func(n int, _ activities.UndoInput) (activities.UndoResult, error) {
-		if n < 10 {
+		if n < 5 {
 			return activities.UndoResult{}, temporal.NewApplicationError("stripe: delete customer: http_503 (transient, HTTP 503)", "transient")
 		}
 		return activities.UndoResult{Outcome: "deleted"}, nil
 	}})
 	u.ExecuteWorkflow(workflows.UserOffboarding, next)
 	u.finished()
-	equal(t, "attempts to undo", len(u.undo.given()), 11)
+	equal(t, "attempts to undo", len(u.undo.given()), 6)
 	equal(t, "erased", u.erase.since(), []time.Duration{0})
 }
 

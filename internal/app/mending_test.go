@@ -125,8 +125,8 @@ func TestWorkGoesOnWithTheSchema(t *testing.T) {
 	b.agrees()
 }
 
-// A database that is put back while everything runs, with its rows or with the sequence alone, is named until the first read meets
-// it. The read that was under way then stores nothing, nothing is lost, and work goes on by itself.
+// A database is put back while everything runs, with its rows or the sequence alone. The read that is under way then stores nothing,
+// nothing is lost, and work goes on by itself.
 func TestWorkGoesOnAfterARestore(t *testing.T) {
 	t.Parallel()
 	const ago = 100_000
@@ -146,12 +146,16 @@ func TestWorkGoesOnAfterARestore(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			restore()
-			for _, p := range b.programs {
-				if reasons := p.lacks("numbers"); !strings.Contains(reasons["numbers"], "syncctl setup") {
-					t.Errorf("%s says: %v", p.name, reasons)
-				}
+			// It has been running for a while.
+			if err := b.Row(t.Context(), `SELECT setval('sync_seq', 1000000)`, nil, new(int64)); err != nil {
+				t.Fatal(err)
 			}
+			if err := b.Sandbox.Clerk.UpdateUser(b.user, clerksim.UserChange{FirstName: new("Augusta")}); err != nil {
+				t.Fatal(err)
+			}
+			b.untilCount("the customer is read", `SELECT count(*) FROM stripe_customers WHERE read_seq > 1000000`)
+			b.agrees()
+			restore()
 			b.cancels()
 			b.untilCount("the cancellation is stored", `SELECT count(*) FROM subscriptions WHERE cancel_at_period_end`)
 			for _, p := range b.programs {
@@ -213,19 +217,42 @@ func TestADeletionOvertakesWhatStripeDoesNotTake(t *testing.T) {
 	}
 }
 
-// Setting a database up that was put back is enough.
-func TestSetupRaisesTheSequence(t *testing.T) {
+// A program raises the sequence when it starts, and says so while it is behind. Setting the database up is enough.
+func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 	t.Parallel()
 	s := system.Start(t, servers, system.Options{Stopped: true})
-	var at int64
-	if err := s.Row(t.Context(), `WITH c AS (INSERT INTO stripe_customers (stripe_customer_id, read_seq) VALUES ('cus_1', 5000000) RETURNING 1) SELECT setval('sync_seq', 1)`, nil, &at); err != nil {
-		t.Fatal(err)
+	at := func(sql string) (number int64) {
+		t.Helper()
+		if err := s.Row(t.Context(), sql, nil, &number); err != nil {
+			t.Fatal(err)
+		}
+		return number
+	}
+	at(`WITH c AS (INSERT INTO stripe_customers (stripe_customer_id, read_seq) VALUES ('cus_1', 5000000) RETURNING 1) SELECT setval('sync_seq', 1)`)
+	programs := both(t, s.Environ)
+	s.Until("the sequence is raised", func(context.Context) error {
+		if reached := at(`SELECT last_value FROM sync_seq`); reached < 6000000 {
+			return fmt.Errorf("it stands at %d", reached)
+		}
+		return nil
+	})
+	for _, p := range programs {
+		p.lacks()
+	}
+	at(`SELECT setval('sync_seq', 1)`)
+	for _, p := range programs {
+		if reasons := p.lacks("numbers"); !strings.Contains(reasons["numbers"], "syncctl setup") {
+			t.Errorf("%s says: %v", p.name, reasons)
+		}
 	}
 	if err := app.Setup(t.Context(), s.Environ, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Row(t.Context(), `SELECT last_value FROM sync_seq`, nil, &at); err != nil || at != 6000000 {
-		t.Errorf("the sequence stands at %d, %v", at, err)
+	if reached := at(`SELECT last_value FROM sync_seq`); reached != 6000000 {
+		t.Errorf("the sequence stands at %d", reached)
+	}
+	for _, p := range programs {
+		p.lacks()
 	}
 }
 
