@@ -54,7 +54,7 @@ func (a *Catalogue) readWanted(ctx context.Context, product *account.Product) er
 }
 
 // RecordProduct reads a product with all its prices and commits plan and prices. Customers whose
-// price was not known until now, or whose plan has another name now, are poked.
+// price was not known until now, or whose plan has another name now or is an add-on now or no more, are poked.
 //
 // Idempotent: it stores a state under the product's read fence.
 func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result ProductResult, err error) {
@@ -97,7 +97,7 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 		if err != nil {
 			return err
 		}
-		before, err := tx.PlanName(ctx, planID)
+		before, wasAddOn, err := tx.PlanTold(ctx, planID)
 		if err != nil {
 			return err
 		}
@@ -106,8 +106,8 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 				return err
 			}
 		}
-		renamed := product.Name != "" && product.Name != before
-		affected, err := tx.CustomersAffectedByPlan(ctx, in.ProductID, renamed)
+		changed := product.Name != "" && product.Name != before || !product.Deleted && product.AddOn != wasAddOn
+		affected, err := tx.CustomersAffectedByPlan(ctx, in.ProductID, changed)
 		if err != nil {
 			return err
 		}

@@ -173,7 +173,7 @@ func (a *Commands) look(ctx context.Context, in CommandInput, s *step) error {
 	if err != nil {
 		return err
 	}
-	if s.seen, err = subs.read(ctx, in.CustomerID); err != nil {
+	if s.seen, err = subs.read(ctx, in.CustomerID, number); err != nil {
 		return err
 	}
 	why := cause(ctx)

@@ -8,24 +8,24 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// Disputes finds the customers of disputes, which name a charge and nothing else. Its activity
+// Disputes finds the customers of disputes and refunds, which name a charge and no customer. Its activity
 // runs on Stripe's task queue.
 type Disputes struct {
 	Store  *store.Store
 	Stripe Stripe
 }
 
-// ChargeInput names the disputed charge.
+// ChargeInput names the charge that is disputed or refunded; of a refund that names none, its payment intent.
 type ChargeInput struct {
 	ChargeID string `json:"chargeId"`
 }
 
-// RouteResult says where a dispute's events went.
+// RouteResult says where a charge's events went.
 type RouteResult struct {
 	CustomerID string `json:"customerId,omitempty"`
 }
 
-// RouteDispute gives the events of a disputed charge to the charge's customer: the one of the
+// RouteDispute gives the events of a disputed or refunded charge to the charge's customer: the one of the
 // payment that we recorded, else the one that Stripe shows. A charge without a customer is
 // nobody's business here, and its events are ignored.
 //

@@ -1,7 +1,9 @@
 package activities
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
@@ -22,6 +24,9 @@ const (
 	maxRereads = 3
 )
 
+// readEvent stands for the event's id with a fact about money that was read, and not told by an event.
+const readEvent = "read"
+
 // take takes the due events that were received before the read began and stores the payment
 // facts in them: facts are in the payload and nowhere else once it is gone.
 func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, number int64, seen shown, now time.Time) (takenEvents, error) {
@@ -31,6 +36,7 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 		return taken, err
 	}
 	events := make([]stripeevent.Event, len(due))
+	var told []toldPayment
 	for i, d := range due {
 		event, err := stripeevent.Parse(d.Payload)
 		if err != nil {
@@ -40,9 +46,21 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 		events[i] = event
 		if payment, ok := event.Payment(); ok {
 			payment.CustomerID = in.CustomerID
-			if err := tx.RecordPayment(ctx, payment, d.EventID, event.Created); err != nil {
-				return taken, err
-			}
+			told = append(told, toldPayment{payment, d.EventID, event.Created})
+		}
+	}
+	for i, p := range told {
+		if slices.ContainsFunc(told[i+1:], p.saidBy) || slices.ContainsFunc(told[:i], p.saidBy) {
+			continue
+		}
+		if err := tx.RecordPayment(ctx, p.Payment, p.eventID, p.at); err != nil {
+			return taken, err
+		}
+	}
+	for _, invoice := range seen.invoices {
+		// What was read is as good as what an event tells.
+		if err := tx.RecordPayment(ctx, invoice, readEvent, seen.told); err != nil {
+			return taken, err
 		}
 	}
 	shows := newEvidence(seen, events)
@@ -54,6 +72,40 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 		taken.done = append(taken.done, d)
 	}
 	return taken, nil
+}
+
+// toldPayment is a fact about money with the event that told it.
+type toldPayment struct {
+	account.Payment
+	eventID string
+	at      time.Time
+}
+
+// saidBy tells whether a later fact about the same object says all that this one does, as one of several events of one
+// payment does as a rule: then to store this one too changes nothing. What a charge tells of refunds is of its moment.
+func (p toldPayment) saidBy(later toldPayment) bool {
+	if p.ID != later.ID || p.Kind == account.PaymentCharge ||
+		cmp.Or(cmp.Compare(p.Rank(), later.Rank()), p.at.Compare(later.at), cmp.Compare(p.eventID, later.eventID)) >= 0 ||
+		p.at.After(later.at) || p.AmountPaid > later.AmountPaid || p.Attempts > later.Attempts {
+		return false
+	}
+	a, b := p.Payment, later.Payment
+	a.Status, a.Reason, a.Amount, a.Currency, a.AmountPaid, a.Attempts = b.Status, b.Reason, b.Amount, b.Currency, b.AmountPaid, b.Attempts
+	for _, text := range []struct{ mine, theirs *string }{
+		{&a.SubscriptionID, &b.SubscriptionID}, {&a.InvoiceID, &b.InvoiceID}, {&a.IntentID, &b.IntentID}, {&a.ChargeID, &b.ChargeID},
+	} {
+		if *text.mine == "" {
+			*text.mine = *text.theirs
+		}
+	}
+	for _, moment := range []struct{ mine, theirs *time.Time }{
+		{&a.Created, &b.Created}, {&a.PaidAt, &b.PaidAt}, {&a.DueAt, &b.DueAt}, {&a.FinalizedAt, &b.FinalizedAt}, {&a.FailedAt, &b.FailedAt},
+	} {
+		if moment.mine.IsZero() {
+			*moment.mine = *moment.theirs
+		}
+	}
+	return a == b
 }
 
 func (t takenEvents) ids() []string { return eventIDs(t.done) }

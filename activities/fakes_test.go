@@ -21,7 +21,10 @@ type stripeWorld struct {
 	customers     map[string]account.Customer
 	subscriptions map[string]account.Subscription
 	products      map[string]account.Product
-	gates         []*gate
+	// invoices are the open ones by subscription; asked counts how often they were asked for.
+	invoices map[string][]account.Payment
+	asked    int
+	gates    []*gate
 }
 
 func newStripe() *stripeWorld {
@@ -111,6 +114,13 @@ func (s *stripeWorld) Subscription(_ context.Context, id string) (account.Subscr
 		return sub, failure.NotFound("stripe", "read subscription")
 	}
 	return sub, nil
+}
+
+func (s *stripeWorld) OpenInvoices(_ context.Context, subscriptionID string) ([]account.Payment, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	return s.invoices[subscriptionID], nil
 }
 
 func (s *stripeWorld) Product(ctx context.Context, id string) (account.Product, error) {

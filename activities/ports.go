@@ -36,8 +36,10 @@ type Stripe interface {
 	// Product reads a product with all its prices, archived ones too, unless there are very many.
 	Product(ctx context.Context, productID string) (account.Product, error)
 	Price(ctx context.Context, priceID string) (account.Price, error)
-	// ChargeCustomer answers the customer of a charge, "" where it has none.
-	ChargeCustomer(ctx context.Context, chargeID string) (customerID string, err error)
+	// OpenInvoices lists a subscription's open invoices.
+	OpenInvoices(ctx context.Context, subscriptionID string) ([]account.Payment, error)
+	// ChargeCustomer answers the customer of a charge or a payment intent, "" where it has none.
+	ChargeCustomer(ctx context.Context, id string) (customerID string, err error)
 }
 
 // Clerk is what the activities ask of Clerk. Its errors are classified failures.

@@ -8,6 +8,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
 // Subscriptions brings our copy of a customer's subscriptions to what Stripe says. Its
@@ -116,7 +117,7 @@ func (a *Subscriptions) record(ctx context.Context, in RecordInput) (result Reco
 	if err != nil {
 		return result, err
 	}
-	seen, err := a.read(ctx, in.CustomerID)
+	seen, err := a.read(ctx, in.CustomerID, number)
 	if err != nil {
 		return result, err
 	}
@@ -140,10 +141,62 @@ type shown struct {
 	// missing are stored subscriptions that Stripe answers 404 for.
 	missing         []string
 	customerMissing bool
+	// invoices are open ones of subscriptions that owe, where none was known; told is when they were read.
+	invoices []account.Payment
+	told     time.Time
 }
 
-func (a *Subscriptions) read(ctx context.Context, customerID string) (shown, error) {
-	return readCustomer(ctx, a.Store, a.Stripe, customerID)
+// read reads a customer under a number, and where a subscription is past_due and none of our rows says since when it owes, its open
+// invoices: one more request, and only then.
+func (a *Subscriptions) read(ctx context.Context, customerID string, number int64) (shown, error) {
+	seen, err := readCustomer(ctx, a.Store, a.Stripe, customerID)
+	if err != nil {
+		return seen, err
+	}
+	var owing []string
+	for _, s := range seen.subscriptions {
+		if s.Status == account.StatusPastDue {
+			owing = append(owing, s.ID)
+		}
+	}
+	if len(owing) == 0 {
+		return seen, nil
+	}
+	if owing, err = a.owedUnknown(ctx, customerID, number, owing); err != nil {
+		return seen, err
+	}
+	for _, id := range owing {
+		seen.told = time.Now()
+		invoices, err := a.Stripe.OpenInvoices(ctx, id)
+		if err != nil && !failure.IsNotFound(err) {
+			return seen, err
+		}
+		seen.invoices = append(seen.invoices, invoices...)
+	}
+	return seen, nil
+}
+
+// owedUnknown keeps of some subscriptions those of which neither a row nor an event that is about to be taken says
+// since when they owe.
+func (a *Subscriptions) owedUnknown(ctx context.Context, customerID string, number int64, owing []string) ([]string, error) {
+	unknown, err := a.Store.OwedUnknown(ctx, owing)
+	if err != nil || len(unknown) == 0 {
+		return nil, err
+	}
+	payloads, err := a.Store.PendingInvoices(ctx, account.CustomerEntity(customerID), number)
+	if err != nil {
+		return nil, err
+	}
+	for _, payload := range payloads {
+		event, err := stripeevent.Parse(payload)
+		if err != nil {
+			continue // it was parsed when it came; see take
+		}
+		if invoice, ok := event.Payment(); ok && invoice.Status == "open" {
+			unknown = slices.DeleteFunc(unknown, func(id string) bool { return id == invoice.SubscriptionID })
+		}
+	}
+	return unknown, nil
 }
 
 // readCustomer asks Stripe once. Only what the answer leaves open costs more: the customer itself where

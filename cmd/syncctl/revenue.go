@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -9,8 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"golang.org/x/text/currency"
-
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/app"
 )
 
@@ -39,8 +39,11 @@ func (c revenue) Run(s *session) error {
 		for _, m := range r.Monthly {
 			_, _ = fmt.Fprintf(table, "%s\t%s\t%d\n", m.Currency, amount(m.Amount, m.Currency), m.Subscriptions)
 		}
-		if r.Unpriced > 0 {
-			_, _ = fmt.Fprintf(table, "\nof these free, or at no fixed amount: %d\n", r.Unpriced)
+		if r.Free > 0 {
+			_, _ = fmt.Fprintf(table, "\nof these free, or metered: %d\n", r.Free)
+		}
+		for _, code := range slices.Sorted(maps.Keys(r.UnpricedIn)) {
+			_, _ = fmt.Fprintf(table, "\nunpriced, billed in %s at an amount that is not known exactly, and in no sum: %d\n", cmp.Or(code, "no currency"), r.UnpricedIn[code])
 		}
 		for _, why := range slices.Sorted(maps.Keys(r.Uncounted)) {
 			_, _ = fmt.Fprintf(table, "\nnot counted, %s: %d", strings.ReplaceAll(why, "_", " "), r.Uncounted[why])
@@ -53,16 +56,4 @@ func (c revenue) Run(s *session) error {
 }
 
 // amount writes an amount of a currency's smallest unit in the currency itself.
-func amount(smallest *big.Int, code string) string {
-	unit, err := currency.ParseISO(code)
-	if err != nil {
-		return smallest.String() + " of the smallest unit"
-	}
-	scale, _ := currency.Standard.Rounding(unit)
-	switch strings.ToLower(code) {
-	case "isk", "ugx": // Stripe counts these in hundredths although nobody else does
-		scale = 2
-	}
-	one := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(scale)), nil)
-	return new(big.Rat).SetFrac(smallest, one).FloatString(scale)
-}
+func amount(smallest *big.Int, code string) string { return account.FormatAmount(smallest, code) }

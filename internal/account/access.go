@@ -7,8 +7,8 @@ import (
 
 // AccessPolicy is what an operator may choose about access.
 type AccessPolicy struct {
-	// PastDueGrace is how long a past_due subscription keeps granting, counted from its latest
-	// invoice.
+	// PastDueGrace is how long a past_due subscription keeps granting, counted from when the earliest
+	// invoice that it has left unpaid was due.
 	PastDueGrace time.Duration
 	// WhilePaused makes a subscription grant although collection is paused.
 	WhilePaused bool
@@ -34,15 +34,10 @@ func (p AccessPolicy) Grants(s Subscription, now time.Time) bool {
 	}
 }
 
-// GraceEnd is when a past_due subscription stops granting. It counts from the latest invoice,
-// else from the period's start, so that every read computes the same end.
-func (p AccessPolicy) GraceEnd(s Subscription) time.Time {
-	from := s.LatestInvoiceCreated
-	if from.IsZero() {
-		from = s.CurrentPeriodStart
-	}
-	return from.Add(p.PastDueGrace)
-}
+// GraceEnd is when a past_due subscription stops granting. It counts from when the delinquency began, and no
+// invoice that Stripe goes on making meanwhile moves it. The zero time plus the grace, which is long over, where that
+// is not known: no row is stored so.
+func (p AccessPolicy) GraceEnd(s Subscription) time.Time { return s.PastDueSince.Add(p.PastDueGrace) }
 
 // Boundaries are the moments at which the subscription can change by itself, the earliest first:
 // the ends of its trial, of its period, of its grace, and its set end. There are none where it

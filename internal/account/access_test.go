@@ -24,7 +24,7 @@ func TestGrants(t *testing.T) {
 		for _, paused := range []bool{false, true} {
 			for _, whilePaused := range []bool{false, true} {
 				policy := account.AccessPolicy{PastDueGrace: time.Hour, WhilePaused: whilePaused}
-				s := account.Subscription{Status: status, CollectionPaused: paused, LatestInvoiceCreated: noon().Add(-30 * time.Minute)}
+				s := account.Subscription{Status: status, CollectionPaused: paused, PastDueSince: noon().Add(-30 * time.Minute)}
 				granting := status == account.StatusActive || status == account.StatusTrialing || status == account.StatusPastDue
 				if got, want := policy.Grants(s, noon()), granting && (!paused || whilePaused); got != want {
 					t.Errorf("%s, paused %t, policy %t: %t, want %t", status, paused, whilePaused, got, want)
@@ -45,14 +45,12 @@ func TestGrace(t *testing.T) {
 		now   time.Time
 		want  bool
 	}{
-		{"just before its end", 72 * time.Hour, account.Subscription{LatestInvoiceCreated: invoice}, noon().Add(-time.Nanosecond), true},
-		{"at its end", 72 * time.Hour, account.Subscription{LatestInvoiceCreated: invoice}, noon(), false},
-		{"no grace", 0, account.Subscription{LatestInvoiceCreated: invoice}, invoice, false},
-		{"from the period's start", 72 * time.Hour, account.Subscription{CurrentPeriodStart: invoice}, noon().Add(-time.Second), true},
-		{"from the period's start, over", 72 * time.Hour, account.Subscription{CurrentPeriodStart: invoice}, noon(), false},
-		{"the invoice counts, not the period", 72 * time.Hour, account.Subscription{LatestInvoiceCreated: invoice, CurrentPeriodStart: noon()}, noon(), false},
-		{"from nothing", 72 * time.Hour, account.Subscription{}, noon(), false},
-		{"before the invoice", 72 * time.Hour, account.Subscription{LatestInvoiceCreated: noon().Add(time.Hour)}, noon(), true},
+		{"just before its end", 72 * time.Hour, account.Subscription{PastDueSince: invoice}, noon().Add(-time.Nanosecond), true},
+		{"at its end", 72 * time.Hour, account.Subscription{PastDueSince: invoice}, noon(), false},
+		{"no grace", 0, account.Subscription{PastDueSince: invoice}, invoice, false},
+		{"a later invoice and period change nothing", 72 * time.Hour, account.Subscription{PastDueSince: invoice, LatestInvoiceCreated: noon(), CurrentPeriodStart: noon()}, noon(), false},
+		{"from nothing", 72 * time.Hour, account.Subscription{LatestInvoiceCreated: noon(), CurrentPeriodStart: noon()}, noon(), false},
+		{"not due yet", 72 * time.Hour, account.Subscription{PastDueSince: noon().Add(time.Hour)}, noon(), true},
 	} {
 		c.s.Status = account.StatusPastDue
 		if got := (account.AccessPolicy{PastDueGrace: c.grace}).Grants(c.s, c.now); got != c.want {
@@ -74,7 +72,7 @@ func TestBoundaries(t *testing.T) {
 	t.Parallel()
 	policy := account.AccessPolicy{PastDueGrace: 10 * time.Hour}
 	in := func(hours int) time.Time { return noon().Add(time.Duration(hours) * time.Hour) }
-	s := account.Subscription{Status: account.StatusPastDue, CurrentPeriodEnd: in(-1), CancelAt: in(30), LatestInvoiceCreated: in(-2)}
+	s := account.Subscription{Status: account.StatusPastDue, CurrentPeriodEnd: in(-1), CancelAt: in(30), PastDueSince: in(-2)}
 	if got, want := policy.Boundaries(s, noon()), []time.Time{in(-1), in(8), in(30)}; !slices.EqualFunc(got, want, time.Time.Equal) {
 		t.Errorf("%s, want %s", got, want)
 	}
@@ -97,9 +95,9 @@ func TestFirstBoundary(t *testing.T) {
 		{"set end after the period's", account.Subscription{Status: account.StatusActive, CurrentPeriodEnd: in(5), CancelAt: in(9)}, in(5)},
 		{"trial", account.Subscription{Status: account.StatusTrialing, CurrentPeriodEnd: in(5), TrialEnd: in(4)}, in(4)},
 		{"a trial that is over is none", account.Subscription{Status: account.StatusActive, CurrentPeriodEnd: in(5), TrialEnd: in(-400)}, in(5)},
-		{"grace", account.Subscription{Status: account.StatusPastDue, CurrentPeriodEnd: in(50), LatestInvoiceCreated: in(-2)}, in(8)},
-		{"period before the grace's end", account.Subscription{Status: account.StatusPastDue, CurrentPeriodEnd: in(3), LatestInvoiceCreated: in(-2)}, in(3)},
-		{"a grace that is over is none", account.Subscription{Status: account.StatusPastDue, CurrentPeriodEnd: in(50), LatestInvoiceCreated: in(-20)}, in(50)},
+		{"grace", account.Subscription{Status: account.StatusPastDue, CurrentPeriodEnd: in(50), PastDueSince: in(-2)}, in(8)},
+		{"period before the grace's end", account.Subscription{Status: account.StatusPastDue, CurrentPeriodEnd: in(3), PastDueSince: in(-2)}, in(3)},
+		{"a grace that is over is none", account.Subscription{Status: account.StatusPastDue, CurrentPeriodEnd: in(50), PastDueSince: in(-20)}, in(50)},
 		{"first payment", account.Subscription{Status: account.StatusIncomplete, CurrentPeriodEnd: in(500), Created: in(-3)}, in(20)},
 		{"first payment of who knows when", account.Subscription{Status: account.StatusIncomplete, CurrentPeriodEnd: in(500)}, in(500)},
 		{"unpaid", account.Subscription{Status: account.StatusUnpaid, CurrentPeriodEnd: in(5)}, in(5)},

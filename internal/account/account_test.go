@@ -185,7 +185,8 @@ func TestRank(t *testing.T) {
 		account.PaymentInvoice: {"", "draft", "open", "uncollectible", "void", "paid"},
 		account.PaymentIntent:  {"", "requires_payment_method", "requires_confirmation", "requires_action", "processing", "requires_capture", "canceled", "succeeded"},
 		account.PaymentCharge:  {"", "pending", "failed", "succeeded", "partially_refunded", "refunded"},
-		account.PaymentDispute: {"", "warning_needs_response", "warning_under_review", "warning_closed", "needs_response", "under_review", "lost", "won"},
+		account.PaymentDispute: {"", "warning_needs_response", "warning_under_review", "warning_closed", "needs_response", "under_review", "prevented", "lost", "won"},
+		account.PaymentRefund:  {"", "requires_action", "pending", "succeeded", "canceled", "failed"},
 	} {
 		for i, status := range rising {
 			if i > 0 && (account.Payment{Kind: kind, Status: status}).Rank() <= (account.Payment{Kind: kind, Status: rising[i-1]}).Rank() {

@@ -4,7 +4,7 @@ import "strings"
 
 // Entity is the thing that an event is about and that one workflow cares for; it is that
 // workflow's id as well: "user/user_...", "customer/cus_...", "product/prod_...", or
-// "charge/ch_..." for a dispute whose customer is not known yet.
+// "charge/ch_..." for a dispute or refund whose customer is not known yet.
 type Entity string
 
 // Kind is the part of an entity before its id.
@@ -27,7 +27,8 @@ func CustomerEntity(customerID string) Entity { return Entity("customer/" + cust
 // ProductEntity is the entity of a Stripe product.
 func ProductEntity(productID string) Entity { return Entity("product/" + productID) }
 
-// ChargeEntity is the entity of a charge that somebody disputes.
+// ChargeEntity is the entity of a charge that is disputed or refunded; of a refund that names no charge, that of its
+// payment intent.
 func ChargeEntity(chargeID string) Entity { return Entity("charge/" + chargeID) }
 
 // Split takes an entity apart. It answers two empty strings for what is not an entity.

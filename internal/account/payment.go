@@ -11,6 +11,7 @@ const (
 	PaymentIntent  PaymentKind = "payment_intent"
 	PaymentCharge  PaymentKind = "charge"
 	PaymentDispute PaymentKind = "dispute"
+	PaymentRefund  PaymentKind = "refund"
 )
 
 // Payment is a fact about money, taken from a verified event. Facts are kept for the books
@@ -18,7 +19,7 @@ const (
 type Payment struct {
 	ID             string // the Stripe object's id
 	Kind           PaymentKind
-	CustomerID     string // "" for disputes until their charge is known
+	CustomerID     string // "" for disputes and refunds until their charge is known
 	SubscriptionID string
 	InvoiceID      string
 	IntentID       string
@@ -32,6 +33,12 @@ type Payment struct {
 	Created        time.Time // of the object
 	PaidAt         time.Time
 	Attempts       int64
+	// DueAt and FinalizedAt are an invoice's: until when it is to be paid where it is sent to the customer, and when it
+	// was opened.
+	DueAt       time.Time
+	FinalizedAt time.Time
+	// FailedAt is when an event told that an invoice could not be collected, or that a refund did not reach the payer.
+	FailedAt time.Time
 }
 
 // Rank orders the statuses of one kind of payment by how final they are. A status moves only
@@ -47,8 +54,10 @@ func (p Payment) Rank() int {
 		PaymentCharge: {"pending": 1, "failed": 2, "succeeded": 3, "partially_refunded": 4, "refunded": 5},
 		PaymentDispute: {
 			"warning_needs_response": 1, "warning_under_review": 2, "warning_closed": 3,
-			"needs_response": 4, "under_review": 5, "lost": 6, "won": 7,
+			"needs_response": 4, "under_review": 5, "prevented": 6, "lost": 7, "won": 8,
 		},
+		// A refund that succeeded may fail weeks later: the payer's bank sends it back. None that failed succeeds.
+		PaymentRefund: {"requires_action": 1, "pending": 2, "succeeded": 3, "canceled": 4, "failed": 5},
 	}
 	return ranks[p.Kind][p.Status]
 }

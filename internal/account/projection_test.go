@@ -45,7 +45,7 @@ func (r *cases) subscription(n int) account.Held {
 	return account.Held{
 		Subscription: account.Subscription{
 			ID: fmt.Sprintf("sub_%d", n), CustomerID: fmt.Sprintf("cus_%d", r.IntN(3)), Status: statuses()[r.IntN(len(statuses()))],
-			CurrentPeriodStart: moment(), CurrentPeriodEnd: moment(), TrialEnd: moment(), CancelAt: moment(), LatestInvoiceCreated: moment(),
+			CurrentPeriodStart: moment(), CurrentPeriodEnd: moment(), TrialEnd: moment(), CancelAt: moment(), PastDueSince: moment(),
 			CollectionPaused: r.IntN(5) == 0, CancelAtPeriodEnd: r.IntN(3) == 0, Created: noon().Add(-time.Duration(r.IntN(3)) * time.Hour),
 		},
 		Plan: fmt.Sprintf("Plan %d", n), PriceID: fmt.Sprintf("price_%d", n), Type: "monthly",
@@ -90,7 +90,7 @@ func TestLeading(t *testing.T) {
 		}
 		return account.Held{Subscription: s}
 	}
-	graced := func(s *account.Subscription) { s.LatestInvoiceCreated = noon() }
+	graced := func(s *account.Subscription) { s.PastDueSince = noon() }
 	paused := func(s *account.Subscription) { s.CollectionPaused = true }
 	for _, c := range []struct {
 		name           string

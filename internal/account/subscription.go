@@ -46,9 +46,11 @@ type Subscription struct {
 	// CollectionPaused is set while Stripe makes invoices but does not collect them
 	// (pause_collection). The status stays "active" meanwhile.
 	CollectionPaused bool
-	// LatestInvoiceCreated is when the latest invoice was made. The grace of a past_due
-	// subscription runs from here.
+	// LatestInvoiceCreated is when the latest invoice was made.
 	LatestInvoiceCreated time.Time
+	// PastDueSince is since when a past_due subscription owes what it owes, as our own rows of its invoices say; no
+	// read of the subscription shows it. The grace runs from here. See [PastDueSince].
+	PastDueSince time.Time
 	// ScheduleID names the subscription schedule that manages this subscription, if any.
 	// While one does, Stripe refuses some changes of the subscription itself.
 	ScheduleID string
@@ -73,11 +75,19 @@ func (s Subscription) ScheduledToEnd() (at time.Time, scheduled bool) {
 
 // Item is one line of a subscription: a price, and how many of it.
 type Item struct {
+	// ID is the item's own ("si_..."): it stays when the item is moved to another price.
+	ID        string
 	PriceID   string
 	ProductID string
-	Quantity  int64
-	// UnitAmount is in the currency's smallest unit; zero for tiered and metered prices.
-	UnitAmount    int64
+	// Metered items are billed by what was used. They have no quantity.
+	Metered  bool
+	Quantity int64
+	// UnitAmount is in the currency's smallest unit; zero where the item is Unpriced.
+	UnitAmount int64
+	// Unpriced is set where what a unit costs is not a whole number of the smallest unit of Currency, or not known:
+	// the price has a fraction, or is by package or tier, or is in another currency than the subscription.
+	Unpriced bool
+	// Currency is what the subscription is billed in, whatever the price's own currency is.
 	Currency      string
 	Interval      string // day, week, month, year
 	IntervalCount int64
@@ -105,6 +115,9 @@ type Product struct {
 	Deleted bool
 	// Beside tells whether the product may be bought beside another; see [AllowsBeside].
 	Beside bool
+	// AddOn is set where the product only adds to another, as its metadata say (add_on=true): it makes the plan of a
+	// subscription only where nothing else does.
+	AddOn  bool
 	Prices []Price
 	// PricesPartial is set where there are so many prices that not all of them are here: all that are active are, as far as they can
 	// be listed. Of one that is not here nothing is said.
@@ -125,7 +138,8 @@ type Price struct {
 	ID            string
 	ProductID     string
 	Active        bool
-	UnitAmount    int64 // in the currency's smallest unit
+	UnitAmount    int64 // in the currency's smallest unit; zero where the price is Unpriced
+	Unpriced      bool  // see [Item.Unpriced]
 	Currency      string
 	Interval      string // empty for one-time prices
 	IntervalCount int64

@@ -11,6 +11,7 @@ var (
 	userID     = regexp.MustCompile(`^user_[A-Za-z0-9]{1,128}$`)
 	customerID = regexp.MustCompile(`^cus_[A-Za-z0-9_]{1,128}$`)
 	productID  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
+	intentID   = regexp.MustCompile(`^pi_[A-Za-z0-9_]{1,128}$`)
 	chargeID   = regexp.MustCompile(`^(ch|py)_[A-Za-z0-9_]{1,128}$`)
 )
 
@@ -27,6 +28,9 @@ func ValidProductID(id string) bool { return productID.MatchString(id) }
 
 // ValidChargeID tells whether id has the form of a Stripe charge id.
 func ValidChargeID(id string) bool { return chargeID.MatchString(id) }
+
+// ValidPaymentIntentID tells whether id has the form of a Stripe payment intent id.
+func ValidPaymentIntentID(id string) bool { return intentID.MatchString(id) }
 
 // User is a Clerk user as one read of Clerk showed them. Any of the personal fields may be
 // empty: people sign up with a phone, or with nothing at all.

@@ -339,8 +339,9 @@ func (c Comparison) Products(ctx context.Context, shown []account.Product) ([]Di
 		Name      string `db:"plan_name"`
 		Active    bool   `db:"active"`
 		Beside    bool   `db:"beside"`
+		AddOn     bool   `db:"add_on"`
 	}
-	rows, _ := c.store.pool.Query(ctx, `SELECT stripe_product_id, plan_name, active, beside FROM plans WHERE stripe_product_id = ANY($1)`, ids)
+	rows, _ := c.store.pool.Query(ctx, `SELECT stripe_product_id, plan_name, active, beside, add_on FROM plans WHERE stripe_product_id = ANY($1)`, ids)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[plan])
 	if err != nil {
 		return nil, classify("read plans", err)
@@ -356,7 +357,7 @@ func (c Comparison) Products(ctx context.Context, shown []account.Product) ([]Di
 		switch {
 		case !ok:
 			d.Class = account.DriftMissingPlan
-		case has.Active != (p.Active && !p.Deleted) || has.Beside != p.Beside || p.Name != "" && has.Name != fit(p.Name):
+		case has.Active != (p.Active && !p.Deleted) || has.Beside != p.Beside || !p.Deleted && has.AddOn != p.AddOn || p.Name != "" && has.Name != fit(p.Name):
 			d.Class = account.DriftStalePlan
 		default:
 			continue
@@ -372,7 +373,8 @@ func (c Comparison) Prices(ctx context.Context, shown []account.Price) ([]Differ
 	for i, p := range shown {
 		ids[i] = p.ID
 	}
-	rows, _ := c.store.pool.Query(ctx, `SELECT stripe_price_id AS id, coalesce(stripe_product_id, '') AS product_id, p.active, unit_amount, currency,
+	rows, _ := c.store.pool.Query(ctx, `SELECT stripe_price_id AS id, coalesce(stripe_product_id, '') AS product_id, p.active, coalesce(unit_amount, 0),
+			unit_amount IS NULL AS unpriced, currency,
 			coalesce(billing_interval, '') AS interval, interval_count, coalesce(lookup_key, '') AS lookup_key,
 			coalesce(usage_type, '') AS usage_type
 		FROM plan_prices p JOIN plans ON plans.id = plan_id WHERE stripe_price_id = ANY($1)`, ids)

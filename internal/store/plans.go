@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 
 	"github.com/jackc/pgx/v5"
@@ -38,8 +39,9 @@ func (t *Tx) PlanNumber(ctx context.Context, productID string) (readSeq int64, e
 // catalogue when it is archived: subscriptions go on at it.
 func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read int64) error {
 	batch := &pgx.Batch{}
-	batch.Queue(`UPDATE plans SET plan_name = coalesce(nullif($2, ''), plan_name), active = $3, beside = $5, read_seq = $4, updated_at = now() WHERE id = $1`,
-		planID, fit(p.Name), p.Active && !p.Deleted, read, p.Beside)
+	batch.Queue(`UPDATE plans SET plan_name = coalesce(nullif($2, ''), plan_name), active = $3, beside = $5, read_seq = $4,
+			add_on = CASE WHEN $7 THEN add_on ELSE $6 END, updated_at = now() WHERE id = $1`,
+		planID, fit(p.Name), p.Active && !p.Deleted, read, p.Beside, p.AddOn, p.Deleted)
 	for _, price := range p.Prices {
 		batch.Queue(`INSERT INTO plan_prices AS p (stripe_price_id, plan_id, active, unit_amount, currency, billing_interval, interval_count, lookup_key,
 				usage_type)
@@ -50,7 +52,7 @@ func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read 
 			WHERE (p.plan_id, p.active, p.unit_amount, p.currency, p.billing_interval, p.interval_count, p.lookup_key, p.usage_type) IS DISTINCT FROM
 			      (excluded.plan_id, excluded.active, excluded.unit_amount, excluded.currency, excluded.billing_interval, excluded.interval_count,
 			       excluded.lookup_key, excluded.usage_type)`,
-			price.ID, planID, price.Active, price.UnitAmount, price.Currency, price.Interval, max(price.IntervalCount, 1), price.LookupKey,
+			price.ID, planID, price.Active, amountOf(price), price.Currency, price.Interval, max(price.IntervalCount, 1), price.LookupKey,
 			price.UsageType)
 	}
 	return classify("store a plan", t.tx.SendAll(ctx, batch))
@@ -70,23 +72,45 @@ func (s *Store) PricesWanted(ctx context.Context, productID string, listed []str
 	return ids, classify("look for prices", err)
 }
 
+// amountOf is what is stored as a price's amount, nil where it has none.
+func amountOf(p account.Price) *int64 {
+	if p.Unpriced {
+		return nil
+	}
+	return &p.UnitAmount
+}
+
 // CustomersAffectedByPlan lists the customers whose projection may say something else now: those
-// with a subscription at a price of this product that was unknown, or under another plan name. One that has ended counts
-// too: a user who has no other is still told its plan.
-func (t *Tx) CustomersAffectedByPlan(ctx context.Context, productID string, renamed bool) ([]string, error) {
+// with an item at a price of this product that was unknown, or, where its name or what it is has changed, with any item
+// of it. A subscription that has ended counts too: a user who has no other is still told its plan.
+func (t *Tx) CustomersAffectedByPlan(ctx context.Context, productID string, changed bool) ([]string, error) {
+	holding := func(item map[string]any) string {
+		item["product"] = productID
+		raw, _ := json.Marshal([]any{item}) // strings and flags
+		return string(raw)
+	}
 	rows, _ := t.tx.Query(ctx, `SELECT stripe_customer_id FROM subscriptions
 			WHERE stripe_product_id = $1 AND NOT price_known AND stripe_customer_id IS NOT NULL
+		UNION SELECT stripe_customer_id FROM subscriptions
+			WHERE (items @> $3::jsonb OR $2 AND items @> $4::jsonb) AND stripe_customer_id IS NOT NULL
 		UNION SELECT s.stripe_customer_id FROM subscriptions s JOIN plans p ON p.id = s.plan_id
 			WHERE $2 AND p.stripe_product_id = $1 AND s.stripe_customer_id IS NOT NULL
-		ORDER BY 1`, productID, renamed)
+		ORDER BY 1`, productID, changed, holding(map[string]any{"unknown": true}), holding(map[string]any{}))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("list a plan's customers", err)
 }
 
 // PlanName is the stored name of a product's plan, or "".
 func (t *Tx) PlanName(ctx context.Context, planID int32) (name string, err error) {
-	err = t.tx.QueryRow(ctx, `SELECT plan_name FROM plans WHERE id = $1`, planID).Scan(&name)
-	return name, classify("read a plan", err)
+	name, _, err = t.PlanTold(ctx, planID)
+	return name, err
+}
+
+// PlanTold is what a plan is, as far as a customer's projection depends on it: its stored name, and whether it is an
+// add-on.
+func (t *Tx) PlanTold(ctx context.Context, planID int32) (name string, addOn bool, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT plan_name, add_on FROM plans WHERE id = $1`, planID).Scan(&name, &addOn)
+	return name, addOn, classify("read a plan", err)
 }
 
 // CataloguePrice is a price of the catalogue.

@@ -107,13 +107,16 @@ func (w *world) fill() {
 	w.exec(`INSERT INTO pokes (entity, due_at, poked_at) SELECT 'customer/cus_' || n, CASE WHEN n % 100 = 0 THEN now() END, now() - n * interval '1 second' FROM generate_series(1, 20000) n`)
 	w.exec(`INSERT INTO plans (plan_name, stripe_product_id) SELECT 'Plan ' || n, CASE WHEN n % 10 <> 0 THEN 'prod_' || n END FROM generate_series(1, 5000) n`)
 	w.exec(`INSERT INTO plan_prices (stripe_price_id, plan_id, active, unit_amount, currency) SELECT 'price_' || n, 1 + n % 5000, true, 100, 'usd' FROM generate_series(1, 10000) n`)
-	w.exec(`INSERT INTO subscriptions (user_id, stripe_subscription_id, stripe_customer_id, plan_id, status, stripe_product_id, price_known)
+	w.exec(`INSERT INTO subscriptions (user_id, stripe_subscription_id, stripe_customer_id, plan_id, status, stripe_product_id, price_known, items)
 		SELECT id, replace(clerk_user_id, 'user', 'sub'), replace(clerk_user_id, 'user', 'cus'), 1 + substr(clerk_user_id, 6)::int % 5000, 'active',
-		       'prod_' || (1 + substr(clerk_user_id, 6)::int % 5000), substr(clerk_user_id, 6)::int % 100 <> 0 FROM person_user`)
+		       'prod_' || (1 + substr(clerk_user_id, 6)::int % 5000), substr(clerk_user_id, 6)::int % 100 <> 0,
+		       jsonb_build_array(jsonb_build_object('price', 'price_' || substr(clerk_user_id, 6), 'product', 'prod_' || (1 + substr(clerk_user_id, 6)::int % 5000), 'quantity', 1)) FROM person_user`)
 	w.exec(`INSERT INTO subscription_changes (stripe_subscription_id, user_id, status, quantity, collection_paused, read_seq)
 		SELECT stripe_subscription_id, user_id, 'active', 1, false, 1 FROM subscriptions`)
 	w.exec(`INSERT INTO payments (id, kind, stripe_customer_id, charge_id, status, status_rank, amount, currency, event_id, told_at, charge_told_at)
 		SELECT 'pi_' || n, 'payment_intent', 'cus_' || n, 'ch_' || n, 'succeeded', 7, 1, 'usd', 'evt_' || n, now(), now() FROM generate_series(1, $1::int) n`, manyUsers)
+	w.exec(`INSERT INTO payments (id, kind, stripe_customer_id, stripe_subscription_id, status, status_rank, amount, currency, event_id, told_at, charge_told_at, occurred_at)
+		SELECT 'in_' || n, 'invoice', 'cus_' || n % 5000, 'sub_' || n % 5000, 'paid', 5, 1, 'usd', 'evt_' || n, now(), now(), now() - n * interval '1 hour' FROM generate_series(1, $1::int) n`, manyUsers)
 	w.exec(`INSERT INTO audit_log (action, user_id, entity, subject) SELECT 'a', id, 'user/' || clerk_user_id, 's' FROM person_user`)
 	w.exec(`INSERT INTO drift (class, entity, subject, resolved_at) SELECT 'unknown_price', 'customer/cus_' || n, 'x', CASE WHEN n % 200 <> 0 THEN now() END FROM generate_series(1, 20000) n`)
 	w.exec(`INSERT INTO operations (id, key_hash, request_hash, caller, action, clerk_user_id, entity, stripe_subscription_id, status, expires_at, retry_at, projection_version)
@@ -431,6 +434,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 			tx.SetClaims(ctx, "cus_7", []account.Claim{{CustomerID: "cus_7", ClerkUserID: "user_7", Source: "customer:cus_7"}}),
 			tx.NoteDrift(ctx, "customer/cus_7", account.DriftUnknownPrice, "sub_7"), tx.ResolveDrift(ctx, "customer/cus_7", account.DriftUnknownPrice, ""),
 			tx.RecordPayment(ctx, account.Payment{ID: "pi_7", Kind: account.PaymentIntent, Status: "succeeded"}, "evt_1", at(1)),
+			tx.RecordPayment(ctx, account.Payment{ID: "re_7", Kind: account.PaymentRefund, ChargeID: "ch_7", IntentID: "pi_7", Status: "failed"}, "evt_1", at(1)),
 		} {
 			if err != nil {
 				return err
@@ -465,6 +469,13 @@ func inTransactions(t *testing.T, w *world, read int64) {
 	})
 	w.set("user_7", full())
 	w.set("user_7", account.Subscription{ID: "sub_7", CustomerID: "cus_7", Status: account.StatusActive, Items: []account.Item{{PriceID: "price_7"}}})
+	w.set("user_7", account.Subscription{ID: "sub_7", CustomerID: "cus_7", Status: account.StatusPastDue, Items: []account.Item{{PriceID: "price_7"}}})
+	w.exec(`UPDATE subscriptions SET items = NULL WHERE stripe_subscription_id = 'sub_7'`)
+	w.set("user_7", account.Subscription{ID: "sub_7", CustomerID: "cus_7", Status: account.StatusPastDue, Items: []account.Item{{PriceID: "price_7"}}})
+	_, err := w.OwedUnknown(t.Context(), []string{"sub_7", "sub_8"})
+	must(t, err)
+	_, err = w.PendingInvoices(t.Context(), "customer/cus_7", read)
+	must(t, err)
 	w.link("user_7", "cus_new")
 	w.update(func(ctx context.Context, tx *store.Tx) error {
 		u, created, err := tx.EnsureUser(ctx, "user_new")

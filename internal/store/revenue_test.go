@@ -17,21 +17,23 @@ func TestBilledAddsUpEveryRow(t *testing.T) {
 		       CASE WHEN n % 2 = 0 THEN 'month' ELSE 'year' END, NULL, CASE WHEN n % 10 = 2 THEN 0 ELSE 100 END, 2 FROM generate_series(1, 10000) n`, user)
 	w.exec(`INSERT INTO subscriptions (user_id, stripe_subscription_id, status, currency, billing_interval, unit_amount, quantity)
 		SELECT $1, 'sub_large_' || n, 'active', 'idr', 'month', 9223372036854775807, 9223372036854775807 FROM generate_series(1, 2) n`, user)
+	w.exec(`INSERT INTO subscriptions (user_id, stripe_subscription_id, status, currency, billing_interval, unit_amount, quantity)
+		SELECT $1, 'sub_unpriced_' || n, 'active', 'idr', 'month', NULL, 5 FROM generate_series(1, 3) n`, user)
 	billed, err := w.Billed(t.Context())
 	must(t, err)
 	type group struct {
 		status             account.Status
 		currency, interval string
 	}
-	got := map[group][3]string{}
+	got := map[group][4]string{}
 	for _, b := range billed {
-		got[group{b.Status, b.Currency, b.Interval}] = [3]string{b.Amount.String(), strconv.FormatInt(b.Subscriptions, 10), strconv.FormatInt(b.Unpriced, 10)}
+		got[group{b.Status, b.Currency, b.Interval}] = [4]string{b.Amount.String(), strconv.FormatInt(b.Subscriptions, 10), strconv.FormatInt(b.Free, 10), strconv.FormatInt(b.Unpriced, 10)}
 	}
-	for g, want := range map[group][3]string{
-		{account.StatusActive, "usd", "month"}:  {"600000", "4000", "1000"},
-		{account.StatusActive, "usd", "year"}:   {"800000", "4000", "0"},
-		{account.StatusTrialing, "usd", "year"}: {"200000", "1000", "0"},
-		{account.StatusActive, "idr", "month"}:  {"170141183460469231694793815568465002498", "2", "0"},
+	for g, want := range map[group][4]string{
+		{account.StatusActive, "usd", "month"}:  {"600000", "4000", "1000", "0"},
+		{account.StatusActive, "usd", "year"}:   {"800000", "4000", "0", "0"},
+		{account.StatusTrialing, "usd", "year"}: {"200000", "1000", "0", "0"},
+		{account.StatusActive, "idr", "month"}:  {"170141183460469231694793815568465002498", "2", "0", "3"},
 	} {
 		if got[g] != want {
 			t.Errorf("%v: got %v, want %v", g, got[g], want)

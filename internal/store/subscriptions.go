@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,6 +44,13 @@ type Subscription struct {
 	LatestInvoiceCreated *time.Time `db:"latest_invoice_created"`
 	ScheduleID           *string    `db:"schedule_id"`
 	CreatedAt            *time.Time `db:"stripe_created_at"`
+	// PastDueSince and PastDueInvoice are set while the status is past_due; see [account.PastDueSince].
+	PastDueSince   *time.Time `db:"past_due_since"`
+	PastDueInvoice *string    `db:"past_due_invoice"`
+	// ItemID is the item that makes the plan.
+	ItemID *string `db:"stripe_item_id"`
+	// Items are all items; nil in a row from before they were kept.
+	Items []StoredItem `db:"items"`
 	// Missing is set while Stripe answers 404 for it.
 	Missing bool `db:"missing"`
 }
@@ -50,7 +59,24 @@ const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id
 	(SELECT plan_name FROM plans WHERE plans.id = plan_id) AS plan_name, status, subscription_type,
 	current_period_start, current_period_end, coalesce(cancel_at_period_end, false) AS cancel_at_period_end, cancel_at, canceled_at, ended_at,
 	trial_start, trial_end, metadata, stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency,
-	billing_interval, interval_count, collection_paused, latest_invoice_created, schedule_id, stripe_created_at, missing_since IS NOT NULL AS missing`
+	billing_interval, interval_count, collection_paused, latest_invoice_created, schedule_id, stripe_created_at, missing_since IS NOT NULL AS missing,
+	past_due_since, past_due_invoice, stripe_item_id, items`
+
+// StoredItem is an item of a subscription as it is stored. Its currency is the subscription's.
+type StoredItem struct {
+	ID         string `json:"id,omitempty"`
+	Price      string `json:"price"`
+	Product    string `json:"product,omitempty"`
+	Quantity   int64  `json:"quantity"`
+	Metered    bool   `json:"metered,omitempty"`
+	UnitAmount int64  `json:"unit_amount,omitempty"`
+	Unpriced   bool   `json:"unpriced,omitempty"`
+	Interval   string `json:"interval,omitempty"`
+	// Intervals is how many intervals a period has, 0 for one.
+	Intervals int64 `json:"intervals,omitempty"`
+	// Unknown is set where the price was not in the catalogue: the plan may be another once it is.
+	Unknown bool `json:"unknown,omitempty"`
+}
 
 // Held is the row as the pure decisions take it.
 func (s Subscription) Held() account.Held {
@@ -61,7 +87,7 @@ func (s Subscription) Held() account.Held {
 			TrialStart: derefTime(s.TrialStart), TrialEnd: derefTime(s.TrialEnd),
 			CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: derefTime(s.CancelAt),
 			CanceledAt: derefTime(s.CanceledAt), EndedAt: derefTime(s.EndedAt),
-			CollectionPaused: s.CollectionPaused, LatestInvoiceCreated: derefTime(s.LatestInvoiceCreated),
+			CollectionPaused: s.CollectionPaused, LatestInvoiceCreated: derefTime(s.LatestInvoiceCreated), PastDueSince: derefTime(s.PastDueSince),
 			ScheduleID: deref(s.ScheduleID), Created: derefTime(s.CreatedAt),
 		},
 		Plan: deref(s.PlanName), PriceID: deref(s.PriceID), Type: deref(s.Type),
@@ -73,6 +99,8 @@ type Plan struct {
 	PriceID string `db:"stripe_price_id"`
 	PlanID  int32  `db:"plan_id"`
 	Name    string `db:"plan_name"`
+	// AddOn is set where its product only adds to another; see [account.PlanItem].
+	AddOn bool `db:"add_on"`
 }
 
 // PlansOf looks prices up in the catalogue. Prices that are not in it are absent from the answer.
@@ -81,7 +109,7 @@ func (t *Tx) PlansOf(ctx context.Context, prices []string) (map[string]Plan, err
 }
 
 func plansOf(ctx context.Context, q querier, prices []string) (map[string]Plan, error) {
-	rows, _ := q.Query(ctx, `SELECT stripe_price_id, plan_id, plan_name FROM plan_prices JOIN plans ON plans.id = plan_id
+	rows, _ := q.Query(ctx, `SELECT stripe_price_id, plan_id, plan_name, add_on FROM plan_prices JOIN plans ON plans.id = plan_id
 		WHERE stripe_price_id = ANY($1)`, prices)
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[Plan])
 	if err != nil {
@@ -125,14 +153,26 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 	if err != nil {
 		return false, err
 	}
+	if err := t.noteOwed(ctx, &after, before, seen); err != nil {
+		return false, err
+	}
+	items, err := json.Marshal(after.Items)
+	if err != nil {
+		return false, fmt.Errorf("encoding a subscription's items: %w", err)
+	}
 	if known && sameRow(before, after) {
-		return false, nil
+		if before.Items != nil && deref(before.ItemID) == deref(after.ItemID) && deref(before.PastDueInvoice) == deref(after.PastDueInvoice) {
+			return false, nil
+		}
+		// Nothing that anybody is told: it had not been kept.
+		return false, t.tx.Later(ctx, "keep a subscription's items", `UPDATE subscriptions SET items = $2, stripe_item_id = $3, past_due_invoice = $4
+			WHERE stripe_subscription_id = $1`, after.StripeID, items, after.ItemID, after.PastDueInvoice)
 	}
 	if err := t.tx.Later(ctx, "store a subscription", `INSERT INTO subscriptions AS s (user_id, stripe_subscription_id, stripe_customer_id, plan_id, status, subscription_type,
 			current_period_start, current_period_end, cancel_at_period_end, canceled_at, trial_start, trial_end, metadata,
 			stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency, billing_interval, interval_count,
-			cancel_at, ended_at, collection_paused, latest_invoice_created, schedule_id, stripe_created_at)
-		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23,$24,$25,$26,$27)
+			cancel_at, ended_at, collection_paused, latest_invoice_created, schedule_id, stripe_created_at, past_due_since, past_due_invoice, stripe_item_id, items)
+		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30,$31)
 		ON CONFLICT (stripe_subscription_id) DO UPDATE SET user_id = excluded.user_id, stripe_customer_id = excluded.stripe_customer_id,
 			plan_id = excluded.plan_id, status = excluded.status, subscription_type = excluded.subscription_type,
 			current_period_start = excluded.current_period_start, current_period_end = excluded.current_period_end,
@@ -143,11 +183,12 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 			billing_interval = excluded.billing_interval, interval_count = excluded.interval_count, cancel_at = excluded.cancel_at,
 			ended_at = excluded.ended_at, collection_paused = excluded.collection_paused,
 			latest_invoice_created = excluded.latest_invoice_created, schedule_id = excluded.schedule_id,
-			stripe_created_at = excluded.stripe_created_at, missing_since = NULL, updated_at = now()`,
+			stripe_created_at = excluded.stripe_created_at, past_due_since = excluded.past_due_since, past_due_invoice = excluded.past_due_invoice,
+			stripe_item_id = excluded.stripe_item_id, items = excluded.items, missing_since = NULL, updated_at = now()`,
 		u.ID, after.StripeID, after.CustomerID, after.PlanID, after.Status, after.Type,
 		after.CurrentPeriodStart, after.CurrentPeriodEnd, after.CancelAtPeriodEnd, after.CanceledAt, after.TrialStart, after.TrialEnd, after.Metadata,
 		after.PriceID, after.ProductID, after.PriceKnown, after.Quantity, after.UnitAmount, after.Currency, after.Interval, after.IntervalCount,
-		after.CancelAt, after.EndedAt, after.CollectionPaused, after.LatestInvoiceCreated, after.ScheduleID, after.CreatedAt); err != nil {
+		after.CancelAt, after.EndedAt, after.CollectionPaused, after.LatestInvoiceCreated, after.ScheduleID, after.CreatedAt, after.PastDueSince, after.PastDueInvoice, after.ItemID, items); err != nil {
 		return false, err
 	}
 	var statusBefore *string
@@ -181,8 +222,33 @@ func find(stored []Subscription, id string) (Subscription, bool) {
 	return stored[i], true
 }
 
-// rowOf turns a read into a row. The plan comes from the first item whose price is in the
-// catalogue, not from the first item: metered add-ons and one-off fees are items too.
+// noteOwed sets since when a past_due subscription owes, from the rows of its invoices. Where none of them says it, it
+// is as good as can be known when that is first met, and stays: the invoices that Stripe goes on making do not move it.
+func (t *Tx) noteOwed(ctx context.Context, row *Subscription, before Subscription, seen account.Subscription) error {
+	if seen.Status != account.StatusPastDue {
+		return nil
+	}
+	var was account.Delinquency
+	if before.Status == row.Status && (before.PastDueInvoice != nil || before.Items != nil) {
+		was = account.Delinquency{Since: derefTime(before.PastDueSince), InvoiceID: deref(before.PastDueInvoice)}
+	}
+	invoices, err := t.invoicesOwed(ctx, seen.ID, was.InvoiceID)
+	if err != nil {
+		return err
+	}
+	owed := account.PastDueSince(invoices, was, account.Cycle(seen.Items))
+	if owed.Since.IsZero() {
+		owed.Since = seen.LatestInvoiceCreated
+	}
+	if owed.Since.IsZero() {
+		owed.Since = seen.CurrentPeriodStart
+	}
+	row.PastDueSince, row.PastDueInvoice = nullTime(owed.Since), nullString(owed.InvoiceID)
+	return nil
+}
+
+// rowOf turns a read into a row. The plan is that of one of the items whose prices are in the catalogue, by
+// [account.PlanItem]; where none is, it is the last known one.
 func rowOf(seen account.Subscription, before Subscription, plans map[string]Plan, deleting bool) (Subscription, error) {
 	row := Subscription{
 		StripeID: seen.ID, CustomerID: seen.CustomerID, Status: string(seen.Status),
@@ -191,7 +257,10 @@ func rowOf(seen account.Subscription, before Subscription, plans map[string]Plan
 		EndedAt: nullTime(seen.EndedAt), TrialStart: nullTime(seen.TrialStart), TrialEnd: nullTime(seen.TrialEnd),
 		CollectionPaused: seen.CollectionPaused, LatestInvoiceCreated: nullTime(seen.LatestInvoiceCreated),
 		ScheduleID: nullString(seen.ScheduleID), CreatedAt: nullTime(seen.Created), Quantity: 1,
-		PlanID: before.PlanID, Type: before.Type,
+		PlanID: before.PlanID, Type: before.Type, Items: storedItems(seen.Items, plans),
+	}
+	if seen.Status == account.StatusPastDue {
+		row.PastDueSince, row.PastDueInvoice = before.PastDueSince, before.PastDueInvoice
 	}
 	if !deleting && len(seen.Metadata) > 0 {
 		raw, err := json.Marshal(seen.Metadata)
@@ -201,24 +270,51 @@ func rowOf(seen account.Subscription, before Subscription, plans map[string]Plan
 		row.Metadata = nullString(string(raw))
 	}
 	if len(seen.Items) == 0 {
-		row.PriceID, row.ProductID, row.PriceKnown = before.PriceID, before.ProductID, before.PriceKnown
+		row.PriceID, row.ProductID, row.PriceKnown, row.ItemID = before.PriceID, before.ProductID, before.PriceKnown, before.ItemID
 		return row, nil
 	}
-	item := seen.Items[0]
-	for _, candidate := range seen.Items {
-		if plan, ok := plans[candidate.PriceID]; ok {
-			item, row.PriceKnown = candidate, true
-			row.PlanID = &plan.PlanID
-			break
+	var known, all []account.PlanCandidate
+	for _, item := range seen.Items {
+		plan, ok := plans[item.PriceID]
+		candidate := account.PlanCandidate{Item: item, AddOn: plan.AddOn}
+		if all = append(all, candidate); ok {
+			known = append(known, candidate)
 		}
 	}
-	row.PriceID, row.ProductID = nullString(item.PriceID), nullString(item.ProductID)
-	row.Quantity, row.UnitAmount, row.Currency = item.Quantity, &item.UnitAmount, nullString(item.Currency)
+	was := account.Item{ID: deref(before.ItemID), PriceID: deref(before.PriceID), ProductID: deref(before.ProductID)}
+	item, ok := account.PlanItem(known, was)
+	if ok {
+		plan := plans[item.PriceID]
+		row.PriceKnown, row.PlanID = true, &plan.PlanID
+	} else {
+		item, _ = account.PlanItem(all, was)
+	}
+	row.ItemID, row.PriceID, row.ProductID = nullString(item.ID), nullString(item.PriceID), nullString(item.ProductID)
+	row.Quantity, row.Currency = item.Quantity, nullString(item.Currency)
+	if !item.Unpriced {
+		row.UnitAmount = &item.UnitAmount
+	}
 	row.Interval, row.IntervalCount = nullString(item.Interval), &item.IntervalCount
 	if kind := item.Type(); kind != "" && (row.PriceKnown || row.Type == nil) {
 		row.Type = &kind
 	}
 	return row, nil
+}
+
+// storedItems are the items to be stored, in an order that is not Stripe's.
+func storedItems(items []account.Item, plans map[string]Plan) []StoredItem {
+	stored := make([]StoredItem, 0, len(items))
+	for _, i := range items {
+		_, known := plans[i.PriceID]
+		item := StoredItem{ID: i.ID, Price: i.PriceID, Product: i.ProductID, Quantity: i.Quantity, Metered: i.Metered,
+			UnitAmount: i.UnitAmount, Unpriced: i.Unpriced, Interval: i.Interval, Unknown: !known}
+		if i.IntervalCount > 1 {
+			item.Intervals = i.IntervalCount
+		}
+		stored = append(stored, item)
+	}
+	slices.SortFunc(stored, func(a, b StoredItem) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Price, b.Price)) })
+	return stored
 }
 
 func sameRow(a, b Subscription) bool {
@@ -227,7 +323,7 @@ func sameRow(a, b Subscription) bool {
 }
 
 // difference lists the columns in which two rows differ, with their values before and after.
-// The metadata may hold anything, so only that it changed is told.
+// The metadata may hold anything, so only that it changed is told. Items that were not kept have not changed.
 func difference(a, b Subscription, known bool) (before, after map[string]any) {
 	before, after = map[string]any{}, map[string]any{}
 	av, bv := a.columns(), b.columns()
@@ -241,6 +337,9 @@ func difference(a, b Subscription, known bool) (before, after map[string]any) {
 	}
 	if deref(a.Metadata) != deref(b.Metadata) {
 		after["metadata"] = "changed"
+	}
+	if a.Items != nil && !slices.Equal(a.Items, b.Items) {
+		after["items"] = "changed"
 	}
 	return before, after
 }
@@ -258,6 +357,10 @@ func (s Subscription) columns() map[string]any {
 		}
 		return *n
 	}
+	amount := ""
+	if s.UnitAmount != nil {
+		amount = strconv.FormatInt(*s.UnitAmount, 10)
+	}
 	var plan int32
 	if s.PlanID != nil {
 		plan = *s.PlanID
@@ -267,10 +370,10 @@ func (s Subscription) columns() map[string]any {
 		"current_period_start": at(s.CurrentPeriodStart), "current_period_end": at(s.CurrentPeriodEnd),
 		"cancel_at_period_end": s.CancelAtPeriodEnd, "cancel_at": at(s.CancelAt), "canceled_at": at(s.CanceledAt), "ended_at": at(s.EndedAt),
 		"trial_start": at(s.TrialStart), "trial_end": at(s.TrialEnd), "stripe_price_id": deref(s.PriceID), "stripe_product_id": deref(s.ProductID),
-		"price_known": s.PriceKnown, "quantity": s.Quantity, "unit_amount": number(s.UnitAmount), "currency": deref(s.Currency),
+		"price_known": s.PriceKnown, "quantity": s.Quantity, "unit_amount": amount, "currency": deref(s.Currency),
 		"billing_interval": deref(s.Interval), "interval_count": number(s.IntervalCount), "collection_paused": s.CollectionPaused,
 		"latest_invoice_created": at(s.LatestInvoiceCreated), "schedule_id": deref(s.ScheduleID), "stripe_created_at": at(s.CreatedAt),
-		"missing": s.Missing,
+		"missing": s.Missing, "past_due_since": at(s.PastDueSince),
 	}
 }
 

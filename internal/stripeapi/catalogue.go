@@ -27,7 +27,7 @@ func (c *Client) Product(ctx context.Context, productID string) (account.Product
 	if p.ID != productID {
 		return account.Product{}, badBody(op)
 	}
-	product := account.Product{ID: p.ID, Name: p.Name, Active: p.Active, Deleted: p.Deleted, Beside: account.AllowsBeside(p.Metadata)}
+	product := toProduct(p)
 	if p.Deleted {
 		// Stripe deletes a product only when it has no prices.
 		return product, nil
@@ -42,6 +42,24 @@ func (c *Client) Product(ctx context.Context, productID string) (account.Product
 		return account.Product{}, err
 	}
 	return product, nil
+}
+
+func toProduct(p *stripe.Product) account.Product {
+	return account.Product{
+		ID: p.ID, Name: p.Name, Active: p.Active, Deleted: p.Deleted,
+		Beside: account.AllowsBeside(p.Metadata), AddOn: p.Metadata["add_on"] == "true",
+	}
+}
+
+// unitAmount is what a unit of a price costs in the smallest unit of the price's currency. It is unpriced where no
+// whole number says that: Stripe's unit_amount is null for a fraction, for tiers, and where the payer decides, and for
+// a package it is what several units cost together.
+func unitAmount(p *stripe.Price) (amount int64, unpriced bool) {
+	fraction := p.UnitAmount == 0 && p.UnitAmountDecimal != 0
+	if fraction || p.TransformQuantity != nil || p.CustomUnitAmount != nil || p.BillingScheme == stripe.PriceBillingSchemeTiered {
+		return 0, true
+	}
+	return p.UnitAmount, false
 }
 
 // fewPages is how much of a product's prices is read before those that are archived are left out.
@@ -104,13 +122,13 @@ func (c *Client) Price(ctx context.Context, priceID string) (account.Price, erro
 
 func toPrice(p *stripe.Price, productID string) account.Price {
 	price := account.Price{
-		ID:         p.ID,
-		ProductID:  productID,
-		Active:     p.Active,
-		UnitAmount: p.UnitAmount,
-		Currency:   string(p.Currency),
-		LookupKey:  p.LookupKey,
+		ID:        p.ID,
+		ProductID: productID,
+		Active:    p.Active,
+		Currency:  string(p.Currency),
+		LookupKey: p.LookupKey,
 	}
+	price.UnitAmount, price.Unpriced = unitAmount(p)
 	if p.Recurring != nil {
 		price.Interval = string(p.Recurring.Interval)
 		price.IntervalCount = p.Recurring.IntervalCount
@@ -119,29 +137,44 @@ func toPrice(p *stripe.Price, productID string) account.Price {
 	return price
 }
 
-// ChargeCustomer answers the customer of a charge, "" where it has none. A dispute names its
-// charge and no customer.
-func (c *Client) ChargeCustomer(ctx context.Context, chargeID string) (customerID string, err error) {
+// ChargeCustomer answers the customer of a charge, or of the payment intent that stands for one, "" where it has none.
+// A dispute or a refund names what was paid, and no customer.
+func (c *Client) ChargeCustomer(ctx context.Context, id string) (customerID string, err error) {
 	const op = "read charge"
-	if !account.ValidChargeID(chargeID) {
+	var customer *stripe.Customer
+	var shown string
+	switch {
+	case account.ValidChargeID(id):
+		charge, err := do(ctx, op, func(ctx context.Context) (*stripe.Charge, error) {
+			params := &stripe.ChargeParams{}
+			params.Context = ctx
+			return c.sdk.Charges.Get(id, params)
+		})
+		if err != nil {
+			return "", err
+		}
+		shown, customer = charge.ID, charge.Customer
+	case account.ValidPaymentIntentID(id):
+		intent, err := do(ctx, op, func(ctx context.Context) (*stripe.PaymentIntent, error) {
+			params := &stripe.PaymentIntentParams{}
+			params.Context = ctx
+			return c.sdk.PaymentIntents.Get(id, params)
+		})
+		if err != nil {
+			return "", err
+		}
+		shown, customer = intent.ID, intent.Customer
+	default:
 		return "", badID(op)
 	}
-	charge, err := do(ctx, op, func(ctx context.Context) (*stripe.Charge, error) {
-		params := &stripe.ChargeParams{}
-		params.Context = ctx
-		return c.sdk.Charges.Get(chargeID, params)
-	})
-	if err != nil {
-		return "", err
-	}
-	if charge.ID != chargeID {
+	if shown != id {
 		return "", badBody(op)
 	}
-	if charge.Customer == nil {
+	if customer == nil {
 		return "", nil
 	}
-	if !account.ValidCustomerID(charge.Customer.ID) {
+	if !account.ValidCustomerID(customer.ID) {
 		return "", badBody(op)
 	}
-	return charge.Customer.ID, nil
+	return customer.ID, nil
 }

@@ -303,10 +303,21 @@ func contract() map[string]obligation {
 				return err
 			},
 		},
-		"ChargeCustomer": {
-			asks: []string{"GET /v1/charges/{id}"},
+		"OpenInvoices": {
+			asks:   []string{"GET /v1/invoices"},
+			change: noElements,
 			call: func(ctx context.Context, c *stripeapi.Client) error {
-				_, err := c.ChargeCustomer(ctx, "ch_1")
+				_, err := c.OpenInvoices(ctx, "sub_1")
+				return err
+			},
+		},
+		"ChargeCustomer": {
+			asks: []string{"GET /v1/charges/{id}", "GET /v1/payment_intents/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				if _, err := c.ChargeCustomer(ctx, "ch_1"); err != nil {
+					return err
+				}
+				_, err := c.ChargeCustomer(ctx, "pi_1")
 				return err
 			},
 		},

@@ -256,6 +256,7 @@ func TestNothingIsAskedForABadID(t *testing.T) {
 		_, attempts["CheckoutSession"] = client.CheckoutSession(ctx, id)
 		_, _, attempts["OpenPortal"] = client.OpenPortal(ctx, id, "https://app.example.com", "k")
 		_, _, attempts["OpenCheckout"] = client.OpenCheckout(ctx, account.NewCheckout{ClerkUserID: ada, CustomerID: id, PriceID: "price_1", IdempotencyKey: "k"})
+		_, attempts["OpenInvoices"] = client.OpenInvoices(ctx, id)
 		_, attempts["ChargeCustomer"] = client.ChargeCustomer(ctx, id)
 		if id == "" || strings.ContainsAny(id, "/?") {
 			_, attempts["Product"] = client.Product(ctx, id)

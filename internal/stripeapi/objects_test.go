@@ -43,7 +43,7 @@ func wantSubscription(id string) account.Subscription {
 	return account.Subscription{
 		ID: id, CustomerID: adasCus, Status: account.StatusPastDue,
 		Items: []account.Item{{
-			PriceID: "price_1", ProductID: "prod_1", Quantity: 2, UnitAmount: 1500, Currency: "usd",
+			ID: "si_1", PriceID: "price_1", ProductID: "prod_1", Quantity: 2, UnitAmount: 1500, Currency: "usd",
 			Interval: "month", IntervalCount: 3,
 		}},
 		CurrentPeriodStart: at(1700000000), CurrentPeriodEnd: at(1702592000),
@@ -391,6 +391,62 @@ func TestProduct(t *testing.T) {
 	}
 }
 
+// What a unit costs is a whole number of the smallest unit of the subscription's currency, or it is unpriced: never
+// nothing, never in another currency.
+func TestItemsArePricedExactlyOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	const body = `{"id":"sub_1","object":"subscription","status":"active","currency":%q,"customer":"cus_ada1","created":1700000000,"items":{"object":"list",
+		"has_more":false,"url":"/v1/subscription_items","data":[{"id":"si_1","object":"subscription_item","quantity":5000,"price":{"id":"price_1","object":"price",%s}}]}}`
+	for name, c := range map[string]struct {
+		currency, price string
+		want            account.Item
+	}{
+		"whole":                    {"usd", `"currency":"usd","unit_amount":1000,"unit_amount_decimal":"1000"`, account.Item{UnitAmount: 1000, Currency: "usd"}},
+		"free":                     {"usd", `"currency":"usd","unit_amount":0,"unit_amount_decimal":"0"`, account.Item{Currency: "usd"}},
+		"half a cent":              {"usd", `"currency":"usd","unit_amount":null,"unit_amount_decimal":"0.5"`, account.Item{Unpriced: true, Currency: "usd"}},
+		"a thousand and a half":    {"usd", `"currency":"usd","unit_amount":null,"unit_amount_decimal":"1000.5"`, account.Item{Unpriced: true, Currency: "usd"}},
+		"by package":               {"usd", `"currency":"usd","unit_amount":1000,"transform_quantity":{"divide_by":1000,"round":"up"}`, account.Item{Unpriced: true, Currency: "usd"}},
+		"by tier":                  {"usd", `"currency":"usd","unit_amount":null,"billing_scheme":"tiered","tiers_mode":"graduated"`, account.Item{Unpriced: true, Currency: "usd"}},
+		"billed in another":        {"eur", `"currency":"usd","unit_amount":1000`, account.Item{Unpriced: true, Currency: "eur"}},
+		"billed in another, free":  {"eur", `"currency":"usd","unit_amount":0`, account.Item{Unpriced: true, Currency: "eur"}},
+		"metered, and by the tier": {"usd", `"currency":"usd","unit_amount":null,"billing_scheme":"tiered","recurring":{"interval":"month","interval_count":1,"usage_type":"metered"}`, account.Item{Metered: true, Currency: "usd"}},
+	} {
+		_, client := serve(t, answer(200, fmt.Sprintf(body, c.currency, c.price)))
+		s, err := client.Subscription(t.Context(), "sub_1")
+		if err != nil || len(s.Items) != 1 {
+			t.Errorf("%s: %+v, %v", name, s.Items, err)
+			continue
+		}
+		got := account.Item{UnitAmount: s.Items[0].UnitAmount, Unpriced: s.Items[0].Unpriced, Metered: s.Items[0].Metered, Currency: s.Items[0].Currency}
+		if got != c.want || s.Items[0].Metered != (s.Items[0].Quantity == 0) {
+			t.Errorf("%s: %+v x%d, want %+v", name, got, s.Items[0].Quantity, c.want)
+		}
+	}
+}
+
+func TestOpenInvoices(t *testing.T) {
+	t.Parallel()
+	const invoice = `{"object":"invoice","id":"in_1","customer":"cus_ada1","subscription":"sub_1","status":%q,"billing_reason":"subscription_cycle","total":1500,
+		"amount_paid":0,"currency":"usd","created":1700000000,"due_date":1702592000,"attempt_count":2,"payment_intent":"pi_1","charge":null,
+		"status_transitions":{"finalized_at":1700003600,"paid_at":null}}`
+	s, client := serve(t, answer(200, listJSON(true, fmt.Sprintf(invoice, "open"))))
+	got, err := client.OpenInvoices(t.Context(), "sub_1")
+	want := []account.Payment{{
+		ID: "in_1", Kind: account.PaymentInvoice, CustomerID: adasCus, SubscriptionID: "sub_1", InvoiceID: "in_1", IntentID: "pi_1", Status: "open",
+		Reason: "subscription_cycle", Amount: 1500, Currency: "usd", Created: at(1700000000), DueAt: at(1702592000), FinalizedAt: at(1700003600), Attempts: 2,
+	}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	if seen := s.seen(); len(seen) != 1 || seen[0].form["status"] != "open" || seen[0].form["subscription"] != "sub_1" || seen[0].form["limit"] != "100" {
+		t.Errorf("asked %+v", seen)
+	}
+	_, client = serve(t, answer(200, listJSON(false, fmt.Sprintf(invoice, "paid"))))
+	if _, err := client.OpenInvoices(t.Context(), "sub_1"); failure.CodeOf(err) != "bad_body" {
+		t.Errorf("a paid invoice among the open ones: %v", err)
+	}
+}
+
 func TestChargeCustomer(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
@@ -401,5 +457,9 @@ func TestChargeCustomer(t *testing.T) {
 		if got, err := client.ChargeCustomer(t.Context(), "ch_1"); err != nil || got != want {
 			t.Errorf("%s: got %q, %v; want %q", body, got, err, want)
 		}
+	}
+	s, client := serve(t, answer(200, `{"object":"payment_intent","id":"pi_1","customer":"cus_ada1"}`))
+	if got, err := client.ChargeCustomer(t.Context(), "pi_1"); err != nil || got != adasCus || s.seen()[0].path != "/v1/payment_intents/pi_1" {
+		t.Errorf("of a payment intent: got %q, %v from %+v", got, err, s.seen())
 	}
 }

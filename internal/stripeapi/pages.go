@@ -127,9 +127,9 @@ func (c *Client) ProductsPage(ctx context.Context, after string) (products []acc
 			})
 	})
 	for _, each := range list {
-		products = append(products, account.Product{
-			ID: each.ID, Name: each.Name, Active: each.Active, Beside: account.AllowsBeside(each.Metadata), Created: unix(each.Created),
-		})
+		product := toProduct(each)
+		product.Created = unix(each.Created)
+		products = append(products, product)
 	}
 	return products, next, err
 }

@@ -243,18 +243,23 @@ func (c *Client) items(ctx context.Context, s *stripe.Subscription) ([]account.I
 		if i.Price == nil {
 			continue
 		}
-		item := account.Item{
-			PriceID:    i.Price.ID,
-			Quantity:   i.Quantity,
-			UnitAmount: i.Price.UnitAmount,
-			Currency:   string(i.Price.Currency),
-		}
+		item := account.Item{ID: i.ID, PriceID: i.Price.ID, Quantity: i.Quantity, Currency: string(i.Price.Currency)}
 		if i.Price.Product != nil {
 			item.ProductID = i.Price.Product.ID
 		}
 		if i.Price.Recurring != nil {
 			item.Interval = string(i.Price.Recurring.Interval)
 			item.IntervalCount = i.Price.Recurring.IntervalCount
+			item.Metered = i.Price.Recurring.UsageType == stripe.PriceRecurringUsageTypeMetered
+		}
+		item.UnitAmount, item.Unpriced = unitAmount(i.Price)
+		if s.Currency != "" && s.Currency != i.Price.Currency {
+			// Billed is one of the price's currency_options, which this answer does not hold.
+			item.Currency, item.UnitAmount, item.Unpriced = string(s.Currency), 0, true
+		}
+		if item.Metered {
+			// What recurs of it is nothing, whatever a unit costs.
+			item.Quantity, item.Unpriced = 0, false
 		}
 		items = append(items, item)
 	}

@@ -150,12 +150,16 @@ func HandledTypes() []string {
 		"checkout.session.async_payment_succeeded",
 		"checkout.session.async_payment_failed",
 		"checkout.session.expired",
+		"invoice.finalized",
 		"invoice.paid",
 		"invoice.payment_succeeded",
 		"invoice.payment_failed",
 		"invoice.payment_action_required",
+		"invoice.voided",
+		"invoice.marked_uncollectible",
 		"payment_intent.succeeded",
 		"payment_intent.payment_failed",
+		"payment_intent.canceled",
 		"customer.created",
 		"customer.updated",
 		"customer.deleted",
@@ -167,6 +171,10 @@ func HandledTypes() []string {
 		"subscription_schedule.released",
 		"subscription_schedule.updated",
 		"charge.refunded",
+		"charge.refund.updated",
+		"refund.created",
+		"refund.updated",
+		"refund.failed",
 		"charge.dispute.created",
 		"charge.dispute.updated",
 		"charge.dispute.closed",
@@ -200,7 +208,7 @@ func Urgent(eventType string) bool {
 
 // family answers the prefix of the families that are handled whole.
 func family(eventType string) string {
-	for _, f := range []string{"customer.subscription.", "subscription_schedule.", "charge.dispute.", "price.", "product."} {
+	for _, f := range []string{"customer.subscription.", "subscription_schedule.", "charge.dispute.", "charge.refund.", "refund.", "price.", "product."} {
 		if strings.HasPrefix(eventType, f) {
 			return f
 		}
@@ -208,8 +216,8 @@ func family(eventType string) string {
 	return ""
 }
 
-// Entity answers whom the event concerns: a customer, a product, or the charge of a dispute,
-// which names no customer. It is "" for types that are not handled, and for objects without a
+// Entity answers whom the event concerns: a customer, a product, or the charge of a dispute or a refund,
+// which name no customer (a refund does in the newest API versions). It is "" for types that are not handled, and for objects without a
 // usable id of that kind, such as the payment of a guest.
 func (e Event) Entity() account.Entity {
 	if !Handled(e.Type) {
@@ -218,6 +226,17 @@ func (e Event) Entity() account.Entity {
 	switch family(e.Type) {
 	case "charge.dispute.":
 		if id := reference(e.object.Get("charge")); account.ValidChargeID(id) {
+			return account.ChargeEntity(id)
+		}
+		return ""
+	case "charge.refund.", "refund.":
+		if e.customer != "" {
+			break
+		}
+		if id := reference(e.object.Get("charge")); account.ValidChargeID(id) {
+			return account.ChargeEntity(id)
+		}
+		if id := reference(e.object.Get("payment_intent")); account.ValidPaymentIntentID(id) {
 			return account.ChargeEntity(id)
 		}
 		return ""

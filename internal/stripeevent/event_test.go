@@ -1,6 +1,7 @@
 package stripeevent_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -111,7 +112,7 @@ func TestAllVersionsSayTheSame(t *testing.T) {
 					ID: "in_1", Kind: account.PaymentInvoice, CustomerID: "cus_ada1", SubscriptionID: "sub_1", InvoiceID: "in_1",
 					IntentID: only(old || strings.HasSuffix(version, "clover"), "pi_1"), ChargeID: only(old, "ch_1"),
 					Status: "paid", Reason: "subscription_cycle", Amount: 4500, AmountPaid: 4500, Currency: "usd",
-					Created: at(1700000042), PaidAt: at(1700000060), Attempts: 1,
+					Created: at(1700000042), FinalizedAt: at(1700000050), PaidAt: at(1700000060), Attempts: 1,
 				},
 			},
 			"payment_intent": {
@@ -133,6 +134,13 @@ func TestAllVersionsSayTheSame(t *testing.T) {
 				payment: account.Payment{
 					ID: dispute, Kind: account.PaymentDispute, IntentID: "pi_1", ChargeID: "ch_1",
 					Status: "needs_response", Reason: "fraudulent", Amount: 4500, Currency: "usd", Created: at(1700000090),
+				},
+			},
+			"refund": {
+				entity: account.Entity(cmp.Or(only(strings.HasSuffix(version, "dahlia"), "customer/cus_ada1"), "charge/ch_1")),
+				payment: account.Payment{
+					ID: "re_1", Kind: account.PaymentRefund, CustomerID: only(strings.HasSuffix(version, "dahlia"), "cus_ada1"), IntentID: "pi_1", ChargeID: "ch_1",
+					Status: "failed", Reason: "expired_or_canceled_card", Amount: 1500, Currency: "usd", Created: at(1700000080), FailedAt: at(1700000100),
 				},
 			},
 			"customer": {entity: "customer/cus_ada1", claims: []account.Claim{claim("customer:cus_ada1")}, created: "cus_ada1"},
@@ -218,20 +226,40 @@ func TestHandled(t *testing.T) {
 			t.Errorf("%s is registered and not handled", eventType)
 		}
 	}
-	for _, eventType := range []string{"customer.subscription.something_new", "charge.dispute.something_new", "price.deleted"} {
+	for _, eventType := range []string{"customer.subscription.something_new", "charge.dispute.something_new", "price.deleted",
+		"refund.created", "refund.updated", "refund.failed", "refund.something_new", "charge.refund.updated", "invoice.finalized", "invoice.voided",
+		"invoice.marked_uncollectible", "payment_intent.canceled"} {
 		if !stripeevent.Handled(eventType) {
 			t.Errorf("%s is not handled", eventType)
 		}
 	}
 	for _, eventType := range []string{
-		"", "customer", "customer.source.created", "customer.discount.created", "invoice.created", "invoice.upcoming", "invoice.finalized",
-		"charge.succeeded", "charge.refund.updated", "payment_intent.created", "product_feature.created", "plan.created", "checkout.session",
+		"", "customer", "customer.source.created", "customer.discount.created", "invoice.created", "invoice.upcoming", "invoice.will_be_due",
+		"charge.succeeded", "charge.refund", "refund", "payment_intent.created", "product_feature.created", "plan.created", "checkout.session",
 	} {
 		if stripeevent.Handled(eventType) {
 			t.Errorf("%s is handled", eventType)
 		}
 		if e := event(t, eventType+"x", `{"id":"cus_1","object":"customer"}`); e.Entity() != "" {
 			t.Errorf("%sx concerns %s", eventType, e.Entity())
+		}
+	}
+}
+
+// A refund names what it gives back, and as a rule no customer.
+func TestEntityOfARefund(t *testing.T) {
+	t.Parallel()
+	for object, want := range map[string]account.Entity{
+		`{"id":"re_1","object":"refund","charge":"ch_1","payment_intent":"pi_1"}`:                        "charge/ch_1",
+		`{"id":"re_1","object":"refund","charge":{"id":"py_1","object":"charge"},"payment_intent":null}`: "charge/py_1",
+		`{"id":"re_1","object":"refund","charge":null,"payment_intent":"pi_1"}`:                          "charge/pi_1",
+		`{"id":"re_1","object":"refund","charge":"ch_1","customer":"cus_1"}`:                             "customer/cus_1",
+		`{"id":"re_1","object":"refund","charge":null}`:                                                  "",
+	} {
+		for _, eventType := range []string{"refund.created", "refund.failed", "charge.refund.updated"} {
+			if got := event(t, eventType, object).Entity(); got != want {
+				t.Errorf("%s of %s concerns %q, want %q", eventType, object, got, want)
+			}
 		}
 	}
 }
@@ -244,6 +272,7 @@ func TestEntityIsNeverMadeOfAForeignID(t *testing.T) {
 		"invoice.paid":                  `{"id":"in_1","object":"invoice","customer":"user_1"}`,
 		"payment_intent.succeeded":      `{"id":"pi_1","object":"payment_intent","customer":null}`,
 		"charge.dispute.created":        `{"id":"dp_1","object":"dispute","charge":"x"}`,
+		"refund.updated":                `{"id":"re_1","object":"refund","charge":"x","payment_intent":"pi_1/x","customer":"x"}`,
 		"price.updated":                 `{"id":"price_1","object":"price","product":"a b"}`,
 		"product.updated":               `{"id":"a/b","object":"product"}`,
 	} {
@@ -306,6 +335,28 @@ func TestPaymentsThatDiffer(t *testing.T) {
 	if !ok || failed.Reason != "card_declined" {
 		t.Errorf("a failure without a decline code: %+v, %v", failed, ok)
 	}
+	declined, ok := event(t, "invoice.payment_failed", `{"id":"in_1","object":"invoice","status":"open","due_date":1700009999,"attempt_count":1,"status_transitions":{"finalized_at":1700000050}}`).Payment()
+	if !ok || !declined.FailedAt.Equal(at(1700000100)) || !declined.DueAt.Equal(at(1700009999)) || !declined.FinalizedAt.Equal(at(1700000050)) {
+		t.Errorf("an invoice that could not be collected: %+v, %v", declined, ok)
+	}
+	for eventType, status := range map[string]string{"invoice.finalized": "open", "invoice.voided": "void", "invoice.marked_uncollectible": "uncollectible"} {
+		i, ok := event(t, eventType, `{"id":"in_1","object":"invoice","status":"`+status+`"}`).Payment()
+		if !ok || i.Status != status || !i.FailedAt.IsZero() || i.Rank() == 0 {
+			t.Errorf("%s: %+v, %v", eventType, i, ok)
+		}
+	}
+	canceled, ok := event(t, "payment_intent.canceled", `{"id":"pi_1","object":"payment_intent","status":"canceled","amount":5}`).Payment()
+	if !ok || canceled.Status != "canceled" || canceled.Rank() <= (account.Payment{Kind: account.PaymentIntent, Status: "processing"}).Rank() {
+		t.Errorf("a payment intent that was given up: %+v, %v", canceled, ok)
+	}
+	prevented, ok := event(t, "charge.dispute.closed", `{"id":"du_1","object":"dispute","charge":"ch_1","status":"prevented"}`).Payment()
+	if !ok || prevented.Rank() <= (account.Payment{Kind: account.PaymentDispute, Status: "under_review"}).Rank() {
+		t.Errorf("a dispute that was prevented: %+v, %v", prevented, ok)
+	}
+	given, ok := event(t, "refund.updated", `{"id":"pyr_1","object":"refund","charge":null,"payment_intent":"pi_1","status":"succeeded","amount":5,"reason":"duplicate"}`).Payment()
+	if !ok || given.Kind != account.PaymentRefund || given.IntentID != "pi_1" || given.Reason != "duplicate" || !given.FailedAt.IsZero() {
+		t.Errorf("a refund: %+v, %v", given, ok)
+	}
 	leaky, ok := event(t, "charge.dispute.updated", `{"id":"dp_1","object":"dispute","charge":"ch_1","status":"lost","reason":"Ada says no"}`).Payment()
 	if !ok || leaky.Reason != "" {
 		t.Errorf("a reason that is a text: %+v, %v", leaky, ok)
@@ -313,7 +364,8 @@ func TestPaymentsThatDiffer(t *testing.T) {
 	for eventType, object := range map[string]string{
 		"customer.updated":           `{"id":"cus_1","object":"customer"}`,
 		"invoice.paid":               `{"id":"x","object":"invoice"}`,
-		"invoice.finalized":          `{"id":"in_1","object":"invoice","customer":"cus_1"}`,
+		"invoice.updated":            `{"id":"in_1","object":"invoice","customer":"cus_1"}`,
+		"refund.created":             `{"id":"x","object":"refund","charge":"ch_1"}`,
 		"checkout.session.completed": `{"id":"cs_1","object":"checkout.session"}`,
 	} {
 		if p, ok := event(t, eventType, object).Payment(); ok {

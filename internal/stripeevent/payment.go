@@ -8,7 +8,7 @@ import (
 )
 
 // Payment answers the fact about money that the event tells, and whether it tells one: events
-// of invoices, payment intents, refunded charges and disputes do.
+// of invoices, payment intents, refunded charges, refunds and disputes do.
 //
 // The fact's own id stands in the field of its kind as well (ChargeID of a charge, and so on), so
 // that everything about one charge can be found by one field. Payloads from 2025-03-31.basil on
@@ -34,6 +34,8 @@ func (e Event) Payment() (account.Payment, bool) {
 		return e.charge(p), true
 	case strings.HasPrefix(e.Type, "charge.dispute.") && (hasPrefix("dp_", p.ID) || hasPrefix("du_", p.ID)):
 		return e.dispute(p), true
+	case isRefund(e.Type) && (hasPrefix("re_", p.ID) || hasPrefix("pyr_", p.ID)):
+		return e.refund(p), true
 	default:
 		return account.Payment{}, false
 	}
@@ -59,6 +61,11 @@ func (e Event) invoice(p account.Payment) account.Payment {
 	p.AmountPaid = number(o.Get("amount_paid"))
 	p.Attempts = number(o.Get("attempt_count"))
 	p.PaidAt = moment(o.Get("status_transitions.paid_at"))
+	p.FinalizedAt = moment(o.Get("status_transitions.finalized_at"))
+	p.DueAt = moment(o.Get("due_date"))
+	if e.Type == "invoice.payment_failed" {
+		p.FailedAt = e.Created
+	}
 	return p
 }
 
@@ -106,6 +113,27 @@ func (e Event) dispute(p account.Payment) account.Payment {
 	p.Reason = code(text(o.Get("reason")))
 	p.Amount = number(o.Get("amount"))
 	return p
+}
+
+func (e Event) refund(p account.Payment) account.Payment {
+	o := e.object
+	p.Kind = account.PaymentRefund
+	p.ChargeID = chargeID(reference(o.Get("charge")))
+	p.IntentID = withPrefix("pi_", reference(o.Get("payment_intent")))
+	p.Reason = code(text(o.Get("reason")))
+	p.Amount = number(o.Get("amount"))
+	if p.Status == "failed" || p.Status == "canceled" {
+		p.FailedAt = e.Created
+		if why := code(text(o.Get("failure_reason"))); why != "" {
+			p.Reason = why
+		}
+	}
+	return p
+}
+
+// isRefund tells whether the object of events of a type is a refund.
+func isRefund(eventType string) bool {
+	return strings.HasPrefix(eventType, "refund.") || strings.HasPrefix(eventType, "charge.refund.")
 }
 
 // paidNow answers the event's time if the event is the payment itself.

@@ -127,11 +127,49 @@ func (t *Truth) stripe(u Owned) (customers []string, held []account.Held, err er
 			if err != nil {
 				return nil, nil, err
 			}
+			if h.Status == account.StatusPastDue {
+				if h.PastDueSince, err = t.pastDueSince(h.ID, h.LatestInvoiceCreated); err != nil {
+					return nil, nil, err
+				}
+			}
 			held = append(held, h)
 		}
 	}
 	slices.SortFunc(customers, func(a, b string) int { return cmp.Or(cmp.Compare(created[a], created[b]), cmp.Compare(a, b)) })
 	return customers, held, nil
+}
+
+// pastDueSince says since when a subscription owes: when the earliest invoice that it left open after its last paid one
+// was due, or was opened and charged.
+func (t *Truth) pastDueSince(subscription string, otherwise time.Time) (time.Time, error) {
+	var list struct {
+		Data []struct {
+			Status            string `json:"status"`
+			Created           int64  `json:"created"`
+			DueDate           int64  `json:"due_date"`
+			StatusTransitions struct {
+				FinalizedAt int64 `json:"finalized_at"`
+			} `json:"status_transitions"`
+		} `json:"data"`
+	}
+	if err := t.get("/v1/invoices?limit=100&subscription="+subscription, &list); err != nil {
+		return time.Time{}, err
+	}
+	var paid, since int64
+	for _, i := range list.Data {
+		if i.Status == "paid" {
+			paid = max(paid, i.Created)
+		}
+	}
+	for _, i := range list.Data {
+		if due := cmp.Or(i.DueDate, i.StatusTransitions.FinalizedAt); i.Status == "open" && i.Created > paid && (since == 0 || due < since) {
+			since = due
+		}
+	}
+	if since == 0 {
+		return otherwise, nil
+	}
+	return at(since), nil
 }
 
 func (t *Truth) get(path string, into any) error {

@@ -1,0 +1,89 @@
+package account
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Invoice is what our rows know of one invoice of a subscription.
+type Invoice struct {
+	ID      string
+	Status  string // Stripe's: draft, open, paid, void, uncollectible
+	Created time.Time
+	// DueAt is until when an invoice that was sent is to be paid; zero for one that is charged by itself.
+	DueAt time.Time
+	// FirstFailedAt is the first failure to collect it that we were told of.
+	FirstFailedAt time.Time
+	FinalizedAt   time.Time
+	Attempts      int64
+}
+
+// Due is when the invoice was to have been paid: its due date; else when it first could not be collected, since a bank
+// may take a week to say so; else when it was opened.
+func (i Invoice) Due() time.Time {
+	for _, moment := range []time.Time{i.DueAt, i.FirstFailedAt, i.FinalizedAt} {
+		if !moment.IsZero() {
+			return moment
+		}
+	}
+	return i.Created
+}
+
+// Delinquency is since when a past_due subscription owes, and the invoice that says so. The invoice is "" where none
+// did: Stripe leaves a subscription past_due whose open invoices were all voided.
+type Delinquency struct {
+	Since     time.Time
+	InvoiceID string
+}
+
+// PastDueSince answers since when a subscription that is past_due owes: the earliest due moment among its open invoices
+// of this delinquency, which are those made after its last paid one. An invoice left open before that is another
+// matter, and one that is void, uncollectible or a draft is owed no more, or not yet. It is zero where no open invoice
+// says so.
+//
+// was is what was found before in the same delinquency: the moment never moves later while that lasts, however many of
+// the invoices are voided or paid meanwhile. One thing can correct it: the first failure of the very invoice that it
+// comes from, told after it was taken from when that invoice was opened.
+//
+// cycle is about how long a billing period is, zero where that is not known. It stands in for the paid invoices where
+// none is known, as in a fresh database: two open invoices more than a period and a half apart had one between them
+// that is not open, so the older one is no part of this delinquency.
+func PastDueSince(invoices []Invoice, was Delinquency, cycle time.Duration) Delinquency {
+	var paid time.Time
+	var open []Invoice
+	now := was
+	for _, i := range invoices {
+		switch {
+		case i.Status == "paid" && i.Created.After(paid):
+			paid = i.Created
+		case i.Status == "open":
+			open = append(open, i)
+		}
+		if i.ID == was.InvoiceID && i.Attempts <= 1 && i.Due().After(was.Since) {
+			now.Since = i.Due()
+		}
+	}
+	open = slices.DeleteFunc(open, func(i Invoice) bool { return !i.Created.After(paid) })
+	slices.SortFunc(open, func(a, b Invoice) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.ID, a.ID)) })
+	for n, i := range open {
+		if n > 0 && paid.IsZero() && cycle > 0 && open[n-1].Created.Sub(i.Created) > cycle*3/2 {
+			break
+		}
+		if due := i.Due(); now.Since.IsZero() || due.Before(now.Since) {
+			now = Delinquency{Since: due, InvoiceID: i.ID}
+		}
+	}
+	return now
+}
+
+// Cycle is about how long the longest billing period among items is, zero where none recurs.
+func Cycle(items []Item) time.Duration {
+	const day = 24 * time.Hour
+	lengths := map[string]time.Duration{"day": day, "week": 7 * day, "month": 31 * day, "year": 366 * day}
+	var longest time.Duration
+	for _, i := range items {
+		longest = max(longest, lengths[i.Interval]*time.Duration(max(i.IntervalCount, 1)))
+	}
+	return longest
+}
