@@ -28,6 +28,25 @@ func TestScheduleFromASubscriptionIsReleased(t *testing.T) {
 	equal(t, "released twice", stripeError(t, err).HTTPStatusCode, 400)
 }
 
+// A schedule that the dashboard made begins by itself, and bills.
+func TestAScheduleOfTheDashboardBegins(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	customer, price := w.payer("a@example.com"), w.price(1000, "day")
+	id, err := w.sim.AddSchedule(customer, price, start().Add(2*day))
+	w.ok(err)
+	sched, err := w.api.SubscriptionSchedules.Get(id, nil)
+	w.ok(err)
+	equal(t, "at first", sched.Status, stripe.SubscriptionScheduleStatusNotStarted)
+	w.advance(2*day + time.Minute)
+	sched, err = w.api.SubscriptionSchedules.Get(id, nil)
+	w.ok(err)
+	equal(t, "later", sched.Status, stripe.SubscriptionScheduleStatusActive)
+	equal(t, "its subscription", w.subscription(sched.Subscription.ID).Status, stripe.SubscriptionStatusActive)
+	_, err = w.sim.AddSchedule("cus_nobody", price, start().Add(4*day))
+	equal(t, "for nobody", err != nil, true)
+}
+
 func phases(prices ...string) []*stripe.SubscriptionSchedulePhaseParams {
 	var out []*stripe.SubscriptionSchedulePhaseParams
 	for _, p := range prices {

@@ -245,6 +245,21 @@ func (s *Server) CancelNow(subscriptionID string) error {
 	return s.act(s.removeSubscription, subscriptionID, nil)
 }
 
+// AddSchedule makes a schedule in the dashboard: a customer's subscription to a price that begins at a moment to come. It answers the
+// schedule's id.
+func (s *Server) AddSchedule(customerID, priceID string, start time.Time) (id string, err error) {
+	err = s.do(func() error {
+		known := len(s.db.Schedules.Order)
+		form := url.Values{"customer": {customerID}, "start_date": {unixText(start)}, "phases[0][items][0][price]": {priceID}, "phases[0][iterations]": {"12"}}
+		if err := s.apply(s.createSchedule, "", form); err != nil {
+			return err
+		}
+		id = s.db.Schedules.Order[known]
+		return nil
+	})
+	return id, err
+}
+
 // Reactivate clears a scheduled end, however it was set.
 func (s *Server) Reactivate(subscriptionID string) error {
 	return s.act(s.updateSubscription, subscriptionID, url.Values{"cancel_at": {""}})
