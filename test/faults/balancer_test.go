@@ -14,10 +14,18 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
 // delivered is a webhook by whom it is from and its id.
 type delivered struct{ source, id string }
+
+// answered is when a delivery was answered, and whether Stripe's list of events will show what it told.
+type answered struct {
+	when   time.Time
+	listed bool
+}
 
 // balancer is the load balancer before the copies of starter-api. Like real ones it goes on to the next
 // copy where a connection is refused, and answers for itself where one breaks. It notes which deliveries
@@ -34,6 +42,7 @@ type balancer struct {
 	mu       sync.Mutex
 	seen     map[delivered]bool     // that came at all
 	taken    map[delivered]faultSet // that were answered 2xx, and what was broken then
+	at       map[delivered]answered // the same: when that was last
 	answered int                    // attempts that were answered 2xx
 	during   map[faultID]int        // the same, by what was broken
 }
@@ -50,7 +59,7 @@ func newBalancer(copies []string, active func() faultSet) (*balancer, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Timeout:       2 * time.Minute,
 		},
-		seen: map[delivered]bool{}, taken: map[delivered]faultSet{}, during: map[faultID]int{},
+		seen: map[delivered]bool{}, taken: map[delivered]faultSet{}, at: map[delivered]answered{}, during: map[faultID]int{},
 	}
 	b.server = &http.Server{Handler: b, ReadHeaderTimeout: 10 * time.Second}
 	b.serving.Go(func() { _ = b.server.Serve(listener) })
@@ -83,7 +92,7 @@ func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	webhook, isWebhook := webhookOf(r, body)
+	webhook, listed, isWebhook := webhookOf(r, body)
 	if isWebhook {
 		b.mu.Lock()
 		b.seen[webhook] = true
@@ -99,6 +108,7 @@ func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		b.mu.Lock()
 		b.answered++
 		b.taken[webhook] |= active
+		b.at[webhook] = answered{time.Now(), listed}
 		for f := range active.each() {
 			b.during[f]++
 		}
@@ -135,17 +145,26 @@ func (b *balancer) forward(r *http.Request, body []byte) (*http.Response, []byte
 	return nil, nil, last
 }
 
-func webhookOf(r *http.Request, body []byte) (delivered, bool) {
+// answeredAt is when a delivery was answered 2xx last, and whether Stripe's list of events shows it among those that are looked for.
+func (b *balancer) answeredAt(d delivered) (when time.Time, listed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.at[d].when, b.at[d].listed
+}
+
+// webhookOf tells which webhook a request is, and whether it tells of an event of a type that is looked for in Stripe's list.
+func webhookOf(r *http.Request, body []byte) (of delivered, listed, isOne bool) {
 	switch source, found := strings.CutPrefix(r.URL.Path, "/api/webhooks/"); {
 	case !found:
-		return delivered{}, false
+		return delivered{}, false, false
 	case source == "clerk":
-		return delivered{source, r.Header.Get("Svix-Id")}, true
+		return delivered{source, r.Header.Get("Svix-Id")}, false, true
 	default:
 		var event struct {
-			ID string `json:"id"`
+			ID   string `json:"id"`
+			Type string `json:"type"`
 		}
 		_ = json.Unmarshal(body, &event) // what is no event has no id, and is answered for as that
-		return delivered{source, event.ID}, true
+		return delivered{source, event.ID}, stripeevent.Handled(event.Type), true
 	}
 }

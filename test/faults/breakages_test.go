@@ -4,13 +4,16 @@ package faults_test
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/delivery"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/faults"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
@@ -39,6 +42,10 @@ type breakage struct {
 	needs string
 	// begin breaks something for about that long, and answers what mends it.
 	begin func(dice *rand.Rand, length time.Duration) (mend func() error, err error)
+	// apart is what nobody may hold when it begins and when it ends; "" for nothing.
+	apart string
+	// lasts is how long it lasts, where that is not as long as others do.
+	lasts time.Duration
 	// brief is set where nothing lasts but the return: the length is that of being away.
 	brief bool
 }
@@ -63,6 +70,8 @@ func (s *stage) breakages() []breakage {
 		{name: "PostgreSQL is restarted", needs: "postgres", brief: true, begin: func(*rand.Rand, time.Duration) (func() error, error) {
 			return s.ground.startPostgres, s.ground.stopPostgres()
 		}},
+		{name: "PostgreSQL is restored as it was", needs: "copy", apart: "postgres", lasts: s.backup, begin: s.restoring},
+		{name: "the number sequence is set back", needs: "numbers", apart: "postgres", brief: true, begin: s.renumbering},
 		{name: "the disk of the inbox is full", needs: "postgres", begin: func(*rand.Rand, time.Duration) (func() error, error) {
 			return s.emptyDisk, s.fillDisk()
 		}},
@@ -73,6 +82,11 @@ func (s *stage) breakages() []breakage {
 			jump := time.Duration(24+dice.IntN(24)) * time.Hour
 			return func() error { return nil }, s.Sandbox.Stripe.Advance(context.Background(), jump)
 		}},
+		{name: "customers are deleted in the dashboard", needs: "customers", brief: true, begin: s.customersDeleted},
+		{name: "schedules are made, and their users deleted", needs: "schedules", brief: true, begin: s.schedulesBefore},
+		{name: "users are deleted, and schedules made for them", needs: "schedules", brief: true, begin: s.schedulesAfter},
+		{name: "Stripe stores 500s", needs: "posts", lasts: s.backup / 5, begin: s.storing(stripesim.Breakage{})},
+		{name: "Stripe does what it stores 500s for", needs: "posts", lasts: s.backup / 5, begin: s.storing(stripesim.Breakage{Done: true})},
 		{name: "a hundred times the load", needs: "load", begin: func(_ *rand.Rand, length time.Duration) (func() error, error) {
 			return s.crowd.rush(min(length, 10*time.Second)), nil
 		}},
@@ -131,6 +145,14 @@ func (s *stage) killing(program string, copies int) func(*rand.Rand, time.Durati
 	}
 }
 
+// storing has Stripe answer each POST with a 500 that it keeps under the request's key.
+func (s *stage) storing(b stripesim.Breakage) func(*rand.Rand, time.Duration) (func() error, error) {
+	return func(*rand.Rand, time.Duration) (func() error, error) {
+		restore := s.Sandbox.Stripe.Break(b)
+		return func() error { restore(); return nil }, nil
+	}
+}
+
 // delivering breaks the webhooks of both providers.
 func (s *stage) delivering(f delivery.Faults) func(*rand.Rand, time.Duration) (func() error, error) {
 	set := func(f delivery.Faults) {
@@ -165,6 +187,7 @@ func (s *stage) emptyDisk() error {
 type director struct {
 	stage  *stage
 	all    []breakage
+	only   string // in the names of the faults that are to happen; "" for all
 	counts map[faultID]int
 }
 
@@ -178,15 +201,20 @@ type moment struct {
 
 // script spreads every fault over the run, as often as there is room for.
 func (d *director) script(dice *rand.Rand, lasts time.Duration) []moment {
-	longest := min(lasts/60, time.Minute)
+	longest := min(lasts/60, 45*time.Second)
 	// Two of the same fault's length apart on average, so that some overlap and most can be told apart.
 	rounds := max(1, int(lasts/(time.Duration(len(d.all))*max(longest, 6*time.Second))))
 	rounds = min(rounds, maxRounds)
 	var order []faultID
 	for range rounds {
 		for _, i := range dice.Perm(len(d.all)) {
-			order = append(order, faultID(i))
+			if strings.Contains(d.all[i].name, d.only) {
+				order = append(order, faultID(i))
+			}
 		}
+	}
+	if len(order) == 0 {
+		d.stage.t.Fatalf("FAULTS_ONLY: no fault has %q in its name", d.only)
 	}
 	slot := (lasts - lasts/12) / time.Duration(len(order))
 	moments := make([]moment, len(order))
@@ -195,6 +223,10 @@ func (d *director) script(dice *rand.Rand, lasts time.Duration) []moment {
 		length := longest
 		if d.all[f].brief {
 			length = 200*time.Millisecond + time.Duration(dice.Int64N(int64(longest/2)))
+		}
+		if own := d.all[f].lasts; own != 0 {
+			length = own
+			at = min(at, lasts-lasts/12-own) // the run does not last longer for it
 		}
 		moments[i] = moment{at: at, fault: f, length: length, dice: rand.New(rand.NewPCG(dice.Uint64(), dice.Uint64()))}
 	}
@@ -231,7 +263,7 @@ func (d *director) direct(script []moment, lasts time.Duration) {
 		over := time.Since(began) > lasts
 		left := under[:0]
 		for _, e := range under {
-			if time.Now().After(e.at) {
+			if apart := d.all[e.fault].apart; time.Now().After(e.at) && !held[apart] {
 				mend(e)
 				continue
 			}
@@ -247,13 +279,17 @@ func (d *director) direct(script []moment, lasts time.Duration) {
 				break
 			}
 			needs := d.all[m.fault].needs
-			if held[needs] {
+			if held[needs] || held[d.all[m.fault].apart] {
 				continue // its turn comes when that is mended
 			}
-			script = append(script[:i:i], script[i+1:]...)
 			s.note(m.fault, true)
-			s.t.Logf("%6.1fs broken for %s: %s", time.Since(began).Seconds(), m.length.Round(100*time.Millisecond), d.all[m.fault].name)
 			end, err := d.all[m.fault].begin(m.dice, m.length)
+			if errors.Is(err, errNobodyYet) && !over {
+				s.note(m.fault, false)
+				continue // its turn comes when somebody is there
+			}
+			script = append(script[:i:i], script[i+1:]...)
+			s.t.Logf("%6.1fs broken for %s: %s", time.Since(began).Seconds(), m.length.Round(100*time.Millisecond), d.all[m.fault].name)
 			if err != nil {
 				s.t.Fatalf("at %q: %v", d.all[m.fault].name, err)
 			}

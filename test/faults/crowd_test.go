@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,6 +47,8 @@ type member struct {
 	subscription string
 	unpaying     bool
 	left         bool
+	leftAt       time.Time
+	former       []string // customers of theirs that were deleted in the dashboard
 	touched      faultSet // what was broken when they did something
 }
 
@@ -97,6 +100,7 @@ func (c *crowd) live(ctx context.Context) {
 	running.Go(func() { c.keepClock(ctx) })
 	running.Go(func() { c.keepBusy(ctx) })
 	running.Go(func() { c.keepAsking(ctx) })
+	running.Go(func() { c.s.keepNoticing(ctx) })
 	running.Wait()
 	c.acting.Wait()
 }
@@ -197,8 +201,7 @@ func (c *crowd) browse(ctx context.Context) {
 	var err error
 	switch sub := c.subscription(ctx, m); {
 	case roll < 4 && here > people*2/3:
-		m.left = true
-		err = clerk.DeleteUser(m.user)
+		err = c.s.leave(m)
 	case roll < 25:
 		c.mu.Lock()
 		c.born++
@@ -282,7 +285,9 @@ func (c *crowd) nudge(m *member, n int) {
 // subscription is what Stripe says of a person's subscription that has not ended; nil if there is none.
 func (c *crowd) subscription(ctx context.Context, m *member) *stripeSub {
 	if m.customer == "" {
-		m.customer = c.customerOf(ctx, m.user)
+		if known := c.customerOf(ctx, m.user); !slices.Contains(m.former, known) {
+			m.customer = known
+		}
 	}
 	if m.customer == "" {
 		return nil

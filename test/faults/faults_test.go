@@ -16,12 +16,12 @@ import (
 // delivery that was answered is accounted for, the three systems agree about everybody, every caller was
 // told the truth, and the programs are as light as they were.
 //
-// FAULTS_FOR says how long, FAULTS_SEED plays the same script again.
+// FAULTS_FOR says how long, FAULTS_SEED plays the same script again, FAULTS_ONLY has only those faults happen in whose name it is.
 func TestFaults(t *testing.T) { // alone
 	lasts, seed := lengthOf(t), seedOf(t)
 	s := newStage(t, seed, lasts)
 	dice := rand.New(rand.NewPCG(seed, 0x64696365))
-	d := &director{stage: s, all: s.breakages(), counts: map[faultID]int{}}
+	d := &director{stage: s, all: s.breakages(), only: os.Getenv("FAULTS_ONLY"), counts: map[faultID]int{}}
 	script := d.script(dice, lasts)
 
 	before := s.settledLevels(nil)
@@ -45,7 +45,7 @@ func TestFaults(t *testing.T) { // alone
 	for _, fault := range v.faults() {
 		t.Error(fault)
 	}
-	if !t.Failed() && os.Getenv("FAULTS_REPORT") == "write" {
+	if !t.Failed() && os.Getenv("FAULTS_REPORT") == "write" && d.only == "" {
 		s.must(writeReport(table, lasts, seed))
 	}
 }

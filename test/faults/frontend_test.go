@@ -40,6 +40,7 @@ type command struct {
 	attempts  int
 	began     time.Time
 	took      time.Duration
+	forgotten bool     // PostgreSQL was restored as it had been before it was told, so that what it holds proves nothing
 	wrong     []string // in what the systems were otherwise than it was told
 }
 
@@ -95,6 +96,12 @@ type answer struct {
 	Status     any    `json:"status"` // a problem's is a number, an operation's a word
 	Reason     string `json:"reason"`
 	Settled    bool   `json:"settled"`
+	// Data is what is said of a user's subscription.
+	Data *struct {
+		Clerk    map[string]any `json:"clerk"`
+		Database map[string]any `json:"database"`
+		InSync   *bool          `json:"inSync"`
+	} `json:"data"`
 }
 
 // order asks for something until it is known what became of it.
@@ -144,6 +151,10 @@ func (f *frontEnd) follow(ctx context.Context, c *command, accepted answer) (ans
 		if err == nil && a.status == http.StatusOK && a.Settled {
 			a.Operation = accepted.Operation
 			return a, nil
+		}
+		if err == nil && a.status == http.StatusNotFound && f.s.forgot(c.began, time.Now()) {
+			c.forgotten = true
+			return answer{Operation: accepted.Operation, Code: codeForgotten}, nil
 		}
 		if err == nil && a.status == http.StatusNotFound {
 			return answer{}, fmt.Errorf("the operation that was accepted, %s, is not known", accepted.Operation)
@@ -222,11 +233,15 @@ func (c *command) tell(a answer, err error) bool {
 	return c.status == "done"
 }
 
+// codeForgotten stands for an operation that was accepted, and of which a PostgreSQL that was restored knows nothing. Its caller
+// was told nothing that could be untrue.
+const codeForgotten = "forgotten"
+
 // refusals are what a caller may be told who asks for nothing wrong: the state does not allow it any more,
 // the subscription is so new that nobody has told of it yet, or it could not be begun.
 func refusals() []string {
 	return []string{"subscription_ended", "first_payment_open", "already_subscribed", "superseded", "subscription_not_found",
-		"not_accepted", "provider_unavailable", "checkout_in_progress"}
+		"not_accepted", "provider_unavailable", "checkout_in_progress", codeForgotten}
 }
 
 // ask has somebody ask for something, waits until they are told what became of it, and looks whether it is so.
@@ -240,7 +255,9 @@ func (c *crowd) ask(ctx context.Context) {
 	roll := c.chance(100)
 	sub := c.subscription(ctx, m)
 	switch {
-	case roll < 15 || m.customer == "":
+	case roll < 8:
+		c.look(ctx, m)
+	case roll < 20 || m.customer == "" && len(m.former) == 0:
 		c.sync(ctx, m)
 	case sub == nil:
 		c.buy(ctx, m)
@@ -251,6 +268,63 @@ func (c *crowd) ask(ctx context.Context) {
 	default:
 		c.command(ctx, m, sub, "cancel now", "/api/subscriptions/"+sub.ID+"/cancel", `{"at":"now"}`)
 	}
+}
+
+// statePath is where a person is told of their subscription.
+const statePath = "/api/sync/clerk-stripe"
+
+// look has a person look at their subscription, and holds what they are told to itself: what is said to agree is the same, and of a
+// subscription it is said whether it ends.
+func (c *crowd) look(ctx context.Context, m *member) {
+	cmd := c.api.begin("look", m.user)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var a answer
+	for {
+		var err error
+		cmd.during |= c.s.now()
+		cmd.attempts++
+		// It may be that nobody answers, that the database is away, or that Clerk is, from whom a user is read whom nobody knows yet.
+		if a, err = c.api.ask(ctx, m.user, http.MethodGet, statePath, "", ""); err == nil && a.status != http.StatusServiceUnavailable {
+			break
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+			continue
+		case <-ctx.Done():
+			cmd.tell(answer{}, fmt.Errorf("no answer within %s, the last %+v (%w)", patience, a, err))
+			return
+		}
+	}
+	cmd.tell(a, nil)
+	if a.status == http.StatusOK && a.Data != nil {
+		cmd.consistent(a)
+	}
+}
+
+// consistent holds what was said of a subscription to itself.
+func (c *command) consistent(a answer) {
+	if a.Data.InSync != nil && *a.Data.InSync != same(a.Data.Clerk, a.Data.Database) {
+		c.blame("told in sync: %t, with Clerk %v and the database %v", *a.Data.InSync, a.Data.Clerk, a.Data.Database)
+	}
+	for where, held := range map[string]map[string]any{"Clerk": a.Data.Clerk, "the database": a.Data.Database} {
+		_, exists := held["subscriptionId"]
+		for _, field := range []string{"subscriptionActive", "cancelAtPeriodEnd"} {
+			if _, said := held[field].(bool); exists && !said {
+				c.blame("told of a subscription that %s holds, and not %s: %v", where, field, held)
+			}
+		}
+	}
+}
+
+// same tells whether Clerk and the database hold the same of a subscription.
+func same(clerk, database map[string]any) bool {
+	for _, field := range []string{"subscriptionId", "status", "priceId", "currentPeriodEnd", "cancelAtPeriodEnd", "cancelAt"} {
+		if clerk[field] != database[field] {
+			return false
+		}
+	}
+	return true
 }
 
 // sync has a person read anew. Their name is theirs alone to change, and they do nothing else meanwhile.
@@ -278,7 +352,7 @@ func (c *crowd) sync(ctx context.Context, m *member) {
 func (c *crowd) command(ctx context.Context, m *member, before *stripeSub, kind, path, body string) {
 	cmd := c.api.begin(kind, m.user)
 	done := cmd.tell(c.api.order(ctx, cmd, path, body))
-	if cmd.told == "nothing" {
+	if cmd.told == "nothing" || cmd.told == codeForgotten {
 		return
 	}
 	now, found := c.find(m, before.ID)
@@ -288,6 +362,8 @@ func (c *crowd) command(ctx context.Context, m *member, before *stripeSub, kind,
 	}
 	// Stripe's clock goes on meanwhile: a subscription that is over has ended by itself, or by this.
 	switch {
+	case cmd.told == "subscription_ended" && !now.over():
+		cmd.wrong = append(cmd.wrong, "told that it has ended, and Stripe says "+now.Status)
 	case now.over():
 		if kind == "cancel now" && !done && !before.ends() && !m.unpaying {
 			cmd.wrong = append(cmd.wrong, fmt.Sprintf("told %q, and Stripe has ended the subscription", cmd.told))
@@ -311,8 +387,8 @@ func (c *crowd) command(ctx context.Context, m *member, before *stripeSub, kind,
 // published looks for what was commanded in what Clerk holds for front ends.
 func (c *crowd) published(cmd *command, m *member, subscription, kind string) {
 	held, _ := c.s.Sandbox.Clerk.PublicMetadata(m.user)["stripe"].(map[string]any)
-	if held["subscriptionId"] != subscription {
-		return // another leads by now
+	if held["subscriptionId"] != subscription || c.s.forgot(cmd.began, time.Now()) {
+		return // another leads by now, or PostgreSQL knows an earlier one and is brought back
 	}
 	_, byDate := held["cancelAt"]
 	ends := held["cancelAtPeriodEnd"] == true || byDate
@@ -339,6 +415,7 @@ func (c *crowd) buy(ctx context.Context, m *member) {
 	if err != nil {
 		// Stripe's clock may have jumped over the session's end.
 		cmd.told = "done, and expired"
+		c.expired(cmd, a.ID)
 		return
 	}
 	m.subscription = bought.SubscriptionID
@@ -348,8 +425,21 @@ func (c *crowd) buy(ctx context.Context, m *member) {
 	}
 	back.see(ctx, c.s, `SELECT EXISTS (SELECT FROM subscriptions s JOIN person_user u ON u.id = s.user_id WHERE clerk_user_id = $1 AND stripe_subscription_id = $2)`,
 		"PostgreSQL does not have what was bought", m.user, bought.SubscriptionID)
-	if held, _ := c.s.Sandbox.Clerk.PublicMetadata(m.user)["stripe"].(map[string]any); held["subscriptionId"] != bought.SubscriptionID {
+	if held, _ := c.s.Sandbox.Clerk.PublicMetadata(m.user)["stripe"].(map[string]any); held["subscriptionId"] != bought.SubscriptionID && !c.s.forgot(back.began, time.Now()) {
 		back.wrong = append(back.wrong, fmt.Sprintf("told done, and Clerk holds %v", held))
+	}
+}
+
+// expired looks whether a session that was said to be open, and is not, has ended by itself.
+func (c *crowd) expired(cmd *command, id string) {
+	var session struct {
+		Status    string `json:"status"`
+		ExpiresAt int64  `json:"expires_at"`
+	}
+	if err := c.s.stripe("/v1/checkout/sessions/"+id, &session); err != nil {
+		cmd.blame("told done, and %v", err)
+	} else if session.Status != "open" && session.ExpiresAt > c.s.Sandbox.Stripe.Now().Unix() {
+		cmd.blame("told done, and the session is %s before its end", session.Status)
 	}
 }
 
@@ -371,7 +461,7 @@ func (c *command) see(ctx context.Context, s *stage, sql, otherwise string, args
 		var holds bool
 		err := s.db.QueryRow(ctx, sql, args...).Scan(&holds)
 		if err == nil {
-			if !holds {
+			if !holds && !s.forgot(c.began, time.Now()) {
 				c.wrong = append(c.wrong, "told done, and "+otherwise)
 			}
 			return

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,8 +36,13 @@ type stage struct {
 	replicas map[string][]*replica
 	db       *pgxpool.Pool
 	truth    *system.Truth
+	backup   time.Duration // how old what PostgreSQL is restored from is by then
 
 	broken atomic.Uint64 // the faultSet of now
+
+	mu        sync.Mutex
+	forgotten []forgotten
+	erased    erasures
 }
 
 // replica is one copy of a program. It keeps its addresses when it is started again.
@@ -59,7 +65,7 @@ func newStage(t *testing.T, seed uint64, lasts time.Duration) *stage {
 	t.Setenv("TEST_DATABASE_URL", g.postgres.DSN())
 	t.Setenv("TEST_TEMPORAL_ADDRESS", g.temporal.Address())
 	look := max(5*time.Second, lasts/120)
-	s := &stage{t: t, ground: g, replicas: map[string][]*replica{}}
+	s := &stage{t: t, ground: g, replicas: map[string][]*replica{}, erased: erasures{}, backup: lasts / 6}
 	s.System = system.Start(t, servers, system.Options{
 		Stopped: true,
 		Sandbox: sandbox.Options{
@@ -77,6 +83,7 @@ func newStage(t *testing.T, seed uint64, lasts time.Duration) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.db.Close)
+	s.must(s.exec(fmt.Sprintf(`SELECT setval('sync_seq', %d)`, numbersBegin)))
 	s.placeInbox()
 	s.startPrograms()
 	s.sell(seed)

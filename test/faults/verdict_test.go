@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -34,6 +35,8 @@ type verdict struct {
 	taken       map[delivered]faultSet
 	lost        map[delivered]string // taken and not accounted for, and how they stand
 	disagreeing map[string]string    // users, and in what
+	billed      map[string]string    // users who were erased, and how
+	rolledBack  int                  // deliveries from Clerk that PostgreSQL has forgotten, since it was restored
 	other       []string
 }
 
@@ -42,6 +45,7 @@ func (v *verdict) add(later *verdict) {
 	v.deliveries, v.during, v.taken = later.deliveries, later.during, later.taken
 	maps.Copy(v.lost, later.lost)
 	maps.Copy(v.disagreeing, later.disagreeing)
+	maps.Copy(v.billed, later.billed)
 	v.other = append(v.other, later.other...)
 }
 
@@ -101,7 +105,7 @@ func (s *stage) done(ctx context.Context) error {
 
 // judge waits until all is quiet, has an operator compare everything and mend it, and looks at all of it.
 func (s *stage) judge() *verdict {
-	v := &verdict{s: s, lost: map[delivered]string{}, disagreeing: map[string]string{}}
+	v := &verdict{s: s, lost: map[delivered]string{}, disagreeing: map[string]string{}, billed: map[string]string{}}
 	began := time.Now()
 	if err := s.wait(calm, s.done); err != nil {
 		v.blame("it does not come to rest: %v", err)
@@ -125,6 +129,11 @@ func (s *stage) judge() *verdict {
 	v.account(ctx)
 	v.audit(ctx)
 	v.settle(ctx)
+	v.shown(ctx)
+	if err := s.noticeErased(ctx); err != nil {
+		v.blame("looking who is erased: %v", err)
+	}
+	v.bills()
 	return v
 }
 
@@ -204,6 +213,8 @@ func (v *verdict) account(ctx context.Context) {
 	for d := range v.taken {
 		e, known := has[d]
 		switch {
+		case !known && v.s.mayBeForgotten(d):
+			v.rolledBack++
 		case known && e.status == "completed", known && (e.status == "ignored" || e.status == "waiting") && e.reason != "":
 			tally[e]++
 		case known:
@@ -217,23 +228,15 @@ func (v *verdict) account(ctx context.Context) {
 	if err := v.s.Row(ctx, `SELECT count(*) FROM webhook_events WHERE recovered`, nil, &recovered); err != nil {
 		v.blame("counting what was recovered: %v", err)
 	}
-	v.s.t.Logf("%d events never came and were found", recovered)
+	v.s.t.Logf("%d events never came, or were forgotten, and were found; %d deliveries were forgotten that are in no list", recovered, v.rolledBack)
 	v.s.t.Log(v.s.crowd.api.summary())
 }
 
 // agree compares the three systems about everybody, and tells who is not agreed upon.
 func (s *stage) agree(ctx context.Context, about map[string]string) error {
-	naming := map[string][]string{}
-	for _, body := range s.Sandbox.Stripe.Customers() {
-		var customer struct {
-			ID       string            `json:"id"`
-			Metadata map[string]string `json:"metadata"`
-		}
-		if err := json.Unmarshal(body, &customer); err != nil {
-			return err
-		}
-		user := customer.Metadata["clerk_user_id"]
-		naming[user] = append(naming[user], customer.ID)
+	naming, err := s.customersByUser()
+	if err != nil {
+		return err
 	}
 	if len(naming[""]) > 0 {
 		about[""] = fmt.Sprintf("customers that name nobody: %v", naming[""])
@@ -252,8 +255,18 @@ func (s *stage) agree(ctx context.Context, about map[string]string) error {
 			about[m.user] = fmt.Sprintf("several customers: %v", owned.Customers)
 		case lives && len(owned.Customers) == 0:
 			about[m.user] = "no customer"
+		case !lives && !known && s.forgot(m.leftAt, time.Now()):
+			// PostgreSQL has forgotten that they left, and that they were there: an operator ends what they pay for.
+			if err := s.endedByAnOperator(owned.Customers); err != nil {
+				about[m.user] = err.Error()
+			}
 		default:
-			if err := s.truth.Of(ctx, owned); err != nil {
+			former, err := s.linked(ctx, m.former)
+			if err != nil {
+				return err
+			}
+			owned.Customers = append(owned.Customers, former...)
+			if err := errors.Join(s.truth.Of(ctx, owned), s.primary(ctx, m)); err != nil {
 				about[m.user] = err.Error()
 			}
 		}
@@ -264,11 +277,87 @@ func (s *stage) agree(ctx context.Context, about map[string]string) error {
 	return nil
 }
 
+// primary answers nil where the customer whom PostgreSQL and Clerk name as somebody's is one that exists.
+func (s *stage) primary(ctx context.Context, m *member) error {
+	var stored string
+	if err := s.Row(ctx, `SELECT coalesce(max(stripe_customer_id), '') FROM person_user WHERE clerk_user_id = $1 AND deleted_at IS NULL`, []any{m.user}, &stored); err != nil {
+		return err
+	}
+	held, _ := s.Sandbox.Clerk.PublicMetadata(m.user)["stripe"].(map[string]any)
+	shown, _ := held["customerId"].(string)
+	for whose, customer := range map[string]string{"PostgreSQL": stored, "Clerk": shown} {
+		if slices.Contains(m.former, customer) {
+			return fmt.Errorf("%s names %s as theirs, which was deleted", whose, customer)
+		}
+	}
+	return nil
+}
+
+// linked are those of somebody's deleted customers of which PostgreSQL has to know: all, but those that it has forgotten since it was
+// restored, which are in no list.
+func (s *stage) linked(ctx context.Context, former []string) ([]string, error) {
+	if !s.wasRestored() {
+		return former, nil
+	}
+	rows, err := s.db.Query(ctx, `SELECT stripe_customer_id FROM stripe_customers WHERE stripe_customer_id = ANY($1) AND user_id IS NOT NULL`, former)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// endedByAnOperator answers nil where nothing of customers goes on, once an operator has ended it.
+func (s *stage) endedByAnOperator(customers []string) error {
+	for _, customer := range customers {
+		for _, raw := range s.Sandbox.Stripe.Subscriptions(customer) {
+			var sub stripeSub
+			if err := json.Unmarshal(raw, &sub); err != nil {
+				return err
+			}
+			if !sub.over() {
+				if err := s.Sandbox.Stripe.CancelNow(sub.ID); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// mayBeForgotten tells whether a delivery that was answered, and is not there, came while what was stored was forgotten later, and is
+// of a kind that cannot be found again: Clerk has no list of what it told, and of Stripe's only the types that are handled are looked
+// for. What Clerk told of has come back all the same if all agree.
+func (s *stage) mayBeForgotten(d delivered) bool {
+	at, listed := s.balancer.answeredAt(d)
+	return !listed && s.forgot(at, at)
+}
+
+// shown has everybody who is still there look at their subscription: now that all agree, they are told so, and told what Clerk holds.
+func (v *verdict) shown(ctx context.Context) {
+	for _, m := range v.s.crowd.all() {
+		if _, wrong := v.disagreeing[m.user]; m.left || wrong {
+			continue
+		}
+		c := v.s.crowd.api.begin("look in the end", m.user)
+		a, err := v.s.crowd.api.ask(ctx, m.user, http.MethodGet, statePath, "", "")
+		c.tell(a, err)
+		if err != nil || a.Data == nil {
+			c.blame("told %d %s", a.status, a.Code)
+			continue
+		}
+		c.consistent(a)
+		held, _ := v.s.Sandbox.Clerk.PublicMetadata(m.user)["stripe"].(map[string]any)
+		if a.Data.InSync == nil || !*a.Data.InSync || !same(held, a.Data.Clerk) || held["subscriptionId"] != nil && !same(held, a.Data.Database) {
+			c.blame("Clerk holds %v, and they were told %+v", held, *a.Data)
+		}
+	}
+}
+
 // settle looks whether each operation stands as its caller was told.
 func (v *verdict) settle(ctx context.Context) {
 	for _, c := range v.s.crowd.api.all() {
-		if c.operation == "" {
-			continue
+		if c.operation == "" || v.s.forgot(c.began, c.began.Add(c.took)) {
+			continue // of what is forgotten, what all hold is left to be looked at
 		}
 		var status string
 		var lines int
@@ -308,7 +397,7 @@ func (v *verdict) audit(ctx context.Context) {
 			   OR (deleted_at IS NOT NULL) <> (SELECT count(*) > 0 FROM audit_log a WHERE a.subject = u.clerk_user_id AND action = 'user.erased')`,
 		"profiles without their line": `SELECT clerk_user_id FROM person_user u
 			WHERE profile_version - 1 <> (SELECT count(*) FROM audit_log a WHERE a.subject = u.clerk_user_id AND action = 'user.profile' AND after ?| '{first_name,last_name,email}')`,
-		"customers that are linked twice": `SELECT min(stripe_customer_id) FROM stripe_customers WHERE user_id IS NOT NULL GROUP BY user_id HAVING count(*) > 1`,
+		"customers that are linked twice": `SELECT min(stripe_customer_id) FROM stripe_customers WHERE user_id IS NOT NULL AND NOT deleted_in_stripe GROUP BY user_id HAVING count(*) > 1`,
 	} {
 		rows, err := v.s.db.Query(ctx, sql)
 		if err != nil {
@@ -357,6 +446,9 @@ func (v *verdict) faults() (all []string) {
 	for user, what := range v.disagreeing {
 		all = append(all, fmt.Sprintf("disagreeing about %s: %s", user, what))
 	}
+	for user, how := range v.billed {
+		all = append(all, fmt.Sprintf("billed after erasure, %s: %s", user, how))
+	}
 	for _, c := range v.s.crowd.api.all() {
 		if len(c.wrong) > 0 {
 			all = append(all, fmt.Sprintf("%s of %s, told %q at attempt %d after %s, during %s: %s", c.kind, c.user, c.told, c.attempts,
@@ -383,11 +475,11 @@ func (s *stage) names(f faultSet) string {
 // meanwhile, and what came of those.
 func (v *verdict) table(d *director) string {
 	var b strings.Builder
-	b.WriteString("| fault | times | deliveries | commands | lost | disagreeing |\n| --- | --- | --- | --- | --- | --- |\n")
+	b.WriteString("| fault | times | deliveries | commands | lost | disagreeing | billed after erasure | untrue |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	commands := v.s.crowd.api.all()
 	members := v.s.crowd.all()
 	row := func(name string, times, deliveries int, in func(faultSet) bool) {
-		asked, lost, untrue := 0, 0, 0
+		asked, lost, disagreeing, billed, untrue := 0, 0, 0, 0, 0
 		for _, c := range commands {
 			if in(c.during) {
 				asked++
@@ -402,15 +494,21 @@ func (v *verdict) table(d *director) string {
 			}
 		}
 		for _, m := range members {
-			if _, wrong := v.disagreeing[m.user]; wrong && in(m.touched) {
-				untrue++
+			if !in(m.touched) {
+				continue
+			}
+			if _, wrong := v.disagreeing[m.user]; wrong {
+				disagreeing++
+			}
+			if _, wrong := v.billed[m.user]; wrong {
+				billed++
 			}
 		}
 		often := fmt.Sprint(times)
 		if times < 0 {
 			often = ""
 		}
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d |\n", name, often, deliveries, asked, lost, untrue)
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d | %d |\n", name, often, deliveries, asked, lost, disagreeing, billed, untrue)
 	}
 	total := 0
 	for i, breakage := range d.all {
@@ -427,8 +525,7 @@ func (s *stage) everybodyLeaves() {
 	s.t.Helper()
 	for _, m := range s.crowd.all() {
 		if !m.left {
-			m.left = true
-			s.must(s.Sandbox.Clerk.DeleteUser(m.user))
+			s.must(s.leave(m))
 		}
 	}
 	if err := s.wait(calm, func(ctx context.Context) error {
@@ -443,6 +540,7 @@ func (s *stage) everybodyLeaves() {
 	}); err != nil {
 		s.t.Errorf("everybody has left: %v", err) // what was found before is told all the same
 	}
+	s.must(s.noticeErased(s.t.Context()))
 	s.must(s.Sandbox.Stripe.Advance(s.t.Context(), 32*24*time.Hour))
 }
 
