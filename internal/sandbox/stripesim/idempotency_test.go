@@ -1,6 +1,7 @@
 package stripesim_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -43,17 +44,65 @@ func TestAKeyMakesOneCustomer(t *testing.T) {
 	equal(t, "a key lives a day", c.ID != a.ID, true)
 }
 
+// A failure inside is kept under its key and repeated, whether or not what was asked for has happened. Another key is another request.
 func TestAServerErrorIsReplayed(t *testing.T) {
 	t.Parallel()
+	for _, done := range []bool{true, false} {
+		t.Run(fmt.Sprintf("done %t", done), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.sim.Break(stripesim.Breakage{PathPrefix: "/v1/customers", Done: done, Times: 1})
+			for _, replayed := range []string{"", "true", "true"} {
+				_, err := w.api.Customers.New(keyed("k", "a@example.com"))
+				equal(t, "status", stripeError(t, err).HTTPStatusCode, 500)
+				equal(t, "replayed", stripeError(t, err).LastResponse.Header.Get("Idempotent-Replayed"), replayed)
+			}
+			_, err := w.api.Customers.New(keyed("k", "b@example.com"))
+			equal(t, "other parameters", stripeError(t, err).Type, stripe.ErrorTypeIdempotency)
+			made := map[bool]int{true: 1}[done]
+			equal(t, "customers", w.sim.Counts()["customer"], made)
+			equal(t, "they are told of", len(w.sim.Events()), made)
+			_, err = w.api.Customers.New(keyed("k2", "a@example.com"))
+			w.ok(err)
+			equal(t, "customers", w.sim.Counts()["customer"], made+1)
+			w.advance(25 * time.Hour)
+			_, err = w.api.Customers.New(keyed("k", "a@example.com"))
+			w.ok(err)
+		})
+	}
+}
+
+// What is broken is broken for its path only, as often as was said, or until it is mended.
+func TestWhatIsBroken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	w.sim.BreakNext(1)
-	for range 2 {
-		_, err := w.api.Customers.New(keyed("k", "a@example.com"))
+	mend := w.sim.Break(stripesim.Breakage{PathSuffix: "/expire"})
+	customer := w.payer("a@example.com")
+	open, err := w.api.CheckoutSessions.New(&stripe.CheckoutSessionParams{Mode: stripe.String("subscription"), Customer: &customer, SuccessURL: stripe.String("https://example.com"),
+		LineItems: []*stripe.CheckoutSessionLineItemParams{{Price: stripe.String(w.price(1000, "month")), Quantity: stripe.Int64(1)}}})
+	w.ok(err)
+	for range 3 {
+		_, err := w.api.CheckoutSessions.Expire(open.ID, &stripe.CheckoutSessionExpireParams{})
 		equal(t, "status", stripeError(t, err).HTTPStatusCode, 500)
 	}
-	_, err := w.api.Customers.New(keyed("k2", "a@example.com"))
+	mend()
+	_, err = w.api.CheckoutSessions.Expire(open.ID, &stripe.CheckoutSessionExpireParams{})
 	w.ok(err)
-	equal(t, "customers", w.sim.Counts()["customer"], 1)
+}
+
+// Stripe takes no notice of a key that comes with a DELETE.
+func TestAKeyOfADeletionIsIgnored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	customer := w.payer("a@example.com")
+	remove := &stripe.CustomerParams{}
+	remove.SetIdempotencyKey("k")
+	_, err := w.api.Customers.Del(customer, remove)
+	w.ok(err)
+	_, err = w.api.Customers.Del(customer, remove)
+	equal(t, "the second time", stripeError(t, err).HTTPStatusCode, 404)
+	_, err = w.api.Customers.New(keyed("k", "a@example.com"))
+	w.ok(err)
 }
 
 func TestARefusedRequestDoesNotUseUpItsKey(t *testing.T) {
