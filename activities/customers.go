@@ -70,11 +70,14 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	}
 	var failed []error
 	for _, c := range customers {
-		if c.DeletedInStripe {
+		if !c.Exists() {
 			continue
 		}
-		result.CustomerID = c.ID
-		failed = append(failed, a.pushProfile(ctx, user, c))
+		gone, err := a.pushProfile(ctx, user, c)
+		failed = append(failed, err)
+		if !gone {
+			result.CustomerID = c.ID
+		}
 	}
 	if err := failure.Join(failed...); err != nil {
 		return result, err
@@ -90,6 +93,9 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 		return result, err
 	}
 	result.Hinted = ""
+	if result.Claimed, err = a.foundAgain(ctx, customers); err != nil || result.Claimed {
+		return result, err
+	}
 	if in.Existing {
 		if result.Claimed, err = a.named(ctx, in.ClerkUserID); err != nil || result.Claimed {
 			return result, err
@@ -118,7 +124,15 @@ func (a *Customers) named(ctx context.Context, clerkUserID string) (found bool, 
 		if err != nil {
 			return false, err
 		}
-		if account.Claimant(known).ClerkUserID == clerkUserID && owner == "" && !c.Deleted {
+		if account.Claimant(known).ClerkUserID != clerkUserID || owner != "" || c.Deleted {
+			continue
+		}
+		// The index shows who was deleted for about a day more, as they were: waiting for one would leave the user without a customer.
+		shown, err := a.Stripe.Customer(ctx, c.ID)
+		if err != nil && !failure.IsNotFound(err) {
+			return false, err
+		}
+		if !shown.Deleted {
 			entities = append(entities, account.CustomerEntity(c.ID))
 		}
 	}
@@ -126,6 +140,28 @@ func (a *Customers) named(ctx context.Context, clerkUserID string) (found bool, 
 		return false, nil
 	}
 	return true, a.Store.Poke(ctx, account.JobSync, entities...)
+}
+
+// foundAgain looks once more for a user's customers that were missing from Stripe, before another is made, and has those that are there
+// read.
+func (a *Customers) foundAgain(ctx context.Context, customers []store.Customer) (found bool, err error) {
+	for _, c := range customers {
+		if c.DeletedInStripe {
+			continue
+		}
+		shown, err := a.Stripe.Customer(ctx, c.ID)
+		if failure.IsNotFound(err) || err == nil && shown.Deleted {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		found = true
+		if err := a.Store.Poke(ctx, account.JobSync, account.CustomerEntity(c.ID)); err != nil {
+			return false, err
+		}
+	}
+	return found, nil
 }
 
 // claimed tells whether a customer that nobody owns is about to be linked to the user by its own
@@ -271,7 +307,7 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 			return err
 		}
 		for _, c := range owned {
-			if !c.DeletedInStripe {
+			if c.Exists() {
 				result = CustomerResult{CustomerID: c.ID, Undo: customer.ID, PublishDue: locked.PublishDue()}
 				return tx.MadeInVain(ctx, customer.ID, user.ClerkUserID)
 			}
@@ -313,11 +349,29 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 	return result, err
 }
 
+// noteGone records that a customer which Stripe has said not to have is deleted, or is missing. It is a transient failure where it is there:
+// then it is asked again.
+func (a *Customers) noteGone(ctx context.Context, user *store.User, customerID string) error {
+	number, err := a.Store.NextRead(ctx)
+	if err != nil {
+		return err
+	}
+	shown, err := a.Stripe.Customer(ctx, customerID)
+	switch {
+	case err != nil && !failure.IsNotFound(err):
+		return err
+	case err == nil && !shown.Deleted:
+		return failure.New(failure.Transient, "stripe", "read customer", "there_after_all", nil)
+	default:
+		return a.Store.NoteGone(ctx, user.ClerkUserID, customerID, number, err == nil, a.Access)
+	}
+}
+
 // pushProfile gives a customer the user's name and email, if it was not given this version of
-// them and shows others.
-func (a *Customers) pushProfile(ctx context.Context, user *store.User, c store.Customer) error {
+// them and shows others. gone is set where the customer is not at Stripe any more, which is recorded.
+func (a *Customers) pushProfile(ctx context.Context, user *store.User, c store.Customer) (gone bool, err error) {
 	if c.ProfileVersion >= user.ProfileVersion {
-		return nil
+		return false, nil
 	}
 	profile := user.Profile()
 	email, name := profile.Email, profile.FullName()
@@ -329,12 +383,10 @@ func (a *Customers) pushProfile(ctx context.Context, user *store.User, c store.C
 		// Somebody has changed it, and our copy may be from before.
 		shown, err := a.Stripe.Customer(ctx, c.ID)
 		switch {
-		case failure.IsNotFound(err):
-			return a.Store.NoteDrift(ctx, account.CustomerEntity(c.ID), account.DriftCustomerMissing, c.ID)
+		case failure.IsNotFound(err), err == nil && shown.Deleted:
+			return true, a.noteGone(ctx, user, c.ID)
 		case err != nil:
-			return err
-		case shown.Deleted:
-			return nil // its own sync records that
+			return false, err
 		}
 		c.Email, c.Name = &shown.Email, &shown.Name
 	}
@@ -344,19 +396,18 @@ func (a *Customers) pushProfile(ctx context.Context, user *store.User, c store.C
 		_, err := a.Stripe.UpdateCustomer(ctx, c.ID, &email, &name, key)
 		switch {
 		case failure.IsNotFound(err):
-			err := a.Store.NoteDrift(ctx, account.CustomerEntity(c.ID), account.DriftCustomerMissing, c.ID)
-			return err
+			return true, a.noteGone(ctx, user, c.ID)
 		case failure.Of(err) == failure.Permanent && email != "" && name != "":
 			// An address that Stripe refuses must not keep the name from it.
 			_, err = a.Stripe.UpdateCustomer(ctx, c.ID, nil, &name, key+":no-email")
 			if failure.Of(err) != failure.Permanent && err != nil {
-				return err
+				return false, err
 			}
 		case err != nil && failure.Of(err) != failure.Permanent:
-			return err
+			return false, err
 		}
 	}
-	return a.Store.Update(ctx, "note a customer's profile", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+	return false, a.Store.Update(ctx, "note a customer's profile", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		locked, row, err := tx.LockCustomer(ctx, c.ID)
 		if err != nil || locked == nil || locked.Deleting() {
 			return err
@@ -434,7 +485,7 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 }
 
 // ExpireCheckouts expires the open checkout sessions of every customer of a user who is being
-// deleted, so that nobody buys for them any more. A session that completes all the same is
+// deleted, or is, so that nobody buys for them any more. A session that completes all the same is
 // covered by the deletion policy in each later sync.
 //
 // Each session is expired whatever becomes of the others.
@@ -443,6 +494,11 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 	user, err := a.Store.UserByClerkID(ctx, in.ClerkUserID)
 	if err != nil || user == nil || !user.Deleting() {
+		return err
+	}
+	// A request whose lease has run out opens nothing any more; what it has opened is listed below.
+	left, err := a.Store.LeftCheckout(ctx, user.ID)
+	if err != nil {
 		return err
 	}
 	customers, err := a.Store.CustomersOf(ctx, user)
@@ -465,5 +521,8 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 			note(a.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID))
 		}
 	}
-	return failure.Join(failed...)
+	if err := failure.Join(failed...); err != nil || left == "" {
+		return err
+	}
+	return a.Store.ReleaseCheckout(ctx, user.ID, left)
 }

@@ -397,7 +397,7 @@ func TestMissingIsDrift(t *testing.T) {
 	b.person("cus_1")
 	b.stripe.put(subscription("sub_1", "cus_1", account.StatusActive))
 	b.record("cus_1")
-	state := `SELECT concat_ws(' ', projection_version, projection->>'status', projection->>'subscriptionActive', deletion_requested_at) FROM person_user`
+	state := `SELECT concat_ws(' ', projection->>'status', projection->>'subscriptionActive', deletion_requested_at) FROM person_user`
 	before := b.rows(state)
 
 	delete(b.stripe.subscriptions, "sub_1")

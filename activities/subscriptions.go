@@ -283,6 +283,9 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		// its customer has just been linked.
 		c := committed{tx: tx, user: user, fresh: number >= customer.ReadSeq, now: now}
 		if seen.customerMissing {
+			if err := a.notePrimaryMissing(ctx, c, customer, taken); err != nil {
+				return err
+			}
 			if err := a.commitMissing(ctx, tx, in, user, taken, &result); err != nil {
 				return err
 			}
@@ -316,7 +319,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 			return last(ctx, then, c)
 		}
 		linked = true
-		result.ProfileDue = !user.Deleting() && !customer.DeletedInStripe && customer.ProfileVersion < user.ProfileVersion
+		result.ProfileDue = !user.Deleting() && customer.Exists() && customer.ProfileVersion < user.ProfileVersion
 		if err := a.commitLinked(ctx, tx, in, user, taken, now, &result); err != nil {
 			return err
 		}
@@ -556,6 +559,19 @@ func awaited(evidence account.Evidence, owner account.Owner) string {
 	default:
 		return "nobody owns this customer yet"
 	}
+}
+
+// notePrimaryMissing keeps a customer that Stripe does not know from being its user's primary one, where nothing could be bought. What the user's
+// subscriptions give stays.
+func (a *Subscriptions) notePrimaryMissing(ctx context.Context, c committed, customer *store.Customer, taken takenEvents) error {
+	if len(taken.early) > 0 || !c.fresh {
+		return nil
+	}
+	if err := c.tx.SetMissing(ctx, customer); err != nil || c.user == nil {
+		return err
+	}
+	_, err := c.tx.Reproject(ctx, c.user, a.Policy.Access, c.now, taken.ids())
+	return err
 }
 
 // commitMissing handles a customer that Stripe does not know: drift. Nothing is changed, least

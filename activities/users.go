@@ -50,6 +50,8 @@ type UserResult struct {
 	// PublishForced is set when Clerk holds something else than what was published last: a
 	// write that came late, or somebody's replacing update. Such a publish may not skip.
 	PublishForced bool `json:"publishForced,omitempty"`
+	// CheckoutsDue is set for a user who is being deleted, or is, where a checkout that was being opened meanwhile may have been left open.
+	CheckoutsDue bool `json:"checkoutsDue,omitempty"`
 	// Claimed is set when customers that name this user were poked to be linked.
 	Claimed bool `json:"claimed,omitempty"`
 }
@@ -144,7 +146,7 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		if err != nil {
 			return err
 		}
-		result.Onboarded = slices.ContainsFunc(customers, func(c store.Customer) bool { return !c.DeletedInStripe })
+		result.Onboarded = slices.ContainsFunc(customers, store.Customer.Exists)
 		// To whom a bulk sync has not come with a customer yet there is nothing to tell: what is told comes back as an event.
 		if result.Onboarded || !in.InBulk {
 			if _, err := tx.Reproject(ctx, row, a.Access, now, eventIDs(due)); err != nil {
@@ -155,7 +157,7 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 			return err
 		}
 		result.CustomerDue = !result.Onboarded || slices.ContainsFunc(customers, func(c store.Customer) bool {
-			return !c.DeletedInStripe && c.ProfileVersion < row.ProfileVersion
+			return c.Exists() && c.ProfileVersion < row.ProfileVersion
 		})
 		if err := a.judge(ctx, tx, row, before, user.CustomerHint, held, &result); err != nil {
 			return err
@@ -268,7 +270,12 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 	if before.DeletedAt != nil {
 		result.Outcome = OutcomeDeleted
 	}
-	err := a.Store.Update(ctx, "record a deleted user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+	left, err := a.Store.LeftCheckout(ctx, before.ID)
+	if err != nil {
+		return result, err
+	}
+	result.CheckoutsDue = left != ""
+	err = a.Store.Update(ctx, "record a deleted user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.Reading(ctx, number, before.HighestNumber()); err != nil {
 			return err
 		}

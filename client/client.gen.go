@@ -473,7 +473,9 @@ type Checkout struct {
 type CheckoutRequest struct {
 	CancelUrl string `json:"cancelUrl"`
 	PriceId   string `json:"priceId"`
-	Quantity  *int64 `json:"quantity,omitempty"`
+
+	// Quantity One where it is left out. A metered price has none.
+	Quantity *int64 `json:"quantity,omitempty"`
 
 	// SuccessUrl Where the person comes back to after paying. `{CHECKOUT_SESSION_ID}` in it becomes the session's id.
 	SuccessUrl string `json:"successUrl"`
@@ -830,11 +832,17 @@ type Problem struct {
 	Code   string  `json:"code"`
 	Detail *string `json:"detail,omitempty"`
 
+	// EndsAt When that subscription is set to end, where it is.
+	EndsAt *time.Time `json:"endsAt,omitempty"`
+
 	// Operation The address of the operation, where one was begun.
 	Operation *string `json:"operation,omitempty"`
 	RequestId *string `json:"requestId,omitempty"`
 	Status    int32   `json:"status"`
-	Title     string  `json:"title"`
+
+	// SubscriptionId The subscription that the answer is about, where it is about one.
+	SubscriptionId *string `json:"subscriptionId,omitempty"`
+	Title          string  `json:"title"`
 }
 
 // Projection defines model for Projection.
@@ -1273,8 +1281,9 @@ type ClientInterface interface {
 
 	// OpenCheckoutWithBody Open a checkout
 	//
-	// For the caller's own customer, of a price of the catalogue. At most one checkout of a product is open for
-	// a user at a time, and none is opened for a product that they have.
+	// For the caller's own customer, of a price of the catalogue. The checkout that is answered is open. At most
+	// one is open for a user at a time of products that may not be held beside each other, and none is opened for
+	// a product that they have, or that may not be held beside one that they have.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1283,8 +1292,9 @@ type ClientInterface interface {
 
 	// OpenCheckout Open a checkout
 	//
-	// For the caller's own customer, of a price of the catalogue. At most one checkout of a product is open for
-	// a user at a time, and none is opened for a product that they have.
+	// For the caller's own customer, of a price of the catalogue. The checkout that is answered is open. At most
+	// one is open for a user at a time of products that may not be held beside each other, and none is opened for
+	// a product that they have, or that may not be held beside one that they have.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1621,8 +1631,9 @@ func (c *Client) ListAudit(ctx context.Context, params *ListAuditParams, reqEdit
 
 // OpenCheckoutWithBody Open a checkout
 //
-// For the caller's own customer, of a price of the catalogue. At most one checkout of a product is open for
-// a user at a time, and none is opened for a product that they have.
+// For the caller's own customer, of a price of the catalogue. The checkout that is answered is open. At most
+// one is open for a user at a time of products that may not be held beside each other, and none is opened for
+// a product that they have, or that may not be held beside one that they have.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1641,8 +1652,9 @@ func (c *Client) OpenCheckoutWithBody(ctx context.Context, params *OpenCheckoutP
 
 // OpenCheckout Open a checkout
 //
-// For the caller's own customer, of a price of the catalogue. At most one checkout of a product is open for
-// a user at a time, and none is opened for a product that they have.
+// For the caller's own customer, of a price of the catalogue. The checkout that is answered is open. At most
+// one is open for a user at a time of products that may not be held beside each other, and none is opened for
+// a product that they have, or that may not be held beside one that they have.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4164,8 +4176,9 @@ type ClientWithResponsesInterface interface {
 
 	// OpenCheckoutWithBodyWithResponse Open a checkout
 	//
-	// For the caller's own customer, of a price of the catalogue. At most one checkout of a product is open for
-	// a user at a time, and none is opened for a product that they have.
+	// For the caller's own customer, of a price of the catalogue. The checkout that is answered is open. At most
+	// one is open for a user at a time of products that may not be held beside each other, and none is opened for
+	// a product that they have, or that may not be held beside one that they have.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4174,8 +4187,9 @@ type ClientWithResponsesInterface interface {
 
 	// OpenCheckoutWithResponse Open a checkout
 	//
-	// For the caller's own customer, of a price of the catalogue. At most one checkout of a product is open for
-	// a user at a time, and none is opened for a product that they have.
+	// For the caller's own customer, of a price of the catalogue. The checkout that is answered is open. At most
+	// one is open for a user at a time of products that may not be held beside each other, and none is opened for
+	// a product that they have, or that may not be held beside one that they have.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7565,8 +7579,9 @@ func (c *ClientWithResponses) ListAuditWithResponse(ctx context.Context, params 
 
 // OpenCheckoutWithBodyWithResponse Open a checkout
 //
-// For the caller's own customer, of a price of the catalogue. At most one checkout of a product is open for
-// a user at a time, and none is opened for a product that they have.
+// For the caller's own customer, of a price of the catalogue. The checkout that is answered is open. At most
+// one is open for a user at a time of products that may not be held beside each other, and none is opened for
+// a product that they have, or that may not be held beside one that they have.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7581,8 +7596,9 @@ func (c *ClientWithResponses) OpenCheckoutWithBodyWithResponse(ctx context.Conte
 
 // OpenCheckoutWithResponse Open a checkout
 //
-// For the caller's own customer, of a price of the catalogue. At most one checkout of a product is open for
-// a user at a time, and none is opened for a product that they have.
+// For the caller's own customer, of a price of the catalogue. The checkout that is answered is open. At most
+// one is open for a user at a time of products that may not be held beside each other, and none is opened for
+// a product that they have, or that may not be held beside one that they have.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

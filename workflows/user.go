@@ -140,7 +140,8 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 	switch {
 	case job > u.job:
 		return job
-	case result.Outcome == activities.OutcomeDeleted && u.offboarding && !u.expired:
+	case result.Outcome == activities.OutcomeDeleted && (u.offboarding && !u.expired || result.CheckoutsDue):
+		u.expired = u.expired && !result.CheckoutsDue
 		u.offboard(ctx)
 		return u.job
 	case result.Outcome == activities.OutcomeDeleted, result.Outcome == activities.OutcomeMissing:
@@ -148,6 +149,7 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 		u.doing(ctx, "done")
 		return u.job
 	case result.Deleting:
+		u.expired = u.expired && !result.CheckoutsDue
 		u.offboard(ctx)
 		return u.job
 	case result.CustomerDue:

@@ -47,6 +47,17 @@ type CheckoutSession struct {
 	URL string
 }
 
+// BesidePolicy says whether a subscription may be bought beside one of another product.
+type BesidePolicy string
+
+// The policies.
+const (
+	// BesideRefuse: only where one of the two products allows it; see [AllowsBeside]. It is the default.
+	BesideRefuse BesidePolicy = "refuse"
+	// BesideAllow: always.
+	BesideAllow BesidePolicy = "allow"
+)
+
 // MetadataProduct is the metadata key that names the product which a checkout session of ours sells.
 const MetadataProduct = "product_id"
 
@@ -80,7 +91,7 @@ type NewCheckout struct {
 	CustomerID  string
 	PriceID     string
 	ProductID   string
-	Quantity    int64
+	Quantity    int64 // 0 for a metered price, of which none is bought
 	// SuccessURL is where the person comes back to after paying, CancelURL where they do without.
 	// Stripe replaces {CHECKOUT_SESSION_ID} in the first.
 	SuccessURL, CancelURL string

@@ -141,11 +141,18 @@ type Held struct {
 }
 
 // Project computes a user's projection at the given time from all subscriptions over all their
-// customers. customers must be ordered from the oldest to the newest; the primary customer is
-// that of the leading subscription, else the oldest. The version is left zero.
+// customers. customers are those that exist at Stripe, from the oldest to the newest; nil where that is
+// not known, and then the leading subscription's is taken. The version is left zero.
+//
+// The primary customer is one of them: that of the subscription which leads among theirs, else the oldest. The subscription
+// that leads among all stays the one that is shown, though its customer be deleted or missing: what it gives does not depend
+// on where it could be paid.
 func Project(subscriptions []Held, customers []string, policy AccessPolicy, now time.Time) Projection {
 	var p Projection
-	if len(customers) > 0 {
+	existing := slices.DeleteFunc(slices.Clone(subscriptions), func(s Held) bool { return customers != nil && !slices.Contains(customers, s.CustomerID) })
+	if lead, ok := Leading(existing, policy, now); ok {
+		p.CustomerID = lead.CustomerID
+	} else if len(customers) > 0 {
 		p.CustomerID = customers[0]
 	}
 	for _, s := range subscriptions {
@@ -157,7 +164,6 @@ func Project(subscriptions []Held, customers []string, policy AccessPolicy, now 
 	if !ok {
 		return p
 	}
-	p.CustomerID = lead.CustomerID
 	p.SubscriptionID = lead.ID
 	p.Status = lead.Status
 	p.SubscriptionType = lead.Type

@@ -148,6 +148,35 @@ func TestProject(t *testing.T) {
 	}
 }
 
+// The primary customer exists at Stripe: that of the subscription which leads among theirs, else the oldest. What is shown of the subscription
+// that leads among all does not depend on whether its customer does.
+func TestProjectNamesACustomerThatExists(t *testing.T) {
+	t.Parallel()
+	of := func(id, customer string, status account.Status, age int) account.Held {
+		return account.Held{Subscription: account.Subscription{ID: id, CustomerID: customer, Status: status, Created: noon().AddDate(0, 0, -age)}}
+	}
+	past, paid := of("sub_past", "cus_gone", account.StatusCanceled, 1), of("sub_paid", "cus_gone", account.StatusActive, 1)
+	for name, c := range map[string]struct {
+		held      []account.Held
+		customers []string
+		customer  string
+		lead      string
+		active    bool
+	}{
+		"of a past one that is gone, with another":    {[]account.Held{past}, []string{"cus_new"}, "cus_new", "sub_past", false},
+		"of a past one that is gone, with none":       {[]account.Held{past}, []string{}, "", "sub_past", false},
+		"of a running one that is missing":            {[]account.Held{paid}, []string{"cus_new"}, "cus_new", "sub_paid", true},
+		"of a running one that is missing, with none": {[]account.Held{paid}, []string{}, "", "sub_paid", true},
+		"the one with a subscription before the oldest": {
+			[]account.Held{past, of("sub_old", "cus_b", account.StatusCanceled, 9)}, []string{"cus_a", "cus_b"}, "cus_b", "sub_past", false},
+	} {
+		got := account.Project(c.held, c.customers, account.AccessPolicy{}, noon())
+		if got.CustomerID != c.customer || got.SubscriptionID != c.lead || got.SubscriptionActive != c.active {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 // Clerk's session tokens hold little: whatever a product is called, the projection stays small.
 func TestProjectionIsSmall(t *testing.T) {
 	t.Parallel()

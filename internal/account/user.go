@@ -59,7 +59,18 @@ type ListedUser struct {
 	UpdatedAt time.Time
 }
 
-// FullName is the name that a Stripe customer is given: first and last, what there is of them.
+// mostName is how many characters Stripe takes of a customer's name.
+const mostName = 256
+
+// FullName is the name that a Stripe customer is given: first and last, what there is of them and what Stripe takes of it.
 func (u User) FullName() string {
-	return strings.TrimSpace(u.FirstName + " " + u.LastName)
+	name := strings.TrimSpace(u.FirstName + " " + u.LastName)
+	n := 0
+	for i := range name {
+		if n == mostName {
+			return strings.TrimSpace(name[:i])
+		}
+		n++
+	}
+	return name
 }

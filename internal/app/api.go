@@ -125,8 +125,8 @@ func (a *API) people() (*httpapi.API, error) {
 	}
 	desk := &selfservice.Desk{
 		Store: r.store, Stripe: providers.stripe, Clerk: providers.clerk, Commander: selfservice.TemporalCommander{Client: r.temporal},
-		Wake: a.dispatcher.Wake, Wait: c.CommandWait, Access: accessOf(c.Policy), Origins: c.ClerkAuthorizedParties,
-		TrustClientReference: c.TrustClientReference, Logger: r.logger,
+		Wake: a.dispatcher.Wake, Wait: c.CommandWait, Access: accessOf(c.Policy), Beside: c.CheckoutBeside,
+		Origins: c.ClerkAuthorizedParties, TrustClientReference: c.TrustClientReference, Logger: r.logger,
 	}
 	inspector := &operator.Inspector{
 		Console: operator.Console{Store: r.store, Runs: runs.Server{Client: r.temporal}, Wake: a.dispatcher.Wake},

@@ -96,6 +96,7 @@ func (p *Providers) check(c *checker) {
 func (p *Policy) check(c *checker) {
 	oneOf(c, "ON_USER_DELETED", p.OnUserDeleted,
 		account.DeleteCancelAtPeriodEnd, account.DeleteCancelNow, account.DeleteKeep)
+	oneOf(c, "CHECKOUT_BESIDE", p.CheckoutBeside, account.BesideRefuse, account.BesideAllow)
 	if p.PastDueGrace < 0 {
 		c.add("PAST_DUE_GRACE", "is negative", "use a duration such as 72h, or 0s for no grace")
 	}

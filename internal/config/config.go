@@ -175,6 +175,8 @@ type Policy struct {
 	// TrustClientReference has the client_reference_id of a checkout session say whose its customer is, also where the
 	// session's metadata do not: for those whose own server opens every session.
 	TrustClientReference bool `env:"TRUST_CLIENT_REFERENCE" envDefault:"false"`
+	// CheckoutBeside says whether a subscription may be bought beside one of another product.
+	CheckoutBeside account.BesidePolicy `env:"CHECKOUT_BESIDE" envDefault:"refuse"`
 	// WaitingTTL is how long an event waits for its user before it is ignored.
 	WaitingTTL time.Duration `env:"WAITING_TTL" envDefault:"720h"`
 	// PayloadRetention is how long the payload of a settled event is kept.

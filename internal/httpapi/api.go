@@ -202,7 +202,7 @@ func (a *API) refuse(in *asked, err error) {
 		problem = webhookProblem(body.code)
 	}
 	if refusal, ok := errors.AsType[*selfservice.Refusal](err); ok {
-		problem = Problem{Status: statusOf(refusal.Kind), Code: refusal.Code, Detail: refusal.Detail}
+		problem = Problem{Status: statusOf(refusal.Kind), Code: refusal.Code, Detail: refusal.Detail, Extra: about(refusal)}
 	}
 	switch problem.Status {
 	case http.StatusUnauthorized:
@@ -212,6 +212,18 @@ func (a *API) refuse(in *asked, err error) {
 	}
 	in.result = problem.Code
 	WriteProblem(in.w, in.Request, problem)
+}
+
+// about are the members of a problem document that name what a refusal is about.
+func about(refusal *selfservice.Refusal) map[string]any {
+	if refusal.SubscriptionID == "" {
+		return nil
+	}
+	members := map[string]any{"subscriptionId": refusal.SubscriptionID}
+	if at := moment(refusal.EndsAt); at != nil {
+		members["endsAt"] = at
+	}
+	return members
 }
 
 func statusOf(k selfservice.Kind) int {

@@ -3,6 +3,7 @@ package selfservice
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"net/url"
 	"slices"
 	"strconv"
@@ -16,9 +17,10 @@ import (
 
 // CheckoutRequest asks for the checkout of a subscription.
 type CheckoutRequest struct {
-	Caller     Caller
-	Key        Key
-	PriceID    string
+	Caller  Caller
+	Key     Key
+	PriceID string
+	// Quantity is how many are bought, 0 for one. A metered price has none: what is used is counted afterwards.
 	Quantity   int64
 	SuccessURL string
 	CancelURL  string
@@ -35,18 +37,19 @@ type Checkout struct {
 // mostSeats bounds what one checkout sells.
 const mostSeats = 10_000
 
-// checkoutLease is how long opening a checkout may take: each request to Stripe ends by itself well
-// before, and there are at most a handful.
-const checkoutLease = 90 * time.Second
+// Opening a checkout ends in openingTime, with what has to be seen to afterwards in closingTime more; the lease outlives
+// both, so that nobody else opens one for the same user meanwhile.
+const (
+	openingTime   = 60 * time.Second
+	closingTime   = 15 * time.Second
+	checkoutLease = 90 * time.Second
+)
 
-// Checkout opens a checkout for the caller's own customer. At most one is open for a product at a
-// time: one that was opened before is closed, and none is opened for a product that the caller has
-// already. A caller who has no customer yet is given one first.
+// Checkout opens a checkout for the caller's own customer, and answers one that is open. At most one is open at a time for
+// products that may not be held beside each other, and none is opened for a product that the caller has already, or that
+// may not be held beside what they have. A caller who has no customer at Stripe, or none any more, is given one first.
 func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *store.Operation, error) {
 	none := Checkout{}
-	if r.Quantity == 0 {
-		r.Quantity = 1
-	}
 	if err := d.checkCheckout(r); err != nil {
 		return none, nil, err
 	}
@@ -58,42 +61,71 @@ func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *stor
 		return none, nil, refuse(Invalid, "price_not_sold", "There is no such price to buy.")
 	case !price.Recurring:
 		return none, nil, refuse(Invalid, "price_not_recurring", "That is not the price of a subscription.")
+	case price.Metered && r.Quantity != 0:
+		return none, nil, refuse(Invalid, "quantity_of_metered", "A metered price has no quantity: what is used is counted afterwards. Leave quantity out.")
+	case !price.Metered && r.Quantity == 0:
+		r.Quantity = 1
 	}
-	user, pending, err := d.user(ctx, r.Caller, "")
-	if err != nil || user == nil {
-		return none, pending, err
+	var op *store.Operation
+	for range mostCustomers {
+		user, pending, err := d.payer(ctx, r.Caller)
+		if err != nil || user == nil {
+			return none, pending, err
+		}
+		isNew := false
+		if op == nil {
+			op, isNew, err = d.begin(ctx, r.Caller, r.Key, store.NewOperation{
+				Action: store.ActionCheckout, ClerkUserID: user.ClerkUserID, Entity: account.CustomerEntity(*user.StripeCustomerID),
+			}, r.PriceID, strconv.FormatInt(r.Quantity, 10), r.SuccessURL, r.CancelURL)
+			if err != nil {
+				return none, nil, err
+			}
+		}
+		opening := opening{desk: d, request: r, price: price, op: op, repeated: !isNew}
+		session, err := opening.run(ctx, user)
+		if errors.Is(err, errCustomerGone) {
+			continue
+		}
+		if err != nil {
+			return none, nil, err
+		}
+		return Checkout{SessionID: session.ID, URL: session.URL, OperationID: op.ID}, nil, nil
+	}
+	return none, nil, refuse(Unavailable, "not_accepted", "The customer at Stripe is gone; try again.")
+}
+
+// mostCustomers is how many customers one request may find gone from Stripe before it is refused.
+const mostCustomers = 3
+
+// errCustomerGone says that a user's customer has turned out to be deleted at Stripe, or missing there. It is recorded: who is
+// asked for again has another, or none.
+var errCustomerGone = errors.New("the customer is gone from Stripe")
+
+// payer answers the caller's row once they have a customer at Stripe. Who has none is given one; where that takes longer than
+// they wait, the operation that does it is answered.
+func (d *Desk) payer(ctx context.Context, caller Caller) (*store.User, *store.Operation, error) {
+	user, pending, err := d.user(ctx, caller, "")
+	if err != nil || user == nil || user.StripeCustomerID != nil {
+		return user, pending, err
+	}
+	pending, err = d.sync(ctx, caller, Key{}, user.ClerkUserID, user)
+	if err != nil || !pending.Status.Settled() {
+		return nil, pending, err
+	}
+	if user, pending, err = d.user(ctx, caller, ""); err != nil || user == nil {
+		return nil, pending, err
 	}
 	if user.StripeCustomerID == nil {
-		// Their onboarding has not come that far.
-		pending, err := d.sync(ctx, r.Caller, Key{}, user.ClerkUserID, user)
-		if err != nil || !pending.Status.Settled() {
-			return none, pending, err
-		}
-		if user, pending, err = d.user(ctx, r.Caller, ""); err != nil || user == nil {
-			return none, pending, err
-		}
-		if user.StripeCustomerID == nil {
-			return none, nil, refuse(Unavailable, "not_accepted", "There is no customer yet; try again.")
-		}
+		return nil, nil, refuse(Unavailable, "not_accepted", "There is no customer yet; try again.")
 	}
-	op, _, err := d.begin(ctx, r.Caller, r.Key, store.NewOperation{
-		Action: store.ActionCheckout, ClerkUserID: user.ClerkUserID, Entity: account.CustomerEntity(*user.StripeCustomerID),
-	}, r.PriceID, strconv.FormatInt(r.Quantity, 10), r.SuccessURL, r.CancelURL)
-	if err != nil {
-		return none, nil, err
-	}
-	session, err := d.open(ctx, r, user, price, op)
-	if err != nil {
-		return none, nil, err
-	}
-	return Checkout{SessionID: session.ID, URL: session.URL, OperationID: op.ID}, nil, nil
+	return user, nil, nil
 }
 
 func (d *Desk) checkCheckout(r CheckoutRequest) error {
 	switch {
 	case !account.ValidPriceID(r.PriceID):
 		return refuse(Invalid, "field_invalid", "priceId is not the id of a price.")
-	case r.Quantity < 1 || r.Quantity > mostSeats:
+	case r.Quantity < 0 || r.Quantity > mostSeats:
 		return refuse(Invalid, "field_invalid", "quantity is a number from 1 to 10000.")
 	case !d.returnable(r.SuccessURL):
 		return refuse(Invalid, "field_invalid", "successUrl is not an address that people may be sent to.")
@@ -114,121 +146,29 @@ func (d *Desk) returnable(address string) bool {
 	return len(d.Origins) == 0 || slices.Contains(d.Origins, u.Scheme+"://"+u.Host)
 }
 
-// open opens a checkout under the user's lease. The same operation gets the same session from Stripe.
-func (d *Desk) open(ctx context.Context, r CheckoutRequest, user *store.User, price *store.CataloguePrice, op *store.Operation) (session account.CheckoutSession, err error) {
-	if op.Status == store.OperationRefused {
-		return session, refuse(Conflict, op.Reason, "You have a subscription of this product already.")
+// gone looks whether a request was refused because its customer is not at Stripe any more, and records that. The user's row
+// names another customer afterwards, or none, and the customer's own sync sees to the rest.
+func (d *Desk) gone(ctx context.Context, user *store.User, refused error) (bool, error) {
+	if failure.Of(refused) != failure.Permanent {
+		return false, nil
 	}
-	if err := d.lease(ctx, user, op); err != nil {
-		return session, err
-	}
-	defer func() {
-		// Whatever came of it, the next checkout need not wait for the lease to end.
-		release := context.WithoutCancel(ctx)
-		if released := d.Store.ReleaseCheckout(release, user.ID, op.ID); released != nil {
-			d.Logger.WarnContext(ctx, "a checkout's lease was not given back; it ends by itself", "operation", "checkout",
-				"error_class", string(failure.Of(released)), "error", released.Error())
-		}
-	}()
-	if user, err = d.Store.UserByClerkID(ctx, user.ClerkUserID); err != nil || user == nil || user.Deleting() || user.StripeCustomerID == nil {
-		return session, orElse(unavailable(err), userNotFound())
-	}
-	if op.Status != store.OperationDone { // else its own session is the open one
-		if err := d.clear(ctx, user, price, op); err != nil {
-			return session, err
-		}
-	}
-	session, err = d.Stripe.OpenCheckout(ctx, account.NewCheckout{
-		ClerkUserID: user.ClerkUserID, CustomerID: *user.StripeCustomerID, PriceID: price.ID, ProductID: price.ProductID,
-		Quantity: r.Quantity, SuccessURL: r.SuccessURL, CancelURL: r.CancelURL, IdempotencyKey: op.ID + ":checkout",
-	})
+	customerID := *user.StripeCustomerID
+	number, err := d.Store.NextRead(ctx)
 	if err != nil {
-		if failure.Of(err) == failure.Permanent {
-			_ = d.Store.SettleOperation(ctx, op.ID, store.OperationFailed, failure.CodeOf(err)) // the answer is the same without
-		}
-		return session, upstream(err)
+		return false, unavailable(err)
 	}
-	if settled := d.Store.SettleOperation(ctx, op.ID, store.OperationDone, ""); settled != nil {
-		// It is open all the same.
-		d.Logger.WarnContext(ctx, "a checkout was opened, which could not be noted", "operation", "checkout", "operation_id", op.ID,
-			"error_class", string(failure.Of(settled)), "error", settled.Error())
+	customer, err := d.Stripe.Customer(ctx, customerID)
+	if err != nil && !failure.IsNotFound(err) {
+		return false, upstream(err)
 	}
-	return session, nil
-}
-
-func orElse(err, otherwise error) error {
-	if err != nil {
-		return err
+	if err == nil && !customer.Deleted {
+		return false, nil
 	}
-	return otherwise
-}
-
-// lease takes the user's lease, waiting for whoever has it.
-func (d *Desk) lease(ctx context.Context, user *store.User, op *store.Operation) error {
-	ctx, cancel := context.WithTimeout(ctx, d.Wait)
-	defer cancel()
-	for {
-		taken, err := d.Store.LeaseCheckout(ctx, user.ID, op.ID, checkoutLease)
-		if err != nil {
-			return unavailable(err)
-		}
-		if taken {
-			return nil
-		}
-		select {
-		case <-time.After(firstLook):
-		case <-ctx.Done():
-			return refuse(Unavailable, "checkout_in_progress", "Another checkout is being opened; try again.")
-		}
+	if err := d.Store.NoteGone(ctx, user.ClerkUserID, customerID, number, err == nil, d.Access); err != nil {
+		return false, unavailable(err)
 	}
-}
-
-// clear makes sure that what is about to be opened is the only way to buy the product: Stripe, not our
-// copy, says what the customers have, and earlier checkouts of the product are closed.
-func (d *Desk) clear(ctx context.Context, user *store.User, price *store.CataloguePrice, op *store.Operation) error {
-	customers, err := d.Store.CustomersOf(ctx, user)
-	if err != nil {
-		return unavailable(err)
-	}
-	for _, c := range customers {
-		if c.DeletedInStripe {
-			continue
-		}
-		// First the way to a new one, then whether there is one: in the other order one could be
-		// bought in between.
-		sessions, err := d.Stripe.OpenCheckoutSessions(ctx, c.ID)
-		if err != nil && !failure.IsNotFound(err) {
-			return upstream(err)
-		}
-		for _, s := range sessions {
-			if s.Metadata[account.MetadataProduct] != price.ProductID {
-				continue
-			}
-			if err := d.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); err != nil && !failure.IsNotFound(err) {
-				return upstream(err)
-			}
-		}
-		subscriptions, _, err := d.Stripe.CustomerSubscriptions(ctx, c.ID)
-		if err != nil && !failure.IsNotFound(err) {
-			return upstream(err)
-		}
-		if slices.ContainsFunc(subscriptions, func(s account.Subscription) bool { return has(s, price.ProductID) }) {
-			if err := d.Store.SettleOperation(ctx, op.ID, store.OperationRefused, alreadySubscribed); err != nil {
-				return unavailable(err)
-			}
-			return refuse(Conflict, alreadySubscribed, "You have a subscription of this product already.")
-		}
-	}
-	return nil
-}
-
-const alreadySubscribed = "already_subscribed"
-
-// has tells whether a subscription is a live one of a product. One whose first payment is still open is
-// not: it comes to nothing by itself.
-func has(s account.Subscription, productID string) bool {
-	return !s.Status.Terminal() && s.Status != account.StatusIncomplete &&
-		slices.ContainsFunc(s.Items, func(i account.Item) bool { return i.ProductID == productID })
+	d.Wake()
+	return true, nil
 }
 
 // Portal opens Stripe's billing portal for the caller's own customer.
@@ -236,21 +176,44 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 	if !d.returnable(returnURL) {
 		return "", nil, refuse(Invalid, "field_invalid", "returnUrl is not an address that people may be sent to.")
 	}
-	user, pending, err := d.user(ctx, caller, "")
-	if err != nil || user == nil {
-		return "", pending, err
-	}
-	if user.StripeCustomerID == nil {
-		return "", nil, refuse(Conflict, "no_customer", "There is nothing to manage yet.")
-	}
 	if key.Value == "" {
 		key.Value = strconv.FormatInt(time.Now().UnixNano(), 36)
 	}
-	address, err = d.Stripe.OpenPortal(ctx, *user.StripeCustomerID, returnURL, "portal:"+hex.EncodeToString(digest(caller.UserID, key.Value, returnURL)))
-	if err != nil {
-		return "", nil, upstream(err)
+	for range mostCustomers {
+		user, pending, err := d.user(ctx, caller, "")
+		if err != nil || user == nil {
+			return "", pending, err
+		}
+		if user.StripeCustomerID == nil {
+			return "", nil, refuse(Conflict, "no_customer", "There is nothing to manage yet.")
+		}
+		address, err = d.Stripe.OpenPortal(ctx, *user.StripeCustomerID, returnURL,
+			"portal:"+hex.EncodeToString(digest(caller.UserID, key.Value, returnURL, *user.StripeCustomerID)))
+		if err == nil {
+			// Their deletion may have been asked for meanwhile. What is done in the portal all the same the deletion
+			// policy finds; but nobody is shown the way there.
+			user, err = d.Store.UserByClerkID(ctx, user.ClerkUserID)
+			if err != nil || user == nil || user.Deleting() {
+				return "", nil, orElse(unavailable(err), userNotFound())
+			}
+			return address, nil, nil
+		}
+		gone, checked := d.gone(ctx, user, err)
+		if checked != nil {
+			return "", nil, checked
+		}
+		if !gone {
+			return "", nil, upstream(err)
+		}
 	}
-	return address, nil, nil
+	return "", nil, refuse(Unavailable, "not_accepted", "The customer at Stripe is gone; try again.")
+}
+
+func orElse(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
 }
 
 // Return waits, for somebody who comes back from a checkout, until what they bought is stored and

@@ -16,7 +16,10 @@ import (
 // Stripe is what is asked of Stripe while somebody waits. Its errors are classified failures.
 type Stripe interface {
 	CustomerSubscriptions(ctx context.Context, customerID string) ([]account.Subscription, *account.Customer, error)
+	Customer(ctx context.Context, customerID string) (account.Customer, error)
 	OpenCheckoutSessions(ctx context.Context, customerID string) ([]account.CheckoutSession, error)
+	// CheckoutSessionsSince lists a customer's sessions of any status that were made at a moment or later.
+	CheckoutSessionsSince(ctx context.Context, customerID string, since time.Time) ([]account.CheckoutSession, error)
 	ExpireCheckoutSession(ctx context.Context, sessionID, idempotencyKey string) error
 	OpenCheckout(ctx context.Context, n account.NewCheckout) (account.CheckoutSession, error)
 	CheckoutSession(ctx context.Context, sessionID string) (account.CheckoutSession, error)
@@ -62,6 +65,8 @@ type Desk struct {
 	// Wait is how long a caller waits for the end of an operation.
 	Wait   time.Duration
 	Access account.AccessPolicy
+	// Beside says whether products may be bought beside each other that do not say so themselves.
+	Beside account.BesidePolicy
 	// Origins are where people may be sent back to from Stripe; none for anywhere.
 	Origins []string
 	// TrustClientReference is [account.Evidence.TrustReferences].

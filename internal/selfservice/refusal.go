@@ -1,6 +1,9 @@
 package selfservice
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Kind says what a refusal means to the caller.
 type Kind int
@@ -30,12 +33,17 @@ type Refusal struct {
 	Kind   Kind
 	Code   string
 	Detail string
+	// SubscriptionID is the subscription that the answer is about, and EndsAt when it is set to end; "" and zero for none.
+	SubscriptionID string
+	EndsAt         time.Time
 }
 
 // Error implements error.
 func (r *Refusal) Error() string { return fmt.Sprintf("%s: %s", r.Code, r.Detail) }
 
-func refuse(kind Kind, code, detail string) error { return &Refusal{kind, code, detail} }
+func refuse(kind Kind, code, detail string) error {
+	return &Refusal{Kind: kind, Code: code, Detail: detail}
+}
 
 // NotAuthenticated is the refusal of a token that is not a valid one; reason is a word of our own.
 func NotAuthenticated(reason string) error {

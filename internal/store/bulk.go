@@ -245,7 +245,8 @@ func (s *Store) FinishBulk(ctx context.Context, id, failure string) error {
 // behind the one named, and answers the id that the next page continues behind, "" after the last.
 func (s *Store) WithoutCustomer(ctx context.Context, after string, limit int) (clerkUserIDs []string, next string, err error) {
 	type row struct{ ID, ClerkUserID string }
-	rows, _ := s.pool.Query(ctx, `SELECT id::text AS after, clerk_user_id FROM person_user WHERE id > $1 AND stripe_customer_id IS NULL AND deletion_requested_at IS NULL
+	rows, _ := s.pool.Query(ctx, `SELECT id::text AS after, clerk_user_id FROM person_user u WHERE id > $1 AND deletion_requested_at IS NULL
+		AND NOT EXISTS (SELECT FROM stripe_customers c WHERE c.user_id = u.id AND NOT c.deleted_in_stripe AND c.missing_since IS NULL)
 		ORDER BY id LIMIT $2`, orFirst(after), limit)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {

@@ -115,7 +115,8 @@ func (s *Store) UnlinkedClaimed(ctx context.Context, clerkUserID string) ([]stri
 	rows, _ := s.pool.Query(ctx, `SELECT DISTINCT cl.stripe_customer_id FROM customer_claims cl
 		LEFT JOIN stripe_customers c USING (stripe_customer_id)
 		LEFT JOIN person_user u ON u.clerk_user_id = cl.clerk_user_id
-		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL AND (split_part(cl.source, ':', 1) <> ALL($2)
+		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL AND c.deleted_in_stripe IS NOT TRUE AND c.missing_since IS NULL
+			AND (split_part(cl.source, ':', 1) <> ALL($2)
 			OR u.email_verified AND lower(trim(u.email)) = lower(trim(c.email)))
 		ORDER BY 1`, clerkUserID, account.UnverifiedPlaces(s.trustReferences))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -128,7 +129,7 @@ func (s *Store) UnlinkedByEmail(ctx context.Context, email string) ([]string, er
 		return nil, nil
 	}
 	rows, _ := s.pool.Query(ctx, `SELECT stripe_customer_id FROM stripe_customers c WHERE lower(email) = lower($1) AND user_id IS NULL
-		AND NOT deleted_in_stripe AND NOT EXISTS (SELECT FROM customer_claims cl WHERE cl.stripe_customer_id = c.stripe_customer_id
+		AND NOT deleted_in_stripe AND missing_since IS NULL AND NOT EXISTS (SELECT FROM customer_claims cl WHERE cl.stripe_customer_id = c.stripe_customer_id
 			AND split_part(cl.source, ':', 1) <> ALL($2)) ORDER BY 1`, email, account.UnverifiedPlaces(s.trustReferences))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for customers by email", err)

@@ -73,7 +73,7 @@ func (c Comparison) about(ctx context.Context, entity account.Entity, user *User
 // holding is what one user has.
 type holding struct {
 	user          *User
-	customers     []Customer // those that are not deleted at Stripe
+	customers     []Customer // those that are not deleted at Stripe; some may be missing there
 	subscriptions []account.Held
 }
 

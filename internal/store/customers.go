@@ -21,13 +21,18 @@ type Customer struct {
 	ProfileVersion  int64      `db:"profile_version"`
 	CreatedAt       *time.Time `db:"stripe_created_at"`
 	DeletedInStripe bool       `db:"deleted_in_stripe"`
+	// MissingSince is since when Stripe has answered 404 for it, nil where it knows it.
+	MissingSince *time.Time `db:"missing_since"`
 }
+
+// Exists tells whether the customer is at Stripe, as far as we were shown: neither deleted nor missing.
+func (c Customer) Exists() bool { return !c.DeletedInStripe && c.MissingSince == nil }
 
 // ProfileForgotten tells whether the customer is to be given its user's profile again, although it was given
 // this version before: somebody has overwritten it at Stripe.
 func (c Customer) ProfileForgotten() bool { return c.ProfileVersion < 0 }
 
-const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe`
+const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since`
 
 // errLinkMoved says that a customer got another user between reading the link and locking the
 // rows. The transaction starts again.
@@ -88,11 +93,53 @@ func (t *Tx) SetCustomer(ctx context.Context, c *Customer, seen account.Customer
 	if !personal {
 		seen.Email, seen.Name = "", ""
 	}
-	c.ReadSeq, c.DeletedInStripe = read, seen.Deleted
+	c.ReadSeq, c.DeletedInStripe, c.MissingSince = read, seen.Deleted, nil
 	return t.tx.Later(ctx, "store a customer", `UPDATE stripe_customers SET read_seq = $2,
 		email = CASE WHEN $6 THEN email ELSE nullif($3, '') END, name = CASE WHEN $6 THEN name ELSE nullif($4, '') END,
-		stripe_created_at = coalesce($5, stripe_created_at), deleted_in_stripe = $6
+		stripe_created_at = coalesce($5, stripe_created_at), deleted_in_stripe = $6, missing_since = NULL
 		WHERE stripe_customer_id = $1`, c.ID, read, fit(seen.Email), fit(seen.Name), nullTime(seen.Created), seen.Deleted)
+}
+
+// SetMissing stores that Stripe does not know a customer. Whatever else is stored of it stays.
+func (t *Tx) SetMissing(ctx context.Context, c *Customer) error {
+	if c.MissingSince == nil {
+		c.MissingSince = new(time.Now())
+	}
+	return t.tx.Later(ctx, "store that a customer is missing", `UPDATE stripe_customers SET missing_since = coalesce(missing_since, now()) WHERE stripe_customer_id = $1`, c.ID)
+}
+
+// NoteGone records that a read of this number showed a user's customer to be deleted at Stripe or, unless deleted is set, to be missing
+// there, and gives the user another primary customer, or none. Their own syncs see to the rest.
+func (s *Store) NoteGone(ctx context.Context, clerkUserID, customerID string, read int64, deleted bool, policy account.AccessPolicy) error {
+	return s.Update(ctx, "note that a customer is gone", Cause{}, func(ctx context.Context, tx *Tx) error {
+		user, customer, err := tx.LockCustomerFor(ctx, clerkUserID, customerID)
+		if err != nil || user == nil {
+			return err
+		}
+		if err := tx.Reading(ctx, read, customer.ReadSeq); err != nil {
+			return err
+		}
+		switch {
+		case deleted: // which nothing takes back
+			customer.DeletedInStripe = true
+			err = tx.tx.Later(ctx, "store that a customer is deleted", `UPDATE stripe_customers SET deleted_in_stripe = true WHERE stripe_customer_id = $1`, customerID)
+		case read > customer.ReadSeq:
+			if err = tx.SetMissing(ctx, customer); err == nil {
+				err = tx.NoteDrift(ctx, account.CustomerEntity(customerID), account.DriftCustomerMissing, customerID)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Reproject(ctx, user, policy, now, nil); err != nil {
+			return err
+		}
+		return tx.Poke(ctx, account.JobSync, account.CustomerEntity(customerID), account.UserEntity(clerkUserID))
+	})
 }
 
 // Link makes a customer a user's. Both rows are locked by the caller, and the customer has no

@@ -212,7 +212,7 @@ func (s *Store) Operation(ctx context.Context, id string) (*Operation, error) {
 // checkout the customer who paid, whose subscription is known by then.
 const seen = `u.projection_version = u.published_version AND u.projection_version > 0 AND CASE o.action
 	WHEN 'sync' THEN u.read_seq > o.seq AND u.stripe_customer_id IS NOT NULL AND NOT EXISTS (SELECT FROM stripe_customers c
-		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe AND (c.read_seq <= o.seq OR c.profile_version < u.profile_version))
+		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe AND c.missing_since IS NULL AND (c.read_seq <= o.seq OR c.profile_version < u.profile_version))
 	ELSE EXISTS (SELECT FROM stripe_customers c WHERE 'customer/' || c.stripe_customer_id = o.entity AND c.user_id = u.id AND c.read_seq > o.seq)
 		AND (o.stripe_subscription_id IS NULL OR EXISTS (SELECT FROM subscriptions s WHERE s.stripe_subscription_id = o.stripe_subscription_id AND s.user_id = u.id))
 	END`
@@ -280,11 +280,7 @@ func (s *Store) SettleOperation(ctx context.Context, id string, status Operation
 		if err != nil || o == nil || o.Status.Settled() {
 			return err
 		}
-		if err := tx.SettleOperation(ctx, o, status, reason); err != nil {
-			return err
-		}
-		tx.Because(o)
-		return tx.AuditOperation(ctx, o, nil, nil)
+		return tx.settle(ctx, o, status, reason)
 	})
 }
 
@@ -393,18 +389,85 @@ func (s *Store) ForgetOperations(ctx context.Context, limit int) (int64, error) 
 	return tag.RowsAffected(), classify("forget operations", err)
 }
 
-// LeaseCheckout takes a user's lease for opening a checkout, or answers false while somebody else has
-// it. A lease that is taken again by the same operation is extended.
-func (s *Store) LeaseCheckout(ctx context.Context, userID, operation string, lease time.Duration) (bool, error) {
+// CheckoutOpened notes which session an operation has opened, and that it is done.
+func (s *Store) CheckoutOpened(ctx context.Context, id, sessionID string) error {
+	return s.Update(ctx, "note an opened checkout", Cause{}, func(ctx context.Context, tx *Tx) error {
+		o, err := tx.LockOperation(ctx, id)
+		if err != nil || o == nil || o.Status == OperationDone && o.SessionID == sessionID {
+			return err
+		}
+		if err := tx.tx.Later(ctx, "note an opened checkout", `UPDATE operations SET stripe_session_id = $2 WHERE id = $1`, id, sessionID); err != nil {
+			return err
+		}
+		return tx.settle(ctx, o, OperationDone, "")
+	})
+}
+
+// RefuseCheckout ends an operation because of a subscription, "" where it is because of none, which is set to end like this.
+func (s *Store) RefuseCheckout(ctx context.Context, id, reason, subscriptionID string, ending account.Ending) error {
+	raw, err := json.Marshal(ending)
+	if err != nil {
+		return fmt.Errorf("encoding how a subscription ends: %w", err)
+	}
+	return s.Update(ctx, "refuse a checkout", Cause{}, func(ctx context.Context, tx *Tx) error {
+		o, err := tx.LockOperation(ctx, id)
+		if err != nil || o == nil {
+			return err
+		}
+		o.SubscriptionID, o.BeforeJSON = subscriptionID, raw
+		if err := tx.tx.Later(ctx, "refuse a checkout", `UPDATE operations SET stripe_subscription_id = nullif($2, ''), ending_before = $3 WHERE id = $1`,
+			id, subscriptionID, raw); err != nil {
+			return err
+		}
+		return tx.settle(ctx, o, OperationRefused, reason)
+	})
+}
+
+// settle ends an operation, with a line of audit.
+func (t *Tx) settle(ctx context.Context, o *Operation, status OperationStatus, reason string) error {
+	if err := t.SettleOperation(ctx, o, status, reason); err != nil {
+		return err
+	}
+	t.Because(o)
+	return t.AuditOperation(ctx, o, nil, nil)
+}
+
+// LeftCheckout answers the request that held a user's lease and did not give it back, "" for none: its process has ended, or could not close
+// what it had opened.
+func (s *Store) LeftCheckout(ctx context.Context, userID string) (holder string, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT operation FROM checkout_leases WHERE user_id = $1 AND until < now()`, userID).Scan(&holder)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return holder, classify("look for a checkout that was left", err)
+}
+
+// sweepCheckouts has the workflows of users who are being deleted, or are, close what a request may have left open.
+func (t *Tx) sweepCheckouts(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
+	rows, _ := t.tx.Query(ctx, `SELECT u.clerk_user_id FROM checkout_leases l JOIN person_user u ON u.id = l.user_id
+		WHERE l.until < now() AND u.deletion_requested_at IS NOT NULL LIMIT $1`, limit)
+	users, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return classify("sweep checkouts", err)
+	}
+	for _, id := range users {
+		jobs[account.UserEntity(id)] = account.JobOffboard
+	}
+	return nil
+}
+
+// LeaseCheckout takes a user's lease for opening a checkout, or answers false while another request has
+// it. A lease that the same request takes again is extended.
+func (s *Store) LeaseCheckout(ctx context.Context, userID, holder string, lease time.Duration) (bool, error) {
 	tag, err := s.pool.Exec(ctx, `INSERT INTO checkout_leases AS l (user_id, operation, until) VALUES ($1, $2, now() + $3::interval)
 		ON CONFLICT (user_id) DO UPDATE SET operation = excluded.operation, until = excluded.until
-		WHERE l.until < now() OR l.operation = excluded.operation`, userID, operation, lease)
+		WHERE l.until < now() OR l.operation = excluded.operation`, userID, holder, lease)
 	return tag.RowsAffected() == 1, classify("lease a checkout", err)
 }
 
 // ReleaseCheckout gives a lease back.
-func (s *Store) ReleaseCheckout(ctx context.Context, userID, operation string) error {
-	_, err := s.pool.Exec(ctx, `DELETE FROM checkout_leases WHERE user_id = $1 AND operation = $2`, userID, operation)
+func (s *Store) ReleaseCheckout(ctx context.Context, userID, holder string) error {
+	_, err := s.pool.Exec(ctx, `DELETE FROM checkout_leases WHERE user_id = $1 AND operation = $2`, userID, holder)
 	return classify("release a checkout", err)
 }
 

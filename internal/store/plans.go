@@ -120,15 +120,27 @@ type CataloguePrice struct {
 	// Sold tells whether anybody new can get it: an archived price or product is kept by who has it.
 	Sold      bool `db:"sold"`
 	Recurring bool `db:"recurring"`
+	// Metered is set where no quantity is bought, but what is used is counted.
+	Metered  bool   `db:"metered"`
+	Currency string `db:"currency"`
+	// Beside tells whether the product says that it may be bought beside others.
+	Beside bool `db:"beside"`
 }
 
 // CataloguePrice looks a price up in the catalogue, and answers nil where it is not there.
 func (s *Store) CataloguePrice(ctx context.Context, priceID string) (*CataloguePrice, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT stripe_price_id, coalesce(stripe_product_id, '') AS stripe_product_id, p.active AND plans.active AS sold,
-		billing_interval IS NOT NULL AS recurring FROM plan_prices p JOIN plans ON plans.id = plan_id WHERE stripe_price_id = $1`, priceID)
+		billing_interval IS NOT NULL AS recurring, coalesce(usage_type, '') = 'metered' AS metered, currency, beside FROM plan_prices p JOIN plans ON plans.id = plan_id WHERE stripe_price_id = $1`, priceID)
 	price, err := pgx.CollectOneRow(rows, pgx.RowToAddrOfStructByName[CataloguePrice])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	return price, classify("look a price up", err)
+}
+
+// ProductsBeside lists those of these products that say that they may be bought beside others.
+func (s *Store) ProductsBeside(ctx context.Context, productIDs []string) ([]string, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT stripe_product_id FROM plans WHERE stripe_product_id = ANY($1) AND beside`, productIDs)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, classify("look what may be bought beside others", err)
 }

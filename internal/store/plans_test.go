@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -252,6 +253,14 @@ func operations(t *testing.T, w *world) {
 		func() error { return w.ReleaseCheckout(ctx, user.ID, "op_1") },
 		func() error { _, _, err := w.OwnerOf(ctx, "sub_8"); return err },
 		func() error { _, err := w.SubscriptionsOfUser(ctx, user); return err },
+		func() error { _, err := w.LeftCheckout(ctx, user.ID); return err },
+		func() error { return w.CheckoutOpened(ctx, "op_800", "cs_test_1") },
+		func() error { return w.RefuseCheckout(ctx, "op_1000", "other_subscription", "sub_8", account.Ending{}) },
+		func() error {
+			read, err := w.NextRead(ctx)
+			return errors.Join(err, w.NoteGone(ctx, "user_8", "cus_8", read, false, policy()), w.NoteGone(ctx, "user_8", "cus_8", read, true, policy()))
+		},
+		func() error { _, err := w.ProductsBeside(ctx, []string{"prod_8", "prod_9"}); return err },
 		func() error { _, err := w.CataloguePrice(ctx, "price_8"); return err },
 		func() error { _, err := w.AuditOfUser(ctx, user, 0, 50); return err },
 		func() error { _, err := w.Audit(ctx, 0, 50); return err },

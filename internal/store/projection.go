@@ -37,9 +37,9 @@ func (t *Tx) Reproject(ctx context.Context, u *User, policy account.AccessPolicy
 	for i, s := range subscriptions {
 		held[i] = s.Held()
 	}
-	var ids []string
+	ids := []string{}
 	for _, c := range customers {
-		if !c.DeletedInStripe {
+		if c.Exists() {
 			ids = append(ids, c.ID)
 		}
 	}
@@ -48,7 +48,7 @@ func (t *Tx) Reproject(ctx context.Context, u *User, policy account.AccessPolicy
 		return false, err
 	}
 	after := account.Project(held, ids, policy, now)
-	if u.ProjectionVersion > 0 && after.SameContent(before) {
+	if u.ProjectionVersion > 0 && after.SameContent(before) && deref(u.StripeCustomerID) == after.CustomerID {
 		return false, nil
 	}
 	raw, err := json.Marshal(after)

@@ -24,11 +24,15 @@ func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (sessi
 	}
 	owner := account.MetadataKeys()[0]
 	session, err = c.oneSession(ctx, op, "", func(ctx context.Context) (*stripe.CheckoutSession, error) {
+		item := &stripe.CheckoutSessionLineItemParams{Price: stripe.String(n.PriceID)}
+		if n.Quantity > 0 {
+			item.Quantity = stripe.Int64(n.Quantity) // which Stripe refuses of a metered price
+		}
 		params := &stripe.CheckoutSessionParams{
 			Mode:              stripe.String(string(stripe.CheckoutSessionModeSubscription)),
 			Customer:          stripe.String(n.CustomerID),
 			ClientReferenceID: stripe.String(n.ClerkUserID),
-			LineItems:         []*stripe.CheckoutSessionLineItemParams{{Price: stripe.String(n.PriceID), Quantity: stripe.Int64(n.Quantity)}},
+			LineItems:         []*stripe.CheckoutSessionLineItemParams{item},
 			SubscriptionData:  &stripe.CheckoutSessionSubscriptionDataParams{Metadata: map[string]string{owner: n.ClerkUserID}},
 			SuccessURL:        stripe.String(n.SuccessURL),
 			CancelURL:         stripe.String(n.CancelURL),

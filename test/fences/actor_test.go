@@ -102,8 +102,14 @@ func (a *actor) lookAtUser(ctx context.Context, id string) error {
 	in := activities.UserInput{ClerkUserID: id}
 	for {
 		result, err := a.users.SyncUser(ctx, in)
-		if err != nil || result.Outcome == activities.OutcomeMissing || result.Outcome == activities.OutcomeDeleted {
+		if err != nil {
 			return err
+		}
+		if result.CheckoutsDue && result.Outcome == activities.OutcomeDeleted {
+			return a.customers.ExpireCheckouts(ctx, in)
+		}
+		if result.Outcome == activities.OutcomeMissing || result.Outcome == activities.OutcomeDeleted {
+			return nil
 		}
 		if result.Deleting {
 			if err := a.customers.ExpireCheckouts(ctx, in); err != nil {

@@ -133,6 +133,9 @@ func (s *Server) createPortalSession(c *call) (any, *apiError) {
 	if cus := s.db.Customers.get(id); c.err == nil && (cus == nil || cus.Deleted) {
 		return nil, missingRef("customer", id, "customer")
 	}
+	if c.address("return_url"); c.err != nil {
+		return nil, c.err
+	}
 	out := object{"id": s.newID("bps_"), "object": "billing_portal.session", "configuration": c.or("bpc_1SandboxPortal", "configuration"),
 		"created": s.unix(), "customer": id, "flow": nil, "livemode": s.opts.Livemode, "locale": orNull(c.or("", "locale")),
 		"on_behalf_of": nil, "return_url": orNull(c.or("", "return_url")), "url": "https://billing.stripe.com/p/session/" + s.newID("test_")}

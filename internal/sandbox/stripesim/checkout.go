@@ -44,7 +44,7 @@ func (x *session) due() int64 {
 }
 
 func (s *Server) createSession(c *call) (any, *apiError) {
-	x := &session{ID: s.sessionID(), Status: "open", PaymentStatus: "unpaid", Created: s.unix(), Quantity: 1,
+	x := &session{ID: s.sessionID(), Status: "open", PaymentStatus: "unpaid", Created: s.unix(),
 		Customer: c.or("", "customer"), Email: c.or("", "customer_email"), Reference: c.or("", "client_reference_id"),
 		SuccessURL: c.or("", "success_url"), CancelURL: c.or("", "cancel_url"), Metadata: c.metadata(nil, "metadata"),
 		SubscriptionMetadata: c.metadata(nil, "subscription_data", "metadata"), UI: c.or("hosted", "ui_mode"), Return: c.or("", "return_url"),
@@ -63,15 +63,17 @@ func (s *Server) createSession(c *call) (any, *apiError) {
 	if days, ok := c.integer("subscription_data", "trial_period_days"); ok {
 		x.TrialDays, x.TrialEnd = days, 0
 	}
+	c.address("success_url")
+	c.address("cancel_url")
+	c.address("return_url")
+	c.limit(maxReference, "client_reference_id")
 	for i, f := range c.root.at("line_items").list() {
-		base := pathOf(f)
-		id := c.required(append(base, "price")...)
-		n, ok := c.integer(append(base, "quantity")...)
+		id := c.required(append(pathOf(f), "price")...)
+		n := s.quantity(c, "line_items", f, id, true)
 		if i == 0 {
-			x.Price = id
-			if ok {
-				x.Quantity = n
-			}
+			x.Price, x.Quantity = id, n
+		} else if e := s.buyable(id, f.name+"[price]"); e != nil {
+			c.fail(e)
 		}
 	}
 	if e := s.checkSession(c, x); e != nil {
@@ -109,19 +111,34 @@ func (s *Server) checkSession(c *call, x *session) *apiError {
 		return missingRef("customer", x.Customer, "customer")
 	case x.Mode != "subscription" && c.has("subscription_data"):
 		return invalid("", "subscription_data", "You can not pass `subscription_data` in `%s` mode.", x.Mode)
-	case x.Price != "" && p == nil:
-		return missingRef("price", x.Price, "line_items[0][price]")
-	case p != nil && !p.Active:
-		return invalid("", "line_items[0][price]", "The price specified is inactive. This field only accepts active prices.")
+	case x.Price != "" && s.buyable(x.Price, "line_items[0][price]") != nil:
+		return s.buyable(x.Price, "line_items[0][price]")
 	case p != nil && p.Interval != "" && x.Mode == "payment":
 		return invalid("", "line_items", "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode or use only one-time prices.")
 	case p != nil && p.Interval == "" && x.Mode == "subscription":
 		return invalid("", "line_items", "You must provide at least one recurring price in `subscription` mode when using prices.")
 	}
-	if p != nil {
-		x.Currency = p.Currency
+	if p == nil {
+		return nil
 	}
-	return nil
+	x.Currency = p.Currency
+	if x.Quantity == noQuantity {
+		return invalid("parameter_missing", "line_items[0][quantity]", "Quantity is required. Add `quantity` to `line_items[0]`")
+	}
+	return s.oneCurrency(x.Customer, x.Currency)
+}
+
+// buyable says why nobody can buy at a price.
+func (s *Server) buyable(id, param string) *apiError {
+	p := s.db.Prices.get(id)
+	switch {
+	case p == nil:
+		return missingRef("price", id, param)
+	case !p.Active:
+		return invalid("", param, "The price specified is inactive. This field only accepts active prices.")
+	default:
+		return nil
+	}
 }
 
 func (s *Server) getSession(c *call) (any, *apiError) {

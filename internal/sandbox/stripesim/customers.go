@@ -73,7 +73,9 @@ func (s *Server) customerChange(c *call, cus *customer) func() {
 			*at = v
 		}
 	}
-	if next.Email != "" && (!strings.Contains(next.Email, "@") || strings.ContainsAny(next.Email, " \t\n")) {
+	c.limit(maxName, "name")
+	c.limit(maxEmail, "email")
+	if next.Email != "" && !validEmail(next.Email) {
 		c.fail(badValue("email_invalid", "email", "Invalid email address: %s", next.Email))
 	}
 	if n, ok := c.integer("balance"); ok {
@@ -161,7 +163,9 @@ func (s *Server) deleteCustomer(cus *customer) {
 		s.updating("payment_method.detached", pm, func() { pm.Customer = "" })
 	}
 	s.record("customer.deleted", cus, nil)
-	*cus = customer{ID: cus.ID, Created: cus.Created, Deleted: true, ChangedAt: s.unix(), Metadata: map[string]string{}}
+	before := *cus
+	before.Before = nil
+	*cus = customer{ID: cus.ID, Created: cus.Created, Deleted: true, ChangedAt: s.unix(), Metadata: map[string]string{}, Before: &before}
 }
 
 func (s *Server) listCustomers(c *call) (any, *apiError) {

@@ -47,6 +47,9 @@ func (r renderer) item(x *subscription, it item) object {
 	p := r.db.Prices.get(it.Price)
 	out := object{"id": it.ID, "object": "subscription_item", "billing_thresholds": nil, "created": it.Created,
 		"metadata": orNothing(it.Metadata), "price": r.price(p), "quantity": it.Quantity, "subscription": x.ID, "tax_rates": []any{}}
+	if p.metered() {
+		delete(out, "quantity")
+	}
 	if r.v.basil() {
 		out["current_period_start"], out["current_period_end"] = x.PeriodStart, x.PeriodEnd
 		out["discounts"], out["plan"] = []any{}, r.plan(p)

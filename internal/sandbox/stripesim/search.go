@@ -55,6 +55,8 @@ func (s *Server) searchCustomers(c *call) (any, *apiError) {
 func (s *Server) indexed(cus *customer) *customer {
 	lag := int64(s.db.SearchLag.Seconds())
 	switch {
+	case cus.Deleted && cus.ChangedAt+searchForgets > s.unix() && cus.Created+lag <= s.unix():
+		return cus.Before // for a day as they were
 	case cus.ChangedAt+lag <= s.unix():
 		return cus
 	case cus.Created+lag > s.unix():

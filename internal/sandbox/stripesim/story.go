@@ -208,6 +208,9 @@ func (s *Server) sessionFor(spec CheckoutSpec) (*session, error) {
 		Reference: spec.ClientReferenceID, PaymentLink: spec.PaymentLink, Price: spec.PriceID, Quantity: max(1, spec.Quantity), SuccessURL: "https://example.com/success",
 		Metadata: cloned(spec.Metadata), SubscriptionMetadata: cloned(spec.SubscriptionMetadata), TrialDays: spec.TrialDays,
 		MissingCard: "create_invoice", CollectCard: "always", Created: s.unix(), ExpiresAt: s.unix() + sessionLife, Currency: p.Currency, UI: "hosted"}
+	if p.metered() {
+		x.Quantity = 0
+	}
 	if !spec.BillingAnchor.IsZero() {
 		x.Anchor = spec.BillingAnchor.Unix()
 	}

@@ -52,6 +52,9 @@ func (s *Server) createSubscription(c *call) (any, *apiError) {
 	if e := s.payable(o); e != nil {
 		return nil, e
 	}
+	if e := s.oneCurrency(cus.ID, s.db.Prices.get(o.items[0].Price).Currency); e != nil {
+		return nil, e
+	}
 	sub, _ := s.startSubscription(o)
 	return sub, nil
 }
@@ -99,9 +102,7 @@ func (s *Server) newItem(c *call, f *field) (item, *apiError) {
 	if plan, ok := c.text(append(base, "plan")...); ok && it.Price == "" {
 		it.Price = plan
 	}
-	if n, ok := c.integer(append(base, "quantity")...); ok {
-		it.Quantity = n
-	}
+	it.Quantity = s.quantity(c, bracketed(base[:len(base)-1]), f, it.Price, false)
 	return it, s.sellable(it.Price, f.name+"[price]")
 }
 

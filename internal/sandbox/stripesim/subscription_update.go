@@ -159,8 +159,8 @@ func (s *Server) readItems(c *call, next *subscription) (newCycle bool, e *apiEr
 			}
 			items[i].Price = p
 		}
-		if n, ok := c.integer(append(base, "quantity")...); ok {
-			items[i].Quantity = n
+		if c.has(append(base, "quantity")...) {
+			items[i].Quantity = s.quantity(c, "items", f, items[i].Price, false)
 		}
 		items[i].Metadata = c.metadata(items[i].Metadata, append(base, "metadata")...)
 	}

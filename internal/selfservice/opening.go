@@ -1,0 +1,400 @@
+package selfservice
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// opening is the opening of one checkout, under the user's lease.
+type opening struct {
+	desk    *Desk
+	request CheckoutRequest
+	price   *store.CataloguePrice
+	op      *store.Operation
+	// repeated is set where the operation may have been begun before: by an earlier request under the same key, or with
+	// a customer who has turned out to be gone.
+	repeated bool
+	// otherCurrency is set where the customer who pays has a subscription in another currency.
+	otherCurrency bool
+}
+
+// The stable words for why no checkout is opened.
+const (
+	alreadySubscribed = "already_subscribed"
+	otherSubscription = "other_subscription"
+	currencyConflict  = "currency_conflict"
+	checkoutExpired   = "checkout_expired"
+	checkoutCompleted = "checkout_completed"
+)
+
+// run answers a checkout that is open now, or why there is none. Two requests at once, of one key or of two, go one after the
+// other.
+func (o *opening) run(ctx context.Context, user *store.User) (session account.CheckoutSession, err error) {
+	d := o.desk
+	if err := o.refused(); err != nil {
+		return session, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, openingTime)
+	defer cancel()
+	holder := o.op.ID + ":" + rand.Text()
+	if err := d.lease(ctx, user, holder); err != nil {
+		return session, err
+	}
+	// Where something may be open for a user who is being deleted, the lease is left: once it is over, the sweep has the
+	// user's own workflow close what is open. The same follows if this process ends here.
+	left := false
+	defer func() {
+		if !left {
+			d.release(ctx, user, holder)
+		}
+	}()
+	if user, err = o.again(ctx, user); err != nil {
+		return session, err
+	}
+	session, asked, err := o.open(ctx, user)
+	if asked {
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), closingTime)
+		defer cancel()
+		closed, deleted := o.closeForDeleted(after, user, session)
+		if left = !closed; deleted != nil {
+			return account.CheckoutSession{}, deleted
+		}
+	}
+	if err != nil {
+		return account.CheckoutSession{}, err
+	}
+	return session, o.judge(ctx, session)
+}
+
+// again reads, under the lease, what may have changed while it was waited for: another request under the same key may have
+// done it, and the user may be being deleted.
+func (o *opening) again(ctx context.Context, user *store.User) (*store.User, error) {
+	op, err := o.desk.Store.Operation(ctx, o.op.ID)
+	if err != nil || op == nil {
+		return nil, orElse(unavailable(err), operationNotFound())
+	}
+	o.op = op
+	o.repeated = o.repeated || op.Status != store.OperationAccepted
+	if err := o.refused(); err != nil {
+		return nil, err
+	}
+	user, err = o.desk.Store.UserByClerkID(ctx, user.ClerkUserID)
+	switch {
+	case err != nil:
+		return nil, unavailable(err)
+	case user == nil || user.Deleting():
+		return nil, userNotFound()
+	case user.StripeCustomerID == nil:
+		return nil, errCustomerGone
+	default:
+		return user, nil
+	}
+}
+
+// open answers the operation's own session, as it is now, or opens it. asked tells that Stripe was asked to open one, whatever
+// came of it.
+func (o *opening) open(ctx context.Context, user *store.User) (session account.CheckoutSession, asked bool, err error) {
+	d := o.desk
+	if o.op.SessionID != "" {
+		session, err = d.Stripe.CheckoutSession(ctx, o.op.SessionID)
+		if failure.IsNotFound(err) {
+			return account.CheckoutSession{ID: o.op.SessionID, Status: account.CheckoutExpired}, false, nil
+		}
+		return session, false, asUpstream(err)
+	}
+	if o.repeated {
+		// It may have been opened, and nobody has heard of it.
+		if session, err = o.earlier(ctx, user); err != nil {
+			return session, false, err
+		}
+		if session.ID != "" && session.Status != account.CheckoutOpen {
+			return session, false, nil
+		}
+	}
+	if err := o.clear(ctx, user, session.ID); err != nil || session.ID != "" {
+		return session, false, err
+	}
+	customerID := *user.StripeCustomerID
+	session, err = d.Stripe.OpenCheckout(ctx, account.NewCheckout{
+		ClerkUserID: user.ClerkUserID, CustomerID: customerID, PriceID: o.price.ID, ProductID: o.price.ProductID, Quantity: o.request.Quantity,
+		SuccessURL: o.request.SuccessURL, CancelURL: o.request.CancelURL, Request: o.op.ID, IdempotencyKey: o.op.ID + ":checkout:" + customerID,
+	})
+	if err == nil {
+		return session, true, nil
+	}
+	gone, checked := d.gone(ctx, user, err)
+	switch {
+	case checked != nil:
+		return session, true, checked
+	case gone:
+		return session, true, errCustomerGone
+	case failure.Of(err) == failure.Permanent:
+		return session, true, o.refuse(ctx, err)
+	default:
+		return session, true, upstream(err)
+	}
+}
+
+// earlier finds the session that an earlier request of the operation has opened, in whatever state; none has no id.
+func (o *opening) earlier(ctx context.Context, user *store.User) (session account.CheckoutSession, err error) {
+	sessions, err := o.desk.Stripe.CheckoutSessionsSince(ctx, *user.StripeCustomerID, o.op.CreatedAt.Add(-clocksDiffer))
+	if err != nil && !failure.IsNotFound(err) {
+		return session, upstream(err)
+	}
+	for _, s := range sessions {
+		if s.Metadata[account.MetadataRequest] == o.op.ID && (session.ID == "" || s.Status == account.CheckoutOpen) {
+			session = s
+		}
+	}
+	return session, nil
+}
+
+// clocksDiffer is how far Stripe's clock may be behind the database's.
+const clocksDiffer = 5 * time.Minute
+
+// clear makes sure that what is about to be opened is the only way to buy the product, or one that may not be held beside it:
+// Stripe, not our copy, says what the customers have, and earlier checkouts are closed, but for the operation's own.
+func (o *opening) clear(ctx context.Context, user *store.User, own string) error {
+	d := o.desk
+	customers, err := d.Store.CustomersOf(ctx, user)
+	if err != nil {
+		return unavailable(err)
+	}
+	for _, c := range customers {
+		if !c.Exists() {
+			continue
+		}
+		// First the way to a new one, then whether there is one: in the other order one could be
+		// bought in between.
+		sessions, err := d.Stripe.OpenCheckoutSessions(ctx, c.ID)
+		if err != nil && !failure.IsNotFound(err) {
+			return upstream(err)
+		}
+		for _, s := range sessions {
+			product := s.Metadata[account.MetadataProduct]
+			if s.ID == own || product == "" {
+				continue // one that sells something of somebody else's making is theirs
+			}
+			if product != o.price.ProductID {
+				if excluded, err := o.excludes(ctx, product); err != nil || !excluded {
+					if err != nil {
+						return err
+					}
+					continue
+				}
+			}
+			if err := d.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); err != nil && !failure.IsNotFound(err) {
+				return upstream(err)
+			}
+		}
+		subscriptions, _, err := d.Stripe.CustomerSubscriptions(ctx, c.ID)
+		if err != nil && !failure.IsNotFound(err) {
+			return upstream(err)
+		}
+		if err := o.checkHeld(ctx, subscriptions); err != nil {
+			return err
+		}
+		if c.ID == *user.StripeCustomerID {
+			o.otherCurrency = slices.ContainsFunc(subscriptions, func(s account.Subscription) bool {
+				return live(s) && slices.ContainsFunc(s.Items, func(i account.Item) bool { return i.Currency != o.price.Currency })
+			})
+		}
+	}
+	return nil
+}
+
+// checkHeld refuses what a user has already, and what they may not have beside what they have.
+func (o *opening) checkHeld(ctx context.Context, subscriptions []account.Subscription) error {
+	for _, s := range subscriptions {
+		if live(s) && slices.Contains(products(s), o.price.ProductID) {
+			return o.settleRefused(ctx, alreadySubscribed, s)
+		}
+	}
+	for _, s := range subscriptions {
+		if !live(s) {
+			continue
+		}
+		if excluded, err := o.excludes(ctx, products(s)...); err != nil {
+			return err
+		} else if excluded {
+			return o.settleRefused(ctx, otherSubscription, s)
+		}
+	}
+	return nil
+}
+
+// live tells whether a subscription is one that its user has. One whose first payment is still open is not: it comes to nothing by
+// itself.
+func live(s account.Subscription) bool {
+	return !s.Status.Terminal() && s.Status != account.StatusIncomplete
+}
+
+func products(s account.Subscription) []string {
+	ids := make([]string, len(s.Items))
+	for i, item := range s.Items {
+		ids[i] = item.ProductID
+	}
+	return ids
+}
+
+// excludes tells whether what is being bought may not be held beside these products together. Either side can allow it: what is
+// added to a plan is bought before the plan or after it. Of several products in one subscription each has to.
+func (o *opening) excludes(ctx context.Context, others ...string) (bool, error) {
+	if o.desk.Beside == account.BesideAllow || o.price.Beside {
+		return false, nil
+	}
+	allowing, err := o.desk.Store.ProductsBeside(ctx, others)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	return len(others) == 0 || slices.ContainsFunc(others, func(id string) bool { return !slices.Contains(allowing, id) }), nil
+}
+
+// closeForDeleted looks once more whether the user is being deleted, now that Stripe has been asked to open a checkout: their deletion
+// may have looked for open ones before this one was. closed is false where one may be open that should not be.
+func (o *opening) closeForDeleted(ctx context.Context, user *store.User, session account.CheckoutSession) (closed bool, err error) {
+	d := o.desk
+	row, err := d.Store.UserByClerkID(ctx, user.ClerkUserID)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	if row != nil && !row.Deleting() {
+		return true, nil
+	}
+	if session.ID == "" {
+		return false, userNotFound() // what came of it is not known
+	}
+	if err := d.Stripe.ExpireCheckoutSession(ctx, session.ID, "expire:"+session.ID); err != nil && !failure.IsNotFound(err) {
+		d.Logger.WarnContext(ctx, "a checkout of a user who is being deleted was not closed; the sweep has it closed", "operation", "checkout",
+			"session_id", session.ID, "error_class", string(failure.Of(err)), "error", err.Error())
+		return false, userNotFound()
+	}
+	_ = d.Store.SettleOperation(ctx, o.op.ID, store.OperationRefused, string(account.RefusedUserDeleted)) // the answer is the same without
+	return true, userNotFound()
+}
+
+// judge answers nil for a session that is open, and else why there is none to go to. What Stripe repeats under a key was true when it was
+// first said.
+func (o *opening) judge(ctx context.Context, session account.CheckoutSession) error {
+	if err := o.desk.Store.CheckoutOpened(ctx, o.op.ID, session.ID); err != nil {
+		// The session is there all the same, and the same key finds it.
+		o.desk.Logger.WarnContext(ctx, "what was opened was not noted", "operation", "checkout", "operation_id", o.op.ID,
+			"error_class", string(failure.Of(err)), "error", err.Error())
+	}
+	switch session.Status {
+	case account.CheckoutOpen:
+		return nil
+	case account.CheckoutComplete:
+		return refuse(Conflict, checkoutCompleted, "The checkout that this Idempotency-Key opened has been completed; there is nothing left to pay.")
+	case account.CheckoutExpired:
+		return checkoutClosed()
+	default:
+		return checkoutClosed()
+	}
+}
+
+func checkoutClosed() error {
+	return refuse(Conflict, checkoutExpired,
+		"The checkout that this Idempotency-Key opened is closed: it ran out, or another was opened since. Ask again under a new Idempotency-Key.")
+}
+
+// refuse is the answer where Stripe refuses to open a checkout although its customer is there.
+func (o *opening) refuse(ctx context.Context, err error) error {
+	if o.otherCurrency {
+		return o.settleRefused(ctx, currencyConflict, account.Subscription{})
+	}
+	_ = o.desk.Store.SettleOperation(ctx, o.op.ID, store.OperationFailed, failure.CodeOf(err)) // the answer is the same without
+	// Our catalogue may be behind: the price may have been archived, or be another than we think.
+	o.desk.poke(ctx, account.JobSync, account.ProductEntity(o.price.ProductID))
+	return upstream(err)
+}
+
+// settleRefused ends the operation with a refusal, and answers it. The same key gets the same answer again.
+func (o *opening) settleRefused(ctx context.Context, reason string, because account.Subscription) error {
+	at, _ := because.ScheduledToEnd()
+	err := o.desk.Store.RefuseCheckout(ctx, o.op.ID, reason, because.ID, account.Ending{AtPeriodEnd: because.CancelAtPeriodEnd, At: at})
+	if err != nil {
+		return unavailable(err)
+	}
+	return refusalOf(reason, because.ID, at)
+}
+
+// refused is the refusal that the operation has ended with, nil for none. One that failed is tried again.
+func (o *opening) refused() error {
+	if o.op.Status != store.OperationRefused {
+		return nil
+	}
+	ending, err := o.op.Before()
+	if err != nil {
+		return fmt.Errorf("reading a refusal: %w", err)
+	}
+	return refusalOf(o.op.Reason, o.op.SubscriptionID, ending.At)
+}
+
+// refusalOf is why no checkout is opened; at is when the subscription that it is about is set to end, zero where it is not.
+func refusalOf(reason, subscriptionID string, at time.Time) error {
+	refusal := &Refusal{Kind: Conflict, Code: reason, SubscriptionID: subscriptionID, EndsAt: at}
+	switch reason {
+	case alreadySubscribed:
+		refusal.Detail = "You have a subscription of this product already."
+	case otherSubscription:
+		refusal.Detail = fmt.Sprintf("You have the subscription %s of another product, and would pay for both.", subscriptionID)
+		if at.IsZero() {
+			refusal.Detail += " Change its plan in the billing portal, or cancel it and buy this one when it has ended."
+		} else {
+			refusal.Detail += fmt.Sprintf(" It ends at %s: buy this one then, or cancel it at once.", at.UTC().Format(time.RFC3339))
+		}
+	case currencyConflict:
+		refusal.Detail = "What you have is paid in another currency, and Stripe takes one currency of a customer. Choose a price in that currency."
+	case string(account.RefusedUserDeleted):
+		return userNotFound()
+	default:
+		refusal.Detail = "The state does not allow it."
+	}
+	return refusal
+}
+
+// asUpstream is [upstream], nil for no error.
+func asUpstream(err error) error {
+	if err == nil {
+		return nil
+	}
+	return upstream(err)
+}
+
+// lease takes the user's lease for one request, waiting for whoever has it.
+func (d *Desk) lease(ctx context.Context, user *store.User, holder string) error {
+	ctx, cancel := context.WithTimeout(ctx, d.Wait)
+	defer cancel()
+	for {
+		taken, err := d.Store.LeaseCheckout(ctx, user.ID, holder, checkoutLease)
+		if err != nil {
+			return unavailable(err)
+		}
+		if taken {
+			return nil
+		}
+		select {
+		case <-time.After(firstLook):
+		case <-ctx.Done():
+			return refuse(Unavailable, "checkout_in_progress", "Another checkout is being opened; try again.")
+		}
+	}
+}
+
+// release gives the lease back. Whatever came of the request, the next one need not wait for the lease to end.
+func (d *Desk) release(ctx context.Context, user *store.User, holder string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closingTime)
+	defer cancel()
+	if err := d.Store.ReleaseCheckout(ctx, user.ID, holder); err != nil {
+		d.Logger.WarnContext(ctx, "a checkout's lease was not given back; it ends by itself", "operation", "checkout",
+			"error_class", string(failure.Of(err)), "error", err.Error())
+	}
+}
