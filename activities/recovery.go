@@ -160,11 +160,8 @@ func (a *Recovery) recoverUsers(ctx context.Context, listed []account.ListedUser
 		case row.Deleting():
 			// A tombstone, which nothing undoes.
 		default:
-			differs, err := row.Differs(u)
-			if err != nil {
-				return err
-			}
-			if differs != "" {
+			// Whoever cannot be compared holds up nobody: their own sync finds out why.
+			if differs, err := row.Differs(u); err != nil || differs != "" {
 				jobs[account.UserEntity(u.ID)] = account.JobSync
 			}
 		}

@@ -56,6 +56,9 @@ type Subscription struct {
 	ScheduleID string
 	Created    time.Time
 	Metadata   map[string]string
+	// Unread is set where a list shows that there is this subscription, and the rest of it could not be read: only the ids, the
+	// status, when it was made and the metadata are here.
+	Unread bool
 }
 
 // ScheduledToEnd tells whether the subscription will end without anyone doing more, and when.
@@ -148,7 +151,7 @@ type Price struct {
 	// or [UsageMetered], which is counted afterwards. It is empty for one-time prices.
 	UsageType string
 	// Created is when it was made, where a list shows it; zero elsewhere. It is not stored.
-	Created time.Time
+	Created time.Time `db:"-"`
 }
 
 // The usage types that Stripe gives a recurring price.

@@ -71,11 +71,8 @@ func (c Comparison) Users(ctx context.Context, shown []account.ListedUser) ([]Di
 		if row.ProjectionVersion == 0 {
 			continue // nobody has been told anything yet
 		}
-		projection, err := row.Projection()
-		if err != nil {
-			return nil, err
-		}
-		if !projection.Equals(u.Held) {
+		// One that cannot be decoded is no reason to compare nobody.
+		if projection, err := row.Projection(); err != nil || !projection.Equals(u.Held) {
 			found = append(found, Difference{Entity: entity, Class: account.DriftStaleMetadata, Subject: u.ID,
 				Detail: map[string]any{"version": row.ProjectionVersion, "published": row.PublishedVersion}})
 		}
@@ -278,6 +275,9 @@ func (c Comparison) Subscriptions(ctx context.Context, shown []account.Subscript
 		before, has := find(stored, s.ID)
 		linked := isKnown && owner.UserID != nil
 		switch {
+		case s.Unread && (has || linked):
+			// Whether it differs is not known: whoever looks at the customer by itself finds out.
+			found = append(found, Difference{Entity: entity, Class: account.DriftStaleSubscription, Subject: s.ID, Detail: map[string]any{"fields": []string{"unread"}}})
 		case has:
 			if fields, err := staleFields(before, s, plans, owner.UserIsDeleting); err != nil {
 				return nil, err

@@ -8,6 +8,7 @@ import (
 	"github.com/stripe/stripe-go/v76"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
@@ -84,7 +85,8 @@ func (c *Client) CustomersPage(ctx context.Context, after string) (customers []a
 	return customers, next, err
 }
 
-// SubscriptionsPage lists subscriptions of any status, each with its latest invoice.
+// SubscriptionsPage lists subscriptions of any status, each with its latest invoice. One of which Stripe leaves out items, and does
+// not answer for them, is Unread: it holds up no other.
 func (c *Client) SubscriptionsPage(ctx context.Context, after string) (subscriptions []account.Subscription, next string, err error) {
 	const op = "list all subscriptions"
 	var answer []byte
@@ -109,8 +111,15 @@ func (c *Client) SubscriptionsPage(ctx context.Context, after string) (subscript
 			return nil, "", badBody(op)
 		}
 		subscription, err := c.toSubscription(ctx, op, each, answer)
-		if err != nil {
+		class := failure.Of(err)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil, class == failure.Throttled, class == failure.Operator:
 			return nil, "", err
+		default:
+			// What of it Stripe left out cannot be read. It holds up no other: whoever looks at it by itself meets the failure.
+			subscription = account.Subscription{ID: each.ID, CustomerID: each.Customer.ID, Status: account.Status(each.Status),
+				Created: unix(each.Created), Metadata: each.Metadata, Unread: true}
 		}
 		subscriptions = append(subscriptions, subscription)
 	}
