@@ -54,6 +54,16 @@ func (s *stage) wasRestored() bool {
 // numbersBegin is where the number sequence is when a run begins, so far on that a run does not catch up with it from its start.
 const numbersBegin = 1_000_000_000
 
+// lastRestored is when PostgreSQL was last restored; the beginning of time where it was not.
+func (s *stage) lastRestored() (last time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.forgotten {
+		last = f.to
+	}
+	return last
+}
+
 // renumbering sets the sequence that everything is ordered by back to its start, as a move to another server does that leaves
 // sequences out.
 func (s *stage) renumbering(*rand.Rand, time.Duration) (func() error, error) {

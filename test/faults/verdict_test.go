@@ -91,12 +91,15 @@ func (s *stage) done(ctx context.Context) error {
 	if err := s.Sandbox.Idle(idle); err != nil {
 		return err
 	}
+	// What was accepted before PostgreSQL was restored was answered since, or is asked for again. Where nobody asks again, it stands
+	// as accepted until it expires.
+	restored := s.lastRestored()
 	var events, pokes, operations int
 	var example string
 	err := s.Row(ctx, `SELECT (SELECT count(*) FROM webhook_events WHERE status IN ('pending', 'failing')),
 		(SELECT coalesce(min(type || ' ' || coalesce(entity, '') || ' ' || status || ': ' || coalesce(reason, '')), '') FROM webhook_events WHERE status IN ('pending', 'failing')),
 		(SELECT count(*) FROM pokes WHERE due_at IS NOT NULL),
-		(SELECT count(*) FROM operations WHERE status IN ('accepted', 'acting', 'recorded'))`, nil, &events, &example, &pokes, &operations)
+		(SELECT count(*) FROM operations WHERE status IN ('acting', 'recorded') OR status = 'accepted' AND created_at > $1)`, []any{restored}, &events, &example, &pokes, &operations)
 	if err == nil && events+pokes+operations > 0 {
 		err = fmt.Errorf("%d events due (%s), %d pokes due, %d operations under way", events, example, pokes, operations)
 	}
