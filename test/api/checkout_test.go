@@ -53,6 +53,24 @@ func (p *person) sessions(status string) (all []session) {
 	return list.Data
 }
 
+// besideProduct makes a product that may be bought beside others.
+func (p *person) besideProduct(name string) string {
+	p.w.t.Helper()
+	product := p.w.Sandbox.Stripe.AddProduct(name)
+	request, err := http.NewRequestWithContext(p.w.t.Context(), http.MethodPost, p.w.Sandbox.StripeURL()+"/v1/products/"+product, strings.NewReader("metadata[beside]=allow"))
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+p.w.Sandbox.StripeSecretKey)
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	answer, err := p.w.http.Do(request)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		p.w.t.Fatalf("changing a product: %v", err)
+	}
+	_ = answer.Body.Close()
+	return product
+}
+
 // Whoever comes back from paying has what they bought, although no webhook has come.
 func TestCheckoutAndReturn(t *testing.T) {
 	t.Parallel()
@@ -163,10 +181,14 @@ func TestOneCheckoutAtATime(t *testing.T) {
 		t.Errorf("the same key is answered %s and %s", first, again)
 	}
 	want(t, ada.asksWith("buy-1", http.MethodPost, "/api/checkout", checkout(w.price, 2)), http.StatusUnprocessableEntity, "idempotency_key_reused")
-	// Another product is another matter.
-	ada.opens(w.addPrice(w.Sandbox.Stripe.AddProduct("Extra"), 500))
+	// One that may be held beside others is another matter; of two others only the later can be paid.
+	ada.opens(w.addPrice(ada.besideProduct("Seats"), 500))
 	if open := ada.sessions("open"); len(open) != 2 {
 		t.Errorf("%d checkouts are open, want one a product", len(open))
+	}
+	ada.opens(w.addPrice(w.Sandbox.Stripe.AddProduct("Extra"), 500))
+	if open := ada.sessions("open"); len(open) != 2 || open[0].Metadata["product_id"] == w.product || open[1].Metadata["product_id"] == w.product {
+		t.Errorf("open are %+v, want no other plan's", open)
 	}
 	// What is not sold any more is not to be had.
 	if err := w.Sandbox.Stripe.ArchivePrice(w.price); err != nil {

@@ -161,10 +161,10 @@ func newFuzzer(t *testing.T, w *world) *fuzzer {
 	return f
 }
 
-// opensQuietly opens a checkout of another product.
+// opensQuietly opens a checkout of another product, which may be bought beside what the user has.
 func (p *person) opensQuietly() string {
 	p.w.t.Helper()
-	return p.opens(p.w.addPrice(p.w.Sandbox.Stripe.AddProduct("Extra"), 300))
+	return p.opens(p.w.addPrice(p.besideProduct("Extra"), 300))
 }
 
 // dice draws.

@@ -240,7 +240,7 @@ const codeForgotten = "forgotten"
 // refusals are what a caller may be told who asks for nothing wrong: the state does not allow it any more,
 // the subscription is so new that nobody has told of it yet, or it could not be begun.
 func refusals() []string {
-	return []string{"subscription_ended", "first_payment_open", "already_subscribed", "superseded", "subscription_not_found",
+	return []string{"subscription_ended", "first_payment_open", "already_subscribed", "other_subscription", "checkout_expired", "checkout_completed", "superseded", "subscription_not_found",
 		"not_accepted", "provider_unavailable", "checkout_in_progress", codeForgotten}
 }
 
