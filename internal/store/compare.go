@@ -378,7 +378,10 @@ func (c Comparison) Prices(ctx context.Context, shown []account.Price) ([]Differ
 			coalesce(billing_interval, '') AS interval, interval_count, coalesce(lookup_key, '') AS lookup_key,
 			coalesce(usage_type, '') AS usage_type
 		FROM plan_prices p JOIN plans ON plans.id = plan_id WHERE stripe_price_id = ANY($1)`, ids)
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[account.Price])
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p account.Price, err error) {
+		err = row.Scan(&p.ID, &p.ProductID, &p.Active, &p.UnitAmount, &p.Unpriced, &p.Currency, &p.Interval, &p.IntervalCount, &p.LookupKey, &p.UsageType)
+		return p, err //nolint:wrapcheck // classified below
+	})
 	if err != nil {
 		return nil, classify("read prices", err)
 	}

@@ -62,18 +62,14 @@ const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id
 	billing_interval, interval_count, collection_paused, latest_invoice_created, schedule_id, stripe_created_at, missing_since IS NOT NULL AS missing,
 	past_due_since, past_due_invoice, stripe_item_id, items`
 
-// StoredItem is an item of a subscription as it is stored. Its currency is the subscription's.
+// StoredItem is an item of a subscription as it is stored. What the plan's costs stands in the row.
 type StoredItem struct {
-	ID         string `json:"id,omitempty"`
-	Price      string `json:"price"`
-	Product    string `json:"product,omitempty"`
-	Quantity   int64  `json:"quantity"`
-	Metered    bool   `json:"metered,omitempty"`
-	UnitAmount int64  `json:"unit_amount,omitempty"`
-	Unpriced   bool   `json:"unpriced,omitempty"`
-	Interval   string `json:"interval,omitempty"`
-	// Intervals is how many intervals a period has, 0 for one.
-	Intervals int64 `json:"intervals,omitempty"`
+	ID      string `json:"id,omitempty"`
+	Price   string `json:"price"`
+	Product string `json:"product,omitempty"`
+	// More is how many there are beyond one.
+	More    int64 `json:"more,omitempty"`
+	Metered bool  `json:"metered,omitempty"`
 	// Unknown is set where the price was not in the catalogue: the plan may be another once it is.
 	Unknown bool `json:"unknown,omitempty"`
 }
@@ -306,10 +302,9 @@ func storedItems(items []account.Item, plans map[string]Plan) []StoredItem {
 	stored := make([]StoredItem, 0, len(items))
 	for _, i := range items {
 		_, known := plans[i.PriceID]
-		item := StoredItem{ID: i.ID, Price: i.PriceID, Product: i.ProductID, Quantity: i.Quantity, Metered: i.Metered,
-			UnitAmount: i.UnitAmount, Unpriced: i.Unpriced, Interval: i.Interval, Unknown: !known}
-		if i.IntervalCount > 1 {
-			item.Intervals = i.IntervalCount
+		item := StoredItem{ID: i.ID, Price: i.PriceID, Product: i.ProductID, Metered: i.Metered, Unknown: !known}
+		if !i.Metered {
+			item.More = i.Quantity - 1
 		}
 		stored = append(stored, item)
 	}

@@ -150,6 +150,25 @@ func TestDelayedPayments(t *testing.T) {
 	}
 }
 
+// A bank sends a refund back: the refund has failed, and the charge is refunded that much less.
+func TestARefundFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.checkout(stripesim.CheckoutSpec{PriceID: w.price(5000, ""), Email: "a@example.com"})
+	w.ok(w.sim.Refund(r.ChargeID, 2000))
+	w.ok(w.sim.FailRefund(r.ChargeID))
+	for _, typ := range []string{"charge.refund.updated", "refund.updated", "refund.failed"} {
+		refund := w.last(typ)["data"].(map[string]any)["object"].(map[string]any)
+		equal(t, typ, refund["status"].(string)+" "+refund["failure_reason"].(string), "failed expired_or_canceled_card")
+	}
+	ch, err := w.api.Charges.Get(r.ChargeID, nil)
+	w.ok(err)
+	equal(t, "refunded", ch.AmountRefunded, int64(0))
+	if w.sim.FailRefund(r.ChargeID) == nil {
+		t.Error("a refund failed twice")
+	}
+}
+
 func TestOneTimePaymentAndItsRefundsAndDispute(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -107,9 +107,26 @@ func (s *Server) finalize(inv *invoice) {
 		case "void":
 			s.voidInvoice(inv)
 		case "mark_uncollectible":
-			s.updating("invoice.marked_uncollectible", inv, func() { inv.Status, inv.UncollectibleAt = "uncollectible", s.unix() })
+			s.giveUp(inv)
 		}
 	}
+}
+
+// giveUp marks an invoice as uncollectible: nothing more is tried, and it can still be paid.
+func (s *Server) giveUp(inv *invoice) {
+	s.updating("invoice.marked_uncollectible", inv, func() { inv.Status, inv.UncollectibleAt, inv.NextAttempt = "uncollectible", s.unix(), 0 })
+}
+
+func (s *Server) giveUpByRequest(c *call) (any, *apiError) {
+	inv := s.db.Invoices.get(c.id)
+	if inv == nil {
+		return nil, missing("invoice", c.id)
+	}
+	if inv.Status != "open" {
+		return nil, invalid("", "", "You can only mark an open invoice as uncollectible. This invoice is %s.", inv.Status)
+	}
+	s.giveUp(inv)
+	return inv, nil
 }
 
 func (s *Server) voidInvoice(inv *invoice) {

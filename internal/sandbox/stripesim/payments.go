@@ -25,6 +25,7 @@ type charge struct {
 
 type refund struct {
 	ID, Charge, Intent, Customer, Currency, Reason string
+	Failure                                        string // why it failed; "" while it has succeeded
 	Amount                                         int64
 	Created                                        int64
 	Metadata                                       map[string]string
@@ -190,6 +191,16 @@ func (s *Server) createRefund(c *call) (any, *apiError) {
 	s.updating("charge.refunded", ch, func() { ch.Refunded += amount })
 	s.record("refund.created", re, nil)
 	return re, nil
+}
+
+// failRefund is what the payer's bank does that sends a refund back: the charge is refunded that much less. Stripe tells
+// it of the refund alone, under its newer names and under its older one.
+func (s *Server) failRefund(re *refund, why string) {
+	ch := s.db.Charges.get(re.Charge)
+	s.updating("charge.refund.updated", re, func() { re.Failure = why })
+	ch.Refunded -= re.Amount
+	s.record("refund.updated", re, nil)
+	s.record("refund.failed", re, nil)
 }
 
 func (s *Server) getRefund(c *call) (any, *apiError) {

@@ -183,6 +183,9 @@ func (r renderer) refund(x *refund) object {
 		"metadata": orNothing(x.Metadata), "payment_intent": orNull(x.Intent), "reason": orNull(x.Reason), "receipt_number": nil,
 		"source_transfer_reversal": nil, "status": "succeeded", "transfer_reversal": nil,
 	}
+	if x.Failure != "" {
+		out["status"], out["failure_reason"], out["failure_balance_transaction"] = "failed", x.Failure, nil
+	}
 	if r.v.dahlia() {
 		out["customer"], out["customer_account"], out["payment_method"] = orNull(x.Customer), nil, nil
 	}

@@ -53,6 +53,7 @@ func (s *Server) routes() *http.ServeMux {
 	on("GET /v1/invoices/{id}", "", s.getInvoice)
 	on("POST /v1/invoices/{id}/pay", "forgive mandate off_session paid_out_of_band payment_method source", s.payInvoice)
 	on("POST /v1/invoices/{id}/void", "", s.voidByRequest)
+	on("POST /v1/invoices/{id}/mark_uncollectible", "", s.giveUpByRequest)
 
 	on("GET /v1/payment_intents", created+"customer", s.listIntents)
 	on("GET /v1/payment_intents/{id}", "client_secret", s.getIntent)

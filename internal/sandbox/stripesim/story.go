@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -347,6 +348,19 @@ func (s *Server) Refund(chargeID string, amount int64) error {
 		form.Set("amount", strconv.FormatInt(amount, 10))
 	}
 	return s.act(s.createRefund, "", form)
+}
+
+// FailRefund has the payer's bank send the latest refund of a charge back.
+func (s *Server) FailRefund(chargeID string) error {
+	return s.do(func() error {
+		for _, id := range slices.Backward(s.db.Refunds.Order) {
+			if re := s.db.Refunds.get(id); re.Charge == chargeID && re.Failure == "" {
+				s.failRefund(re, "expired_or_canceled_card")
+				return nil
+			}
+		}
+		return missing("refund", chargeID)
+	})
 }
 
 // Dispute opens a dispute of a charge and answers its id.
