@@ -452,7 +452,7 @@ func TestSeveralLeaveOneFailureBehind(t *testing.T) {
 	ids := make([]string, 8)
 	for i := range ids {
 		all.Go(func() {
-			for {
+			for range 10_000 {
 				made, _, err := w.stripe.CreateCustomer(t.Context(), w.newCustomer("Ada"))
 				if failure.Of(err) == failure.Transient {
 					continue // another is at it
