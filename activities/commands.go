@@ -137,6 +137,10 @@ type step struct {
 	confirmed bool
 	refusedAs string
 	unshown   int
+	// refusedSchedule is the schedule through which Stripe has refused to make the change; releaseRefused is set once it has
+	// refused to release it.
+	refusedSchedule string
+	releaseRefused  bool
 }
 
 func (s *step) result() CommandResult {
@@ -248,7 +252,7 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	}
 	// What was asked for was asked for while it stood like that.
 	was := s.standing
-	was.Status, was.CancelAtPeriodEnd, was.CancelAt = s.op.StatusBefore, before.AtPeriodEnd, before.At
+	was.Status, was.CancelAtPeriodEnd, was.CancelAt, was.ScheduleEndsAt = s.op.StatusBefore, before.AtPeriodEnd, before.At, time.Time{}
 	switch {
 	case account.Decide(s.op.Action.Command(), s.standing, false).Satisfied:
 		// So it is also where its user is being deleted since: what was asked for is done.
@@ -257,7 +261,7 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		}
 		return recorded(ctx, c, s.op, was, s.standing)
 	case s.refusedAs != "":
-		return a.settle(ctx, c, s, &s.standing, store.OperationFailed, s.refusedAs)
+		return a.settle(ctx, c, s, &s.standing, store.OperationFailed, s.failedAs())
 	case s.decision.Refused != "":
 		// It was allowed when Stripe was asked. Whatever came of that, it is as somebody else wants it.
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, string(s.decision.Refused))
@@ -306,9 +310,8 @@ func (a *Commands) change(ctx context.Context, s *step) error {
 	if s.back {
 		return a.restore(ctx, s)
 	}
-	if id := s.decision.ReleaseSchedule; id != "" {
-		err := stripe.ReleaseSchedule(ctx, id, s.key("release"))
-		if err := a.outcome(s, err); err != nil || s.refusedAs != "" {
+	if s.decision.ReleaseSchedule != "" {
+		if done, err := a.changeThroughSchedule(ctx, s); err != nil || done {
 			return err
 		}
 	}

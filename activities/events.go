@@ -44,6 +44,11 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 			continue
 		}
 		events[i] = event
+		if schedule, ok := event.Schedule(); ok {
+			if err := tx.RecordSchedules(ctx, schedule); err != nil {
+				return taken, err
+			}
+		}
 		if payment, ok := event.Payment(); ok {
 			payment.CustomerID = in.CustomerID
 			told = append(told, toldPayment{payment, d.EventID, event.Created})

@@ -22,13 +22,14 @@ type stripeWorld struct {
 	subscriptions map[string]account.Subscription
 	products      map[string]account.Product
 	// invoices are the open ones by subscription; asked counts how often they were asked for.
-	invoices map[string][]account.Payment
-	asked    int
-	gates    []*gate
+	invoices  map[string][]account.Payment
+	asked     int
+	schedules map[string]account.Schedule
+	gates     []*gate
 }
 
 func newStripe() *stripeWorld {
-	return &stripeWorld{customers: map[string]account.Customer{}, subscriptions: map[string]account.Subscription{}, products: map[string]account.Product{}}
+	return &stripeWorld{customers: map[string]account.Customer{}, subscriptions: map[string]account.Subscription{}, products: map[string]account.Product{}, schedules: map[string]account.Schedule{}}
 }
 
 // gate holds one answer.
@@ -122,6 +123,33 @@ func (s *stripeWorld) OpenInvoices(_ context.Context, subscriptionID string) ([]
 	s.asked++
 	return s.invoices[subscriptionID], nil
 }
+
+func (s *stripeWorld) CustomerSchedules(_ context.Context, customerID string) ([]account.Schedule, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.customers[customerID]; !known {
+		return nil, failure.NotFound("stripe", "list subscription schedules")
+	}
+	var list []account.Schedule
+	for _, schedule := range s.schedules {
+		if schedule.CustomerID == customerID {
+			list = append(list, schedule)
+		}
+	}
+	return list, nil
+}
+
+func (s *stripeWorld) Schedule(_ context.Context, id string) (account.Schedule, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	schedule, known := s.schedules[id]
+	if !known {
+		return schedule, failure.NotFound("stripe", "read subscription schedule")
+	}
+	return schedule, nil
+}
+
+func (s *stripeWorld) Account(context.Context) (string, error) { return "acct_1", nil }
 
 func (s *stripeWorld) Product(ctx context.Context, id string) (account.Product, error) {
 	s.mu.Lock()

@@ -55,6 +55,39 @@ func (s *stoppable) ReleaseSchedule(_ context.Context, id, _ string) error {
 	return nil
 }
 
+func (s *stoppable) EndThroughSchedule(_ context.Context, id string, at time.Time, _ string) error {
+	s.calls = append(s.calls, "end through "+id)
+	return s.throughSchedule(id, func(sub *account.Subscription) { sub.ScheduleEndsAt = at })
+}
+
+func (s *stoppable) CancelSchedule(_ context.Context, id, _ string) error {
+	s.calls = append(s.calls, "cancel "+id)
+	s.mu.Lock()
+	schedule := s.schedules[id]
+	schedule.Status = account.ScheduleCanceled
+	s.schedules[id] = schedule
+	s.mu.Unlock()
+	return s.throughSchedule(id, func(sub *account.Subscription) { sub.Status = account.StatusCanceled })
+}
+
+func (s *stoppable) throughSchedule(id string, change func(*account.Subscription)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, sub := range s.subscriptions {
+		if sub.ScheduleID != id {
+			continue
+		}
+		if s.refuse != nil {
+			if err := s.refuse(key); err != nil {
+				return err
+			}
+		}
+		change(&sub)
+		s.subscriptions[key] = sub
+	}
+	return nil
+}
+
 func (s *stoppable) ChargeCustomer(_ context.Context, id string) (string, error) {
 	s.asked++
 	customer, known := s.charges[id]
@@ -308,10 +341,13 @@ func TestStopBilling(t *testing.T) {
 		managed := subscription("sub_managed", "cus_1", account.StatusActive)
 		managed.ScheduleID = "sub_sched_1"
 		b.stripe.put(managed)
+		for id, status := range map[string]account.ScheduleStatus{"sub_sched_1": account.ScheduleActive, "sub_sched_2": account.ScheduleNotStarted, "sub_sched_3": account.ScheduleReleased} {
+			b.stripe.schedules[id] = account.Schedule{ID: id, CustomerID: "cus_1", Status: status}
+		}
 	}
 	for policy, want := range map[account.DeletionPolicy][]string{
-		account.DeleteCancelAtPeriodEnd: {"at period end sub_active", "at period end sub_managed", "now sub_unpaid", "release sub_sched_1"},
-		account.DeleteCancelNow:         {"now sub_active", "now sub_managed", "now sub_unpaid", "release sub_sched_1"},
+		account.DeleteCancelAtPeriodEnd: {"at period end sub_active", "cancel sub_sched_2", "end through sub_sched_1", "now sub_unpaid"},
+		account.DeleteCancelNow:         {"cancel sub_sched_1", "cancel sub_sched_2", "now sub_active", "now sub_unpaid"},
 		account.DeleteKeep:              nil,
 	} {
 		t.Run(string(policy), func(t *testing.T) {

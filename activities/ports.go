@@ -30,7 +30,19 @@ type Stripe interface {
 	// SetEnding sets how a subscription ends: by the flag, by a date, or, with none, not at all. from
 	// is how it is set to end now, since Stripe clears a flag and a date differently.
 	SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error)
+	// CustomerSchedules lists every subscription schedule of any status, or fails as a whole.
+	CustomerSchedules(ctx context.Context, customerID string) ([]account.Schedule, error)
+	Schedule(ctx context.Context, scheduleID string) (account.Schedule, error)
+	// EndThroughSchedule ends a subscription at a moment of its present period by the schedule that manages
+	// it; ContinueThroughSchedule takes an end by the schedule back.
+	EndThroughSchedule(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error
+	ContinueThroughSchedule(ctx context.Context, scheduleID, idempotencyKey string) error
+	// CancelSchedule ends a schedule and, at once, the subscription that it manages, if it has begun.
+	CancelSchedule(ctx context.Context, scheduleID, idempotencyKey string) error
+	// ReleaseSchedule takes the schedule off its subscription; its later phases are gone with that.
 	ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey string) error
+	// Account answers the id of the account that the key belongs to.
+	Account(ctx context.Context) (string, error)
 	OpenCheckoutSessions(ctx context.Context, customerID string) ([]account.CheckoutSession, error)
 	ExpireCheckoutSession(ctx context.Context, sessionID, idempotencyKey string) error
 	// Product reads a product with all its prices, archived ones too, unless there are very many.

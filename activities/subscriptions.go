@@ -33,6 +33,11 @@ type SubscriptionPolicy struct {
 	// BoundaryDelay is how long after a boundary the customer is read again. It doubles while
 	// Stripe has not acted on a boundary that has passed.
 	BoundaryDelay time.Duration
+	// MissingConfirmedAfter is how long after Stripe has first said that it does not have something of a
+	// deleted user the same answer confirms that nobody is billed for it.
+	MissingConfirmedAfter time.Duration
+	// Livemode is the mode of the key.
+	Livemode bool
 	// RereadDelay is how long to wait before reading again what does not show an event yet.
 	RereadDelay time.Duration
 }
@@ -81,7 +86,7 @@ type RecordResult struct {
 	PublishDue  bool          `json:"publishDue,omitempty"`
 	// Published is the version of the projection that this very sync has written to Clerk, zero if none.
 	Published int64 `json:"published,omitempty"`
-	// StopDue is set when the owner is being deleted and a subscription would bill them on.
+	// StopDue is set when the owner is being deleted and something would bill them on, or may.
 	StopDue bool `json:"stopDue,omitempty"`
 	// Events is how many events were completed.
 	Events int `json:"events,omitempty"`
@@ -113,11 +118,12 @@ func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput)
 }
 
 func (a *Subscriptions) record(ctx context.Context, in RecordInput) (result RecordResult, err error) {
-	number, err := a.Store.NextRead(ctx)
+	read, err := a.Store.NextReadOf(ctx, in.CustomerID)
 	if err != nil {
 		return result, err
 	}
-	seen, err := a.read(ctx, in.CustomerID, number)
+	number := read.Number
+	seen, err := a.readAs(ctx, in.CustomerID, read)
 	if err != nil {
 		return result, err
 	}
@@ -144,6 +150,7 @@ type shown struct {
 	// invoices are open ones of subscriptions that owe, where none was known; told is when they were read.
 	invoices []account.Payment
 	told     time.Time
+	ofDeleted
 }
 
 // read reads a customer under a number, and where a subscription is past_due and none of our rows says since when it owes, its open
@@ -218,31 +225,38 @@ func readCustomer(ctx context.Context, st *store.Store, stripe Stripe, customerI
 		switch {
 		case failure.IsNotFound(err):
 			seen.customerMissing = true
+			seen.note(err, customerID)
 			return seen, nil
 		case err != nil:
 			return seen, err
 		}
 		seen.customer = found
 	}
+	return seen, readLeftOut(ctx, st, stripe, customerID, &seen)
+}
+
+// readLeftOut reads each subscription that we know, that may still change and that the list left out.
+func readLeftOut(ctx context.Context, st *store.Store, stripe Stripe, customerID string, seen *shown) error {
 	stored, err := st.SubscriptionsOfCustomer(ctx, customerID)
 	if err != nil {
-		return seen, err
+		return err
 	}
 	for _, s := range stored {
-		if account.Status(s.Status).Terminal() || slices.ContainsFunc(list, func(l account.Subscription) bool { return l.ID == s.StripeID }) {
+		if _, listed := find(seen.subscriptions, s.StripeID); account.Status(s.Status).Terminal() || listed {
 			continue
 		}
 		subscription, err := stripe.Subscription(ctx, s.StripeID)
 		switch {
 		case failure.IsNotFound(err):
 			seen.missing = append(seen.missing, s.StripeID)
+			seen.note(err, s.StripeID)
 		case err != nil:
-			return seen, err
+			return err
 		case subscription.CustomerID == customerID:
 			seen.subscriptions = append(seen.subscriptions, subscription)
 		}
 	}
-	return seen, nil
+	return nil
 }
 
 // committed is what a step that is part of a commit finds.
@@ -286,7 +300,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 			if err := a.notePrimaryMissing(ctx, c, customer, taken); err != nil {
 				return err
 			}
-			if err := a.commitMissing(ctx, tx, in, user, taken, &result); err != nil {
+			if err := a.commitMissing(ctx, tx, in, c, seen, number, taken, &result); err != nil {
 				return err
 			}
 			return last(ctx, then, c)
@@ -320,7 +334,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		}
 		linked = true
 		result.ProfileDue = !user.Deleting() && customer.Exists() && customer.ProfileVersion < user.ProfileVersion
-		if err := a.commitLinked(ctx, tx, in, user, taken, now, &result); err != nil {
+		if err := a.commitLinked(ctx, tx, in, c, customer, seen, number, taken, &result); err != nil {
 			return err
 		}
 		return last(ctx, then, c)
@@ -419,7 +433,10 @@ func noteOtherClaims(ctx context.Context, tx *store.Tx, owner *store.User, custo
 
 // commitLinked ends the events that this read answers and says what is left to do, from the
 // rows as they stand, whoever wrote them.
-func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in RecordInput, user *store.User, taken takenEvents, now time.Time, result *RecordResult) error {
+func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in RecordInput, c committed, customer *store.Customer, seen shown, number int64,
+	taken takenEvents, result *RecordResult,
+) error {
+	user, now := c.user, c.now
 	if err := tx.CompleteEvents(ctx, taken.done, user.Deleting()); err != nil {
 		return err
 	}
@@ -434,28 +451,27 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 	if len(taken.early) > 0 {
 		result.RereadAfter = a.Policy.RereadDelay
 	}
-	held := make([]account.Held, len(stored))
-	for i, s := range stored {
-		held[i] = s.Held()
+	var held []account.Held
+	for _, s := range stored {
+		if user.Deleting() && s.Missing {
+			continue // whether it may still bill anybody is looked at below
+		}
+		held = append(held, s.Held())
 	}
 	if lead, ok := account.Leading(held, a.Policy.Access, now); ok {
 		result.Status = lead.Status
 	}
 	for _, h := range held {
 		result.Live = result.Live || !h.Status.Terminal()
-		if user.Deleting() && a.Policy.Deletion.Stop(h.Subscription) != account.StopNothing {
-			result.StopDue = true
-		}
 	}
 	result.WakeAt, result.Overdue = a.Policy.wake(held, now, in)
 	if result.Commands, err = tx.UnsettledOperations(ctx, account.CustomerEntity(in.CustomerID)); err != nil {
 		return err
 	}
-	if user.Deleting() && user.DeletedAt == nil && !result.StopDue {
-		// The user's own workflow waits for every customer to be settled.
-		return tx.Poke(ctx, account.JobOffboard, account.UserEntity(user.ClerkUserID))
+	if !user.Deleting() {
+		return nil
 	}
-	return nil
+	return a.commitDeleting(ctx, c, customer, seen, number, result)
 }
 
 // longestOverdue is the slowest that a boundary which Stripe does not act on is looked at.
@@ -576,10 +592,10 @@ func (a *Subscriptions) notePrimaryMissing(ctx context.Context, c committed, cus
 
 // commitMissing handles a customer that Stripe does not know: drift. Nothing is changed, least
 // of all anyone's access.
-func (a *Subscriptions) commitMissing(ctx context.Context, tx *store.Tx, in RecordInput, user *store.User, taken takenEvents, result *RecordResult) error {
+func (a *Subscriptions) commitMissing(ctx context.Context, tx *store.Tx, in RecordInput, c committed, seen shown, number int64, taken takenEvents, result *RecordResult) error {
 	result.Outcome = OutcomeMissing
-	if user != nil {
-		result.ClerkUserID, result.PublishDue = user.ClerkUserID, user.PublishDue()
+	if c.user != nil {
+		result.ClerkUserID, result.PublishDue = c.user.ClerkUserID, c.user.PublishDue()
 	}
 	if len(taken.early) > 0 {
 		result.RereadAfter = a.Policy.RereadDelay
@@ -588,5 +604,17 @@ func (a *Subscriptions) commitMissing(ctx context.Context, tx *store.Tx, in Reco
 	if err := tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftCustomerMissing, in.CustomerID); err != nil {
 		return err
 	}
-	return tx.HoldEvents(ctx, taken.done, store.EventWaiting, "Stripe does not know this customer")
+	if err := tx.HoldEvents(ctx, taken.done, store.EventWaiting, "Stripe does not know this customer"); err != nil {
+		return err
+	}
+	if c.user == nil || !c.user.Deleting() {
+		return nil
+	}
+	if c.fresh {
+		seen.customer.ID = in.CustomerID
+		if err := a.commitRows(ctx, tx, c.user, seen, number, c.now, nil); err != nil {
+			return err
+		}
+	}
+	return a.commitDeleting(ctx, c, &store.Customer{ID: in.CustomerID}, seen, number, result)
 }

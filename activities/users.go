@@ -293,11 +293,54 @@ type EraseResult struct {
 	Erased bool `json:"erased"`
 	// Unsettled counts the customers whose billing Stripe has not confirmed to be stopped yet.
 	Unsettled int `json:"unsettled,omitempty"`
+	// Open says what of them is not settled, and why, for as many of them as are shown.
+	Open []OpenCustomer `json:"open,omitempty"`
 }
 
+// OpenCustomer is a customer of a user who is being deleted whom something may still bill.
+type OpenCustomer struct {
+	CustomerID string `json:"customerId"`
+	// Unread is set while the customer, or its schedules, were not read since the deletion was asked for.
+	Unread bool `json:"unread,omitempty"`
+	// Running are subscriptions and schedules that the deletion policy has to stop, Missing what Stripe says that
+	// it does not have, which is not confirmed yet.
+	Running []string `json:"running,omitempty"`
+	Missing []string `json:"missing,omitempty"`
+}
+
+// openCustomers puts what is not settled together by customer.
+func openCustomers(unsettled []account.Unsettled) []OpenCustomer {
+	var customers []OpenCustomer
+	for _, u := range unsettled {
+		i := slices.IndexFunc(customers, func(c OpenCustomer) bool { return c.CustomerID == u.CustomerID })
+		if i < 0 {
+			i = len(customers)
+			customers = append(customers, OpenCustomer{CustomerID: u.CustomerID})
+		}
+		switch c := &customers[i]; u.Reason {
+		case account.UnsettledNotRead, account.UnsettledSchedulesNotListed:
+			c.Unread = true
+		case account.UnsettledSubscription, account.UnsettledScheduleNotBegun:
+			c.Running = append(c.Running, u.Subject)
+		case account.UnsettledMissing:
+			c.Missing = append(c.Missing, u.Subject)
+		}
+	}
+	return customers
+}
+
+const (
+	// openShown is how many customers that are not settled are shown.
+	openShown = 10
+	// eraseRetry is when the sweep comes back to an erasure that is not done. The user's own run tries more often; this
+	// is for one that has ended, or never was.
+	eraseRetry = 2 * time.Hour
+)
+
 // EraseUser erases a deleted user's personal data, once every customer of theirs was read after
-// the deletion mark and complies with the policy. Until then it changes nothing. It runs on the
-// database's task queue.
+// the deletion mark and complies with the policy. Until then it has each customer that does not looked at
+// again: one whose read failed for good, one that was linked while the mark was set, and one that Stripe does not
+// have any more, which has to say so twice. It runs on the database's task queue.
 //
 // Idempotent: what is erased stays erased, and the mark and the links stay.
 func (a *Users) EraseUser(ctx context.Context, in UserInput) (result EraseResult, err error) {
@@ -311,30 +354,24 @@ func (a *Users) EraseUser(ctx context.Context, in UserInput) (result EraseResult
 			result.Erased = true
 			return nil
 		}
-		customers, err := tx.CustomersOf(ctx, user)
+		open, err := tx.Unsettled(ctx, user, a.Deletion, "")
 		if err != nil {
 			return err
 		}
-		subscriptions, err := tx.SubscriptionsOfUser(ctx, user)
-		if err != nil {
+		if len(open) == 0 {
+			result.Erased = true
+			return tx.Erase(ctx, user)
+		}
+		customers := openCustomers(open)
+		result.Unsettled, result.Open = len(customers), customers[:min(len(customers), openShown)]
+		entities := make([]account.Entity, len(customers))
+		for i, c := range customers {
+			entities[i] = account.CustomerEntity(c.CustomerID)
+		}
+		if err := tx.EraseLater(ctx, user, eraseRetry); err != nil {
 			return err
 		}
-		unsettled := map[string]bool{}
-		for _, c := range customers {
-			if user.DeletionSeq == nil || c.ReadSeq <= *user.DeletionSeq {
-				unsettled[c.ID] = true
-			}
-		}
-		for _, s := range subscriptions {
-			if a.Deletion.Stop(s.Held().Subscription) != account.StopNothing {
-				unsettled[s.CustomerID] = true
-			}
-		}
-		if result.Unsettled = len(unsettled); result.Unsettled > 0 {
-			return nil
-		}
-		result.Erased = true
-		return tx.Erase(ctx, user)
+		return tx.Poke(ctx, account.JobSync, entities...)
 	})
 	return result, err
 }

@@ -3,6 +3,7 @@ package workflows
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -31,9 +32,11 @@ type UserState struct {
 	CustomerID  string             `json:"customerId,omitempty"`
 	Deleting    bool               `json:"deleting"`
 	Unsettled   int                `json:"unsettled,omitempty"`
-	Publishing  bool               `json:"publishing"`
-	Looks       int                `json:"looks"`
-	LastFailure string             `json:"lastFailure,omitempty"`
+	// Open says what may still bill a user who is being deleted.
+	Open        []activities.OpenCustomer `json:"open,omitempty"`
+	Publishing  bool                      `json:"publishing"`
+	Looks       int                       `json:"looks"`
+	LastFailure string                    `json:"lastFailure,omitempty"`
 }
 
 // UserOnboarding brings a new user to a customer at Stripe and the projection at Clerk. What it
@@ -371,7 +374,7 @@ func (u *userRun) offboard(ctx workflow.Context) {
 	if err := workflow.ExecuteActivity(onDatabase(ctx), u.set.users.EraseUser, in).Get(ctx, &result); err != nil {
 		u.fail(ctx, "erasing the user", err)
 	}
-	u.state.Unsettled = result.Unsettled
+	u.state.Unsettled, u.state.Open = result.Unsettled, result.Open
 	if result.Erased && u.expired {
 		u.offboarding = false
 		u.alarm.set(ctx, time.Time{})
@@ -439,8 +442,26 @@ func (u *userRun) describe(ctx workflow.Context) {
 	if u.state.Unsettled > 0 {
 		text += fmt.Sprintf(" Customers not settled yet: %d.", u.state.Unsettled)
 	}
+	for _, c := range u.state.Open {
+		text += " " + unsettledText(c)
+	}
 	if u.state.LastFailure != "" {
 		text += " Failed: " + u.state.LastFailure + "."
 	}
 	workflow.SetCurrentDetails(ctx, text)
+}
+
+// unsettledText says why a customer of a deleted user is not settled.
+func unsettledText(c activities.OpenCustomer) string {
+	var why []string
+	if c.Unread {
+		why = append(why, "not read since the deletion was asked for")
+	}
+	if len(c.Running) > 0 {
+		why = append(why, "to be stopped: "+strings.Join(c.Running, ", "))
+	}
+	if len(c.Missing) > 0 {
+		why = append(why, "missing at Stripe, not confirmed yet: "+strings.Join(c.Missing, ", "))
+	}
+	return fmt.Sprintf("`%s`: %s.", c.CustomerID, strings.Join(why, "; "))
 }

@@ -46,7 +46,7 @@ func (p AccessPolicy) Boundaries(s Subscription, now time.Time) []time.Time {
 	if s.Status.Terminal() {
 		return nil
 	}
-	known := []time.Time{s.CurrentPeriodEnd, s.CancelAt}
+	known := []time.Time{s.CurrentPeriodEnd, s.CancelAt, s.ScheduleEndsAt}
 	if s.Status == StatusTrialing {
 		known = append(known, s.TrialEnd)
 	}

@@ -30,8 +30,12 @@ func (e Ending) Same(other Ending) bool {
 	return e.AtPeriodEnd == other.AtPeriodEnd && e.At.Equal(other.At)
 }
 
-// Ending is how the subscription is set to end.
+// Ending is how the subscription is set to end: by the schedule that manages it, or else by what
+// stands on itself.
 func (s Subscription) Ending() Ending {
+	if s.ScheduleID != "" && !s.ScheduleEndsAt.IsZero() {
+		return Ending{At: s.ScheduleEndsAt}
+	}
 	return Ending{AtPeriodEnd: s.CancelAtPeriodEnd, At: s.CancelAt}
 }
 
@@ -58,8 +62,9 @@ type Decision struct {
 	Refused Refusal
 	// Satisfied is set where the subscription is as the command wants it; nothing has to be done.
 	Satisfied bool
-	// ReleaseSchedule names the schedule that has to let go of the subscription first: while one
-	// manages it Stripe refuses to set or clear its end.
+	// ReleaseSchedule names the schedule that manages the subscription. While one does, Stripe refuses to
+	// set or clear the subscription's end: that has to be done through the schedule, or, where it cannot,
+	// the schedule has to let go of the subscription first.
 	ReleaseSchedule string
 }
 

@@ -46,17 +46,57 @@ func (p DeletionPolicy) Stop(s Subscription) Stop {
 
 // endsWithPeriod tells whether the subscription ends before it could be billed again. A set
 // date after the period's end does not count: there would be a renewal before it.
+//
+// Where a schedule manages the subscription, only the schedule says so, by ending it with its last
+// phase: a date on the subscription itself may be the end of a phase that another one follows.
 func endsWithPeriod(s Subscription) bool {
+	paidUntil := s.PaidUntil()
+	if s.ScheduleID != "" {
+		return !s.ScheduleEndsAt.IsZero() && !s.ScheduleEndsAt.After(paidUntil)
+	}
 	if s.CancelAtPeriodEnd {
 		return true
 	}
 	at, scheduled := s.ScheduledToEnd()
-	return scheduled && !at.After(latest(s.CurrentPeriodEnd, s.TrialEnd))
+	return scheduled && !at.After(paidUntil)
 }
+
+// PaidUntil is when the subscription would be billed again: the end of its period, or of its trial.
+func (s Subscription) PaidUntil() time.Time { return latest(s.CurrentPeriodEnd, s.TrialEnd) }
 
 func latest(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
 	return b
+}
+
+// Unsettled is one reason why a user who is being deleted may still be billed.
+type Unsettled struct {
+	CustomerID string `json:"customerId"`
+	// Subject is the object that it is about: the customer, a subscription or a schedule.
+	Subject string          `json:"subject"`
+	Reason  UnsettledReason `json:"reason"`
+}
+
+// UnsettledReason says in a stable word why something is not settled.
+type UnsettledReason string
+
+// The reasons.
+const (
+	// UnsettledNotRead: the customer was not read since the deletion was asked for.
+	UnsettledNotRead UnsettledReason = "not_read"
+	// UnsettledSchedulesNotListed: its schedules were not.
+	UnsettledSchedulesNotListed UnsettledReason = "schedules_not_listed"
+	// UnsettledScheduleNotBegun: a schedule would start a subscription.
+	UnsettledScheduleNotBegun UnsettledReason = "schedule_not_begun"
+	// UnsettledSubscription: a subscription does not comply with the deletion policy.
+	UnsettledSubscription UnsettledReason = "subscription_runs"
+	// UnsettledMissing: Stripe says that it does not have it, which is not confirmed yet.
+	UnsettledMissing UnsettledReason = "missing_not_confirmed"
+)
+
+// Stoppable tells whether applying the deletion policy can settle it.
+func (u Unsettled) Stoppable() bool {
+	return u.Reason == UnsettledScheduleNotBegun || u.Reason == UnsettledSubscription || u.Reason == UnsettledSchedulesNotListed
 }

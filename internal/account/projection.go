@@ -172,7 +172,7 @@ func Project(subscriptions []Held, customers []string, policy AccessPolicy, now 
 	p.CurrentPeriodStart = rfc3339(lead.CurrentPeriodStart)
 	p.CurrentPeriodEnd = rfc3339(lead.CurrentPeriodEnd)
 	p.CancelAtPeriodEnd = lead.CancelAtPeriodEnd
-	p.CancelAt = rfc3339(lead.CancelAt)
+	p.CancelAt = rfc3339(lead.Ending().At)
 	p.CanceledAt = rfc3339(lead.CanceledAt)
 	p.TrialStart = rfc3339(lead.TrialStart)
 	p.TrialEnd = rfc3339(lead.TrialEnd)

@@ -54,8 +54,13 @@ type Subscription struct {
 	// ScheduleID names the subscription schedule that manages this subscription, if any.
 	// While one does, Stripe refuses some changes of the subscription itself.
 	ScheduleID string
-	Created    time.Time
-	Metadata   map[string]string
+	// ScheduleEndsAt is when that schedule ends the subscription: the end of its last phase, where its
+	// end_behavior is "cancel". Zero where it lets the subscription go on instead.
+	ScheduleEndsAt time.Time
+	// LaterPhases are the phases of that schedule that have not begun. They are not stored.
+	LaterPhases []Phase
+	Created     time.Time
+	Metadata    map[string]string
 	// Unread is set where a list shows that there is this subscription, and the rest of it could not be read: only the ids, the
 	// status, when it was made and the metadata are here.
 	Unread bool
@@ -67,6 +72,8 @@ func (s Subscription) ScheduledToEnd() (at time.Time, scheduled bool) {
 	switch {
 	case s.Status.Terminal():
 		return time.Time{}, false
+	case s.ScheduleID != "" && !s.ScheduleEndsAt.IsZero():
+		return s.ScheduleEndsAt, true
 	case !s.CancelAt.IsZero():
 		return s.CancelAt, true
 	case s.CancelAtPeriodEnd:

@@ -102,6 +102,7 @@ func (p *Policy) check(c *checker) {
 	}
 	c.positive("WAITING_TTL", p.WaitingTTL)
 	c.positive("PAYLOAD_RETENTION", p.PayloadRetention)
+	c.positive("MISSING_CONFIRMED_AFTER", p.MissingConfirmedAfter)
 	c.positive("BOUNDARY_DELAY", p.BoundaryDelay)
 	c.positive("POKE_INTERVAL", p.PokeInterval)
 	c.positive("REREAD_DELAY", p.RereadDelay)

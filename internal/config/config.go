@@ -165,6 +165,9 @@ type Providers struct {
 type Policy struct {
 	// OnUserDeleted is what happens to the subscriptions of a deleted user.
 	OnUserDeleted account.DeletionPolicy `env:"ON_USER_DELETED" envDefault:"cancel_at_period_end"`
+	// MissingConfirmedAfter is how long after Stripe has first said that it does not have something of a
+	// deleted user the same answer confirms that nobody is billed for it.
+	MissingConfirmedAfter time.Duration `env:"MISSING_CONFIRMED_AFTER" envDefault:"10m"`
 	// PastDueGrace is how long a past_due subscription still grants access. 0: not at all.
 	PastDueGrace time.Duration `env:"PAST_DUE_GRACE" envDefault:"72h"`
 	// AccessWhilePaused says whether a subscription whose collection is paused grants access.

@@ -57,7 +57,7 @@ func TestDefaults(t *testing.T) {
 			ProviderTimeout: 10 * time.Second, ClerkRate: 8, StripeRate: 20,
 		},
 		Policy: config.Policy{
-			OnUserDeleted: account.DeleteCancelAtPeriodEnd, CheckoutBeside: account.BesideRefuse, PastDueGrace: 72 * time.Hour,
+			OnUserDeleted: account.DeleteCancelAtPeriodEnd, MissingConfirmedAfter: 10 * time.Minute, CheckoutBeside: account.BesideRefuse, PastDueGrace: 72 * time.Hour,
 			WaitingTTL: 720 * time.Hour, PayloadRetention: 720 * time.Hour,
 			BoundaryDelay: time.Minute, PokeInterval: time.Second, RereadDelay: 5 * time.Second,
 		},
@@ -235,6 +235,7 @@ func TestFaults(t *testing.T) {
 		{"PAST_DUE_GRACE", "-1h"},
 		{"WAITING_TTL", "30d"},
 		{"PAYLOAD_RETENTION", "0s"},
+		{"MISSING_CONFIRMED_AFTER", "0s"},
 		{"BOUNDARY_DELAY", "0s"},
 		{"POKE_INTERVAL", "0s"},
 		{"REREAD_DELAY", "0s"},

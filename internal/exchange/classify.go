@@ -29,6 +29,8 @@ type Statement struct {
 	Code string
 	// Missing is set if the provider says that it does not have what was asked for.
 	Missing bool
+	// Named is the id of what is missing, "" where the provider does not name it.
+	Named string
 }
 
 // Failure classifies a call that did not succeed, by what its record holds. ctx is the caller's

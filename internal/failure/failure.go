@@ -52,6 +52,8 @@ type Error struct {
 	RequestID string
 	// Stored is set where the provider gave this answer before and repeats it for as long as it keeps it, whatever is true by now.
 	Stored bool
+	// Named is the id that the provider says it does not have, "" where it names none.
+	Named string
 
 	cause error
 }
@@ -169,6 +171,13 @@ func IsNotFound(err error) bool {
 
 func (e *Error) missing() bool {
 	return e.Class == Permanent && (e.Status == 404 || e.Code == codeMissing)
+}
+
+// IsMissing tells whether the provider itself said, to a question for the object of this id, that it
+// does not have it. An answer that names another object says nothing about this one.
+func IsMissing(err error, id string) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && IsNotFound(err) && e.Code == codeMissing && (e.Named == "" || e.Named == id)
 }
 
 // CodeOf answers the code of an error, "" where there is none.

@@ -122,7 +122,7 @@ func subscriptionOf(s selfservice.Subscription) subscription {
 	return subscription{
 		ID: s.ID, CustomerID: s.CustomerID, Status: string(s.Status), Active: s.Grants, Plan: s.Plan, PriceID: s.PriceID, Type: s.Type,
 		Quantity: s.Quantity, CurrentPeriodStart: moment(s.CurrentPeriodStart), CurrentPeriodEnd: moment(s.CurrentPeriodEnd),
-		CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: moment(s.CancelAt), CanceledAt: moment(s.CanceledAt), EndedAt: moment(s.EndedAt),
+		CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: moment(s.Ending().At), CanceledAt: moment(s.CanceledAt), EndedAt: moment(s.EndedAt),
 		TrialStart: moment(s.TrialStart), TrialEnd: moment(s.TrialEnd), Paused: s.CollectionPaused,
 	}
 }

@@ -23,6 +23,9 @@ type Customer struct {
 	DeletedInStripe bool       `db:"deleted_in_stripe"`
 	// MissingSince is since when Stripe has answered 404 for it, nil where it knows it.
 	MissingSince *time.Time `db:"missing_since"`
+	// SchedulesReadSeq is the number of the last read that listed the customer's schedules too. Only
+	// those of a user who is being deleted do.
+	SchedulesReadSeq int64 `db:"schedules_read_seq"`
 }
 
 // Exists tells whether the customer is at Stripe, as far as we were shown: neither deleted nor missing.
@@ -32,7 +35,7 @@ func (c Customer) Exists() bool { return !c.DeletedInStripe && c.MissingSince ==
 // this version before: somebody has overwritten it at Stripe.
 func (c Customer) ProfileForgotten() bool { return c.ProfileVersion < 0 }
 
-const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since`
+const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since, schedules_read_seq`
 
 // errLinkMoved says that a customer got another user between reading the link and locking the
 // rows. The transaction starts again.

@@ -357,6 +357,9 @@ func (s *Store) Sweep(ctx context.Context, limit int) (poked int, err error) {
 		if err := tx.sweepCheckouts(ctx, limit, jobs); err != nil {
 			return err
 		}
+		if err := tx.sweepErasures(ctx, limit, jobs); err != nil {
+			return err
+		}
 		poked = len(jobs)
 		return tx.poke(ctx, jobs, false, 0)
 	})

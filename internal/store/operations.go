@@ -65,32 +65,38 @@ func (s OperationStatus) Settled() bool {
 
 // Operation is a row of operations.
 type Operation struct {
-	ID              string          `db:"id"`
-	RequestHash     []byte          `db:"request_hash"`
-	Caller          string          `db:"caller"`
-	Action          Action          `db:"action"`
-	ClerkUserID     string          `db:"clerk_user_id"`
-	Entity          account.Entity  `db:"entity"`
-	SubscriptionID  string          `db:"stripe_subscription_id"`
-	SessionID       string          `db:"stripe_session_id"`
-	Seq             int64           `db:"seq"`
-	Status          OperationStatus `db:"status"`
-	Reason          string          `db:"reason"`
-	StatusBefore    account.Status  `db:"status_before"`
-	BeforeJSON      []byte          `db:"ending_before"`
-	LeftJSON        []byte          `db:"ending_left"`
-	ReleaseSchedule string          `db:"release_schedule"`
-	Reversible      bool            `db:"reversible"`
-	ActingSince     *time.Time      `db:"acting_since"`
-	CreatedAt       time.Time       `db:"created_at"`
-	ExpiresAt       time.Time       `db:"expires_at"`
-	SettledAt       *time.Time      `db:"settled_at"`
+	ID             string          `db:"id"`
+	RequestHash    []byte          `db:"request_hash"`
+	Caller         string          `db:"caller"`
+	Action         Action          `db:"action"`
+	ClerkUserID    string          `db:"clerk_user_id"`
+	Entity         account.Entity  `db:"entity"`
+	SubscriptionID string          `db:"stripe_subscription_id"`
+	SessionID      string          `db:"stripe_session_id"`
+	Seq            int64           `db:"seq"`
+	Status         OperationStatus `db:"status"`
+	Reason         string          `db:"reason"`
+	StatusBefore   account.Status  `db:"status_before"`
+	BeforeJSON     []byte          `db:"ending_before"`
+	LeftJSON       []byte          `db:"ending_left"`
+	// ReleaseSchedule is the schedule that managed the subscription when the operation began to act.
+	ReleaseSchedule string `db:"release_schedule"`
+	// DroppedJSON is set once that schedule was to be released: the phases that it loses with that.
+	DroppedJSON []byte `db:"dropped_phases"`
+	// OtherSchedules are those of the same customer that a command leaves alone, as far as events and lists have told.
+	OtherSchedules []string   `db:"other_schedules"`
+	Reversible     bool       `db:"reversible"`
+	ActingSince    *time.Time `db:"acting_since"`
+	CreatedAt      time.Time  `db:"created_at"`
+	ExpiresAt      time.Time  `db:"expires_at"`
+	SettledAt      *time.Time `db:"settled_at"`
 }
 
 const operationColumns = `id, request_hash, caller, action, clerk_user_id, entity, coalesce(stripe_subscription_id, '') AS stripe_subscription_id,
 	coalesce(stripe_session_id, '') AS stripe_session_id, seq, status, coalesce(reason, '') AS reason,
 	coalesce(status_before, '') AS status_before, ending_before,
-	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at`
+	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at,
+	dropped_phases, ` + otherSchedules
 
 // Before is how the subscription was set to end before the operation's step.
 func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJSON) }
@@ -104,6 +110,18 @@ const NotRecorded = "not_recorded"
 
 // TakenBack tells whether what Stripe has done for an operation is being taken back, because our own database refuses it.
 func (o *Operation) TakenBack() bool { return o.Status == OperationActing && o.Reason == NotRecorded }
+
+// Dropped are the phases of the schedule that the operation was about to release, or has.
+func (o *Operation) Dropped() ([]account.Phase, error) {
+	if len(o.DroppedJSON) == 0 {
+		return nil, nil
+	}
+	phases := []account.Phase{}
+	if err := json.Unmarshal(o.DroppedJSON, &phases); err != nil {
+		return nil, fmt.Errorf("decoding the phases of a schedule: %w", err)
+	}
+	return phases, nil
+}
 
 func endingOf(raw []byte) (account.Ending, error) {
 	var e account.Ending
@@ -284,6 +302,21 @@ func (s *Store) SettleOperation(ctx context.Context, id string, status Operation
 	})
 }
 
+// NoteRelease notes, before Stripe is asked to, that the schedule which manages an operation's subscription is to be
+// released, and which phases are dropped with that.
+func (s *Store) NoteRelease(ctx context.Context, o *Operation, schedule string, dropped []account.Phase) error {
+	if dropped == nil {
+		dropped = []account.Phase{} // there are none, which is not that none was released
+	}
+	raw, err := json.Marshal(dropped)
+	if err != nil {
+		return fmt.Errorf("encoding the phases of a schedule: %w", err)
+	}
+	err = s.pool.QueryRow(ctx, `UPDATE operations SET release_schedule = $2, dropped_phases = CASE WHEN release_schedule = $2 AND dropped_phases IS NOT NULL THEN dropped_phases ELSE $3 END
+		WHERE id = $1 RETURNING release_schedule, dropped_phases`, o.ID, schedule, raw).Scan(&o.ReleaseSchedule, &o.DroppedJSON)
+	return classify("note that a schedule is to be released", err)
+}
+
 // Because makes an operation the cause of what this transaction changes from here on.
 func (t *Tx) Because(o *Operation) { t.why.Caller, t.why.OperationID = o.Caller, o.ID }
 
@@ -302,7 +335,14 @@ func (t *Tx) AuditOperation(ctx context.Context, o *Operation, before, after *ac
 		entry.After["reason"] = o.Reason
 	}
 	if o.ReleaseSchedule != "" && after != nil {
-		entry.After["schedule_released"] = o.ReleaseSchedule
+		entry.After["schedule"] = o.ReleaseSchedule
+	}
+	dropped, err := o.Dropped()
+	if err != nil {
+		return err
+	}
+	if dropped != nil && (after == nil || after.ScheduleID != o.ReleaseSchedule) {
+		entry.After["schedule_released"], entry.After["dropped_phases"] = o.ReleaseSchedule, dropped
 	}
 	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE clerk_user_id = $1`, o.ClerkUserID)
 	user, err := oneUser("read a user", rows)
@@ -318,8 +358,8 @@ func endOf(s *account.Subscription) map[string]any {
 		return nil
 	}
 	m := map[string]any{"status": string(s.Status), "cancel_at_period_end": s.CancelAtPeriodEnd}
-	if !s.CancelAt.IsZero() {
-		m["cancel_at"] = s.CancelAt.UTC().Format(time.RFC3339)
+	if at := s.Ending().At; !at.IsZero() {
+		m["cancel_at"] = at.UTC().Format(time.RFC3339)
 	}
 	return m
 }

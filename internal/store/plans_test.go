@@ -89,7 +89,8 @@ const (
 // large are the tables that are large here. What is left out has one row.
 func large() []string {
 	return []string{"person_user", "stripe_customers", "customer_claims", "webhook_events", "pokes", "plans", "plan_prices", "subscriptions",
-		"subscription_changes", "payments", "audit_log", "drift", "operations", "stripe_requests", "reconciliation_runs", "reconciliation_seen", "reconciliation_found"}
+		"subscription_changes", "payments", "audit_log", "drift", "operations", "stripe_requests", "subscription_schedules", "missing_objects",
+		"reconciliation_runs", "reconciliation_seen", "reconciliation_found"}
 }
 
 func (w *world) fill() {
@@ -125,6 +126,10 @@ func (w *world) fill() {
 		       CASE WHEN n % 200 = 0 THEN 'accepted' WHEN n % 201 = 0 THEN 'recorded' ELSE 'done' END, now() + (n - 1000) * interval '1 minute',
 		       CASE WHEN n % 200 = 0 OR n % 201 = 0 THEN now() END, 1 FROM generate_series(1, 20000) n`)
 	w.exec(`INSERT INTO stripe_requests (key, asked_at) SELECT 'customer:create:user_' || n, now() - n * interval '1 minute' FROM generate_series(1, 20000) n`)
+	w.exec(`INSERT INTO subscription_schedules (stripe_schedule_id, stripe_customer_id, status)
+		SELECT 'sub_sched_' || n, 'cus_' || n, CASE WHEN n % 50 = 0 THEN 'not_started' ELSE 'released' END FROM generate_series(1, 20000) n`)
+	w.exec(`INSERT INTO missing_objects (stripe_id, stripe_customer_id, confirmed_at) SELECT 'sub_' || n, 'cus_' || n, now() FROM generate_series(1, 20000) n`)
+	w.exec(`UPDATE person_user SET erase_retry_at = now() WHERE deletion_requested_at IS NOT NULL`)
 	w.exec(`INSERT INTO reconciliation_runs (id, workflow_id, started_at, complete) SELECT 'run_' || n, 'reconciliation', now() - n * interval '1 day', true FROM generate_series(1, 5000) n`)
 	w.exec(`INSERT INTO reconciliation_seen SELECT 'run_' || 1 + n % 40, kind, kind || '_' || n FROM generate_series(1, $1::int) n, unnest(ARRAY['user', 'cus', 'sub']) kind`, manyUsers)
 	w.exec(`INSERT INTO reconciliation_found (run_id, entity, class, subject, confirmed, repairing)
@@ -270,6 +275,7 @@ func operations(t *testing.T, w *world) {
 	} {
 		must(t, call())
 	}
+	deleted(t, w)
 	w.withUser("user_8", func(ctx context.Context, tx *store.Tx, u *store.User) error {
 		locked, err := tx.LockOperation(ctx, op.ID)
 		if err != nil {
@@ -286,6 +292,39 @@ func operations(t *testing.T, w *world) {
 			}
 		}
 		_, err = tx.UnsettledOperations(ctx, "customer/cus_8")
+		return err
+	})
+}
+
+// deleted is the part of everything that is about users who are being deleted, and what may still bill them.
+func deleted(t *testing.T, w *world) {
+	t.Helper()
+	ctx := t.Context()
+	for _, call := range []func() error{
+		func() error { _, err := w.NextReadOf(ctx, "cus_8"); return err },
+		func() error { _, err := w.NotBegunSchedules(ctx, "cus_8"); return err },
+		func() error {
+			return w.NoteRelease(ctx, &store.Operation{ID: "op_200"}, "sub_sched_8", []account.Phase{{Prices: []string{"price_8"}}})
+		},
+		func() error {
+			_, err := w.UnsettledOfUser(ctx, mustUser(t, w, "user_8"), account.DeleteCancelAtPeriodEnd)
+			return err
+		},
+	} {
+		must(t, call())
+	}
+	w.withUser("user_8", func(ctx context.Context, tx *store.Tx, u *store.User) error {
+		for _, err := range []error{
+			tx.RecordSchedules(ctx, account.Schedule{ID: "sub_sched_8", CustomerID: "cus_8", Status: account.ScheduleNotStarted}),
+			tx.SchedulesListed(ctx, &store.Customer{ID: "cus_8"}, 8),
+			tx.RecordSighting(ctx, u, store.Sighting{CustomerID: "cus_8", Found: []string{"sub_8"}, Missing: []string{"sub_9"}, Began: time.Now()}),
+			tx.EraseLater(ctx, u, time.Hour),
+		} {
+			if err != nil {
+				return err
+			}
+		}
+		_, err := tx.Unsettled(ctx, u, account.DeleteCancelAtPeriodEnd, "cus_8")
 		return err
 	})
 }

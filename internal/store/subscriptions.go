@@ -43,6 +43,7 @@ type Subscription struct {
 	CollectionPaused     bool       `db:"collection_paused"`
 	LatestInvoiceCreated *time.Time `db:"latest_invoice_created"`
 	ScheduleID           *string    `db:"schedule_id"`
+	ScheduleEndsAt       *time.Time `db:"schedule_ends_at"`
 	CreatedAt            *time.Time `db:"stripe_created_at"`
 	// PastDueSince and PastDueInvoice are set while the status is past_due; see [account.PastDueSince].
 	PastDueSince   *time.Time `db:"past_due_since"`
@@ -59,7 +60,7 @@ const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id
 	(SELECT plan_name FROM plans WHERE plans.id = plan_id) AS plan_name, status, subscription_type,
 	current_period_start, current_period_end, coalesce(cancel_at_period_end, false) AS cancel_at_period_end, cancel_at, canceled_at, ended_at,
 	trial_start, trial_end, metadata, stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency,
-	billing_interval, interval_count, collection_paused, latest_invoice_created, schedule_id, stripe_created_at, missing_since IS NOT NULL AS missing,
+	billing_interval, interval_count, collection_paused, latest_invoice_created, schedule_id, schedule_ends_at, stripe_created_at, missing_since IS NOT NULL AS missing,
 	past_due_since, past_due_invoice, stripe_item_id, items`
 
 // StoredItem is an item of a subscription as it is stored. What the plan's costs stands in the row.
@@ -84,7 +85,7 @@ func (s Subscription) Held() account.Held {
 			CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: derefTime(s.CancelAt),
 			CanceledAt: derefTime(s.CanceledAt), EndedAt: derefTime(s.EndedAt),
 			CollectionPaused: s.CollectionPaused, LatestInvoiceCreated: derefTime(s.LatestInvoiceCreated), PastDueSince: derefTime(s.PastDueSince),
-			ScheduleID: deref(s.ScheduleID), Created: derefTime(s.CreatedAt),
+			ScheduleID: deref(s.ScheduleID), ScheduleEndsAt: derefTime(s.ScheduleEndsAt), Created: derefTime(s.CreatedAt),
 		},
 		Plan: deref(s.PlanName), PriceID: deref(s.PriceID), Type: deref(s.Type),
 	}
@@ -167,8 +168,8 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 	if err := t.tx.Later(ctx, "store a subscription", `INSERT INTO subscriptions AS s (user_id, stripe_subscription_id, stripe_customer_id, plan_id, status, subscription_type,
 			current_period_start, current_period_end, cancel_at_period_end, canceled_at, trial_start, trial_end, metadata,
 			stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency, billing_interval, interval_count,
-			cancel_at, ended_at, collection_paused, latest_invoice_created, schedule_id, stripe_created_at, past_due_since, past_due_invoice, stripe_item_id, items)
-		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30,$31)
+			cancel_at, ended_at, collection_paused, latest_invoice_created, schedule_id, stripe_created_at, past_due_since, past_due_invoice, stripe_item_id, items, schedule_ends_at)
+		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30,$31,$32)
 		ON CONFLICT (stripe_subscription_id) DO UPDATE SET user_id = excluded.user_id, stripe_customer_id = excluded.stripe_customer_id,
 			plan_id = excluded.plan_id, status = excluded.status, subscription_type = excluded.subscription_type,
 			current_period_start = excluded.current_period_start, current_period_end = excluded.current_period_end,
@@ -180,11 +181,12 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 			ended_at = excluded.ended_at, collection_paused = excluded.collection_paused,
 			latest_invoice_created = excluded.latest_invoice_created, schedule_id = excluded.schedule_id,
 			stripe_created_at = excluded.stripe_created_at, past_due_since = excluded.past_due_since, past_due_invoice = excluded.past_due_invoice,
-			stripe_item_id = excluded.stripe_item_id, items = excluded.items, missing_since = NULL, updated_at = now()`,
+			schedule_ends_at = excluded.schedule_ends_at, stripe_item_id = excluded.stripe_item_id, items = excluded.items, missing_since = NULL, updated_at = now()`,
 		u.ID, after.StripeID, after.CustomerID, after.PlanID, after.Status, after.Type,
 		after.CurrentPeriodStart, after.CurrentPeriodEnd, after.CancelAtPeriodEnd, after.CanceledAt, after.TrialStart, after.TrialEnd, after.Metadata,
 		after.PriceID, after.ProductID, after.PriceKnown, after.Quantity, after.UnitAmount, after.Currency, after.Interval, after.IntervalCount,
-		after.CancelAt, after.EndedAt, after.CollectionPaused, after.LatestInvoiceCreated, after.ScheduleID, after.CreatedAt, after.PastDueSince, after.PastDueInvoice, after.ItemID, items); err != nil {
+		after.CancelAt, after.EndedAt, after.CollectionPaused, after.LatestInvoiceCreated, after.ScheduleID, after.CreatedAt, after.PastDueSince, after.PastDueInvoice, after.ItemID, items,
+		after.ScheduleEndsAt); err != nil {
 		return false, err
 	}
 	var statusBefore *string
@@ -252,7 +254,7 @@ func rowOf(seen account.Subscription, before Subscription, plans map[string]Plan
 		CancelAtPeriodEnd: seen.CancelAtPeriodEnd, CancelAt: nullTime(seen.CancelAt), CanceledAt: nullTime(seen.CanceledAt),
 		EndedAt: nullTime(seen.EndedAt), TrialStart: nullTime(seen.TrialStart), TrialEnd: nullTime(seen.TrialEnd),
 		CollectionPaused: seen.CollectionPaused, LatestInvoiceCreated: nullTime(seen.LatestInvoiceCreated),
-		ScheduleID: nullString(seen.ScheduleID), CreatedAt: nullTime(seen.Created), Quantity: 1,
+		ScheduleID: nullString(seen.ScheduleID), ScheduleEndsAt: nullTime(seen.ScheduleEndsAt), CreatedAt: nullTime(seen.Created), Quantity: 1,
 		PlanID: before.PlanID, Type: before.Type, Items: storedItems(seen.Items, plans),
 	}
 	if seen.Status == account.StatusPastDue {
@@ -367,7 +369,7 @@ func (s Subscription) columns() map[string]any {
 		"trial_start": at(s.TrialStart), "trial_end": at(s.TrialEnd), "stripe_price_id": deref(s.PriceID), "stripe_product_id": deref(s.ProductID),
 		"price_known": s.PriceKnown, "quantity": s.Quantity, "unit_amount": amount, "currency": deref(s.Currency),
 		"billing_interval": deref(s.Interval), "interval_count": number(s.IntervalCount), "collection_paused": s.CollectionPaused,
-		"latest_invoice_created": at(s.LatestInvoiceCreated), "schedule_id": deref(s.ScheduleID), "stripe_created_at": at(s.CreatedAt),
+		"latest_invoice_created": at(s.LatestInvoiceCreated), "schedule_id": deref(s.ScheduleID), "schedule_ends_at": at(s.ScheduleEndsAt), "stripe_created_at": at(s.CreatedAt),
 		"missing": s.Missing, "past_due_since": at(s.PastDueSince),
 	}
 }

@@ -214,7 +214,7 @@ func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) er
 	if u.Deleting() {
 		return nil
 	}
-	err := t.tx.QueryRow(ctx, `UPDATE person_user SET deletion_requested_at = now(), deletion_seq = nextval('sync_seq'), updated_at = now()
+	err := t.tx.QueryRow(ctx, `UPDATE person_user SET deletion_requested_at = now(), deletion_seq = nextval('sync_seq'), erase_retry_at = now() + interval '1 hour', updated_at = now()
 		WHERE id = $1 RETURNING deletion_requested_at, deletion_seq`, u.ID).Scan(&u.DeletionRequestedAt, &u.DeletionSeq)
 	if err != nil {
 		return classify("mark a user's deletion", err)
@@ -261,7 +261,26 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 	if err := t.settlePublished(ctx, u.ClerkUserID, math.MaxInt64); err != nil {
 		return err
 	}
-	return t.Audit(ctx, Entry{Action: "user.erased", User: u, Entity: account.UserEntity(u.ClerkUserID), Subject: u.ClerkUserID})
+	missing, err := t.confirmedMissing(ctx, u)
+	if err != nil {
+		return err
+	}
+	entry := Entry{Action: "user.erased", User: u, Entity: account.UserEntity(u.ClerkUserID), Subject: u.ClerkUserID}
+	if len(missing) > 0 {
+		// What Stripe does not have any more bills nobody, which is why nothing was waited for.
+		entry.After = map[string]any{"missing": missing}
+	}
+	return t.Audit(ctx, entry)
+}
+
+// EraseAnyway is [Tx.Erase] for a user of whom something may still be billed, because an operator says so. What that is
+// goes into the audit log. The deletion policy is applied to it all the same, whenever it is seen.
+func (t *Tx) EraseAnyway(ctx context.Context, u *User, mayStillBill []account.Unsettled) error {
+	if err := t.Audit(ctx, Entry{Action: "user.erased_by_operator", User: u, Entity: account.UserEntity(u.ClerkUserID), Subject: u.ClerkUserID,
+		After: map[string]any{"may_still_bill": mayStillBill}}); err != nil {
+		return err
+	}
+	return t.Erase(ctx, u)
 }
 
 func oneUser(operation string, rows pgx.Rows) (*User, error) {

@@ -180,13 +180,6 @@ func contract() map[string]obligation {
 				return c.ReleaseSchedule(ctx, "sub_sched_1", contractKey)
 			},
 		},
-		"ScheduleIsOpen": {
-			asks: []string{"GET /v1/subscription_schedules/{id}"},
-			call: func(ctx context.Context, c *stripeapi.Client) error {
-				_, err := c.ScheduleIsOpen(ctx, "sub_sched_1")
-				return err
-			},
-		},
 		"CustomersSince": {
 			asks:   []string{"GET /v1/customers"},
 			change: noElements,
@@ -201,6 +194,39 @@ func contract() map[string]obligation {
 			call: func(ctx context.Context, c *stripeapi.Client) error {
 				_, err := c.CheckoutSessionsSince(ctx, adasCus, time.Unix(1_700_000_000, 0))
 				return err
+			},
+		},
+		"CustomerSchedules": {
+			asks:   []string{"GET /v1/subscription_schedules"},
+			change: noElements,
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.CustomerSchedules(ctx, adasCus)
+				return err
+			},
+		},
+		"Schedule": {
+			asks: []string{"GET /v1/subscription_schedules/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.Schedule(ctx, "sub_sched_1")
+				return err
+			},
+		},
+		"EndThroughSchedule": {
+			asks: []string{"GET /v1/subscription_schedules/{id}", "POST /v1/subscription_schedules/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				return c.EndThroughSchedule(ctx, "sub_sched_1", time.Unix(1790000000, 0), contractKey)
+			},
+		},
+		"ContinueThroughSchedule": {
+			asks: []string{"POST /v1/subscription_schedules/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				return c.ContinueThroughSchedule(ctx, "sub_sched_1", contractKey)
+			},
+		},
+		"CancelSchedule": {
+			asks: []string{"POST /v1/subscription_schedules/{id}/cancel"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				return c.CancelSchedule(ctx, "sub_sched_1", contractKey)
 			},
 		},
 		"OpenCheckout": {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"regexp"
 
 	"github.com/stripe/stripe-go/v76"
 
@@ -46,6 +47,9 @@ func classify(ctx context.Context, rec *exchange.Record, op string) error {
 		return e
 	}
 	e.Stored = replayed(rec.Header)
+	if said.Missing {
+		e.Named = said.Named
+	}
 	retry := rec.Header.Get("Stripe-Should-Retry")
 	switch {
 	case said.Code == codeCursorGone:
@@ -66,13 +70,14 @@ func classify(ctx context.Context, rec *exchange.Record, op string) error {
 	return e
 }
 
-// statement reads Stripe's error document. Its message, parameters and objects are left alone:
-// they hold names, addresses and client secrets.
+// statement reads Stripe's error document. Its parameters and objects are left alone, and of its message
+// only the id of what is missing is taken: they hold names, addresses and client secrets.
 func statement(body []byte) exchange.Statement {
 	var document struct {
 		Error *struct {
-			Type string `json:"type"`
-			Code string `json:"code"`
+			Type    string `json:"type"`
+			Code    string `json:"code"`
+			Message string `json:"message"`
 			// Param is a parameter's name.
 			Param string `json:"param"`
 		} `json:"error"`
@@ -87,8 +92,20 @@ func statement(body []byte) exchange.Statement {
 	if said.Missing = said.Code == string(stripe.ErrorCodeResourceMissing); said.Missing && document.Error.Param == "starting_after" {
 		said.Missing, said.Code = false, codeCursorGone
 	}
+	if id := quotedID.FindStringSubmatch(document.Error.Message); said.Missing && id != nil {
+		said.Named = id[1]
+		if id[2] != "" {
+			said.Named = otherMode
+		}
+	}
 	return said
 }
+
+// otherMode is named in the place of an object that the other mode of the account has: it is not missing.
+const otherMode = "in_the_other_mode"
+
+// quotedID is how Stripe names in its message what it does not have: "No such customer: 'cus_1'".
+var quotedID = regexp.MustCompile(`^No such [a-z_ -]+: '([A-Za-z0-9_.-]{1,255})'(; a similar object exists in)?`)
 
 // replayed tells whether an answer is the one that Stripe stored under the idempotency key.
 func replayed(h http.Header) bool { return h.Get("Idempotent-Replayed") == "true" }

@@ -95,6 +95,7 @@ func (c *Client) SubscriptionsPage(ctx context.Context, after string) (subscript
 			func(ctx context.Context, after *string) (page[*stripe.Subscription], error) {
 				params := &stripe.SubscriptionListParams{ListParams: listParams(ctx, pageSize, after), Status: stripe.String("all"), CreatedRange: madeUntil(until)}
 				params.AddExpand("data.latest_invoice")
+				params.AddExpand("data.schedule")
 				it := c.sdk.Subscriptions.List(params)
 				p, err := collect(it, it.Subscription)
 				if err == nil {

@@ -3,6 +3,7 @@ package stripeapi
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/stripe/stripe-go/v76"
 
@@ -10,8 +11,8 @@ import (
 )
 
 // CustomerSubscriptions reads all subscriptions that a customer has or had, newest first, with
-// their latest invoices, and the customer as the same read showed it: one request, as long as
-// there are at most a hundred. It answers all of them or an error, never a part.
+// their latest invoices and the schedules that manage them, and the customer as the same read showed
+// it: one request, as long as there are at most a hundred. It answers all of them or an error, never a part.
 //
 // The customer is nil where no subscription shows it. A customer that Stripe does not know is
 // answered as an error for which failure.IsNotFound holds, or as no subscriptions.
@@ -34,6 +35,7 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 			}
 			params.AddExpand("data.latest_invoice")
 			params.AddExpand("data.customer")
+			params.AddExpand("data.schedule")
 			it := c.sdk.Subscriptions.List(params)
 			return collect(it, func() shown {
 				return shown{it.Subscription(), raw(it.SubscriptionList().LastResponse)}
@@ -67,6 +69,7 @@ func (c *Client) Subscription(ctx context.Context, subscriptionID string) (accou
 		params := &stripe.SubscriptionParams{}
 		params.Context = ctx
 		params.AddExpand("latest_invoice")
+		params.AddExpand("schedule")
 		return c.sdk.Subscriptions.Get(subscriptionID, params)
 	})
 }
@@ -75,7 +78,7 @@ func (c *Client) Subscription(ctx context.Context, subscriptionID string) (accou
 // has neither, not at all. It answers the subscription as it is then. from is how it is set to end
 // now: Stripe takes back the flag and a date by different parameters, and takes only one of them.
 // Nothing is prorated. Stripe refuses it for a subscription that has ended or that a schedule manages;
-// see [Client.ReleaseSchedule].
+// see [Client.EndThroughSchedule].
 func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error) {
 	const op = "set end of subscription"
 	if !usableKey(idempotencyKey) {
@@ -97,6 +100,7 @@ func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to 
 		params.Context = ctx
 		params.SetIdempotencyKey(idempotencyKey)
 		params.AddExpand("latest_invoice")
+		params.AddExpand("schedule")
 		return c.sdk.Subscriptions.Update(subscriptionID, params)
 	})
 }
@@ -113,52 +117,9 @@ func (c *Client) CancelNow(ctx context.Context, subscriptionID, idempotencyKey s
 		params.Context = ctx
 		params.SetIdempotencyKey(idempotencyKey)
 		params.AddExpand("latest_invoice")
+		params.AddExpand("schedule")
 		return c.sdk.Subscriptions.Cancel(subscriptionID, params)
 	})
-}
-
-// ReleaseSchedule detaches a schedule from its subscription, which goes on as it is.
-func (c *Client) ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
-	const op = "release subscription schedule"
-	if !wellFormed("sub_sched_", scheduleID) {
-		return badID(op)
-	}
-	if !usableKey(idempotencyKey) {
-		return badKey(op)
-	}
-	schedule, err := do(ctx, op, func(ctx context.Context) (*stripe.SubscriptionSchedule, error) {
-		params := &stripe.SubscriptionScheduleReleaseParams{}
-		params.Context = ctx
-		params.SetIdempotencyKey(idempotencyKey)
-		return c.sdk.SubscriptionSchedules.Release(scheduleID, params)
-	})
-	if err != nil {
-		return err
-	}
-	if schedule.ID != scheduleID {
-		return badBody(op)
-	}
-	return nil
-}
-
-// ScheduleIsOpen tells whether a schedule has something still to do: it was neither released nor cancelled, and is not complete.
-func (c *Client) ScheduleIsOpen(ctx context.Context, scheduleID string) (bool, error) {
-	const op = "read subscription schedule"
-	if !wellFormed("sub_sched_", scheduleID) {
-		return false, badID(op)
-	}
-	schedule, err := do(ctx, op, func(ctx context.Context) (*stripe.SubscriptionSchedule, error) {
-		params := &stripe.SubscriptionScheduleParams{}
-		params.Context = ctx
-		return c.sdk.SubscriptionSchedules.Get(scheduleID, params)
-	})
-	if err != nil {
-		return false, err
-	}
-	if schedule.ID != scheduleID || schedule.Status == "" {
-		return false, badBody(op)
-	}
-	return schedule.Status == stripe.SubscriptionScheduleStatusActive || schedule.Status == stripe.SubscriptionScheduleStatusNotStarted, nil
 }
 
 // oneSubscription makes a call that is about one subscription and answers it.
@@ -213,6 +174,12 @@ func (c *Client) toSubscription(ctx context.Context, op string, s *stripe.Subscr
 	}
 	if s.Schedule != nil {
 		subscription.ScheduleID = s.Schedule.ID
+		if schedule := toSchedule(s.Schedule); schedule.Status.Rank() > 0 {
+			subscription.ScheduleEndsAt = schedule.EndsAt()
+			subscription.LaterPhases = slices.DeleteFunc(schedule.Phases, func(p account.Phase) bool {
+				return s.Schedule.CurrentPhase != nil && p.Start.Unix() < s.Schedule.CurrentPhase.EndDate
+			})
+		}
 	}
 	return subscription, nil
 }

@@ -122,8 +122,42 @@ func (c *Client) ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey
 	return c.do(ctx, idempotencyKey,
 		func(ctx context.Context, key string) error { return c.Client.ReleaseSchedule(ctx, scheduleID, key) },
 		func(ctx context.Context) (bool, error) {
-			open, err := c.ScheduleIsOpen(ctx, scheduleID)
-			return err == nil && !open, err
+			now, err := c.Schedule(ctx, scheduleID)
+			return err == nil && now.Status.Over(), err
+		})
+}
+
+// EndThroughSchedule ends a subscription by the schedule that manages it; see [stripeapi.Client.EndThroughSchedule].
+func (c *Client) EndThroughSchedule(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error {
+	return c.do(ctx, idempotencyKey,
+		func(ctx context.Context, key string) error {
+			return c.Client.EndThroughSchedule(ctx, scheduleID, at, key)
+		},
+		func(ctx context.Context) (bool, error) {
+			now, err := c.Schedule(ctx, scheduleID)
+			return err == nil && !now.Status.Over() && now.EndsAt().Equal(at), err
+		})
+}
+
+// ContinueThroughSchedule takes an end by a schedule back; see [stripeapi.Client.ContinueThroughSchedule].
+func (c *Client) ContinueThroughSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
+	return c.do(ctx, idempotencyKey,
+		func(ctx context.Context, key string) error {
+			return c.Client.ContinueThroughSchedule(ctx, scheduleID, key)
+		},
+		func(ctx context.Context) (bool, error) {
+			now, err := c.Schedule(ctx, scheduleID)
+			return err == nil && !now.Status.Over() && !now.EndsSubscription, err
+		})
+}
+
+// CancelSchedule ends a schedule and the subscription that it manages; see [stripeapi.Client.CancelSchedule].
+func (c *Client) CancelSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
+	return c.do(ctx, idempotencyKey,
+		func(ctx context.Context, key string) error { return c.Client.CancelSchedule(ctx, scheduleID, key) },
+		func(ctx context.Context) (bool, error) {
+			now, err := c.Schedule(ctx, scheduleID)
+			return err == nil && now.Status == account.ScheduleCanceled, err
 		})
 }
 

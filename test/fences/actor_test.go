@@ -34,6 +34,9 @@ type actor struct {
 	stripe        *stripechanges.Client
 }
 
+// missingConfirmedAfter is the least time between two answers that something is missing.
+const missingConfirmedAfter = 10 * time.Minute
+
 func (l *lab) actor(o policies) *actor {
 	l.t.Helper()
 	if o.deletion == "" {
@@ -56,6 +59,7 @@ func (l *lab) actor(o policies) *actor {
 		customers: &activities.Customers{Store: db, Stripe: stripe, Access: access(), LinkByEmail: o.linkByEmail},
 		subscriptions: &activities.Subscriptions{Store: db, Stripe: stripe, Policy: activities.SubscriptionPolicy{
 			Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, BoundaryDelay: time.Second, RereadDelay: time.Millisecond,
+			MissingConfirmedAfter: missingConfirmedAfter,
 		}},
 		projections: &activities.Projections{Store: db, Clerk: clerk},
 		catalogue:   &activities.Catalogue{Store: db, Stripe: stripe},

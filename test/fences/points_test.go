@@ -163,6 +163,8 @@ type rewrite struct {
 	match  string
 	status int
 	body   string
+	// unsent is set where the request is not let through either.
+	unsent bool
 }
 
 // answer replaces the answers to all requests that contain match, until the function that it
@@ -170,7 +172,19 @@ type rewrite struct {
 func (p *points) answer(match string, status int, body string) (restore func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.answers = append(p.answers, rewrite{match, status, body})
+	p.answers = append(p.answers, rewrite{match: match, status: status, body: body})
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.answers = nil
+	}
+}
+
+// refuse is [points.answer] for requests that are not let through.
+func (p *points) refuse(match string, status int, body string) (restore func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers = append(p.answers, rewrite{match: match, status: status, body: body, unsent: true})
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -201,6 +215,10 @@ func (p *points) RoundTrip(request *http.Request) (*http.Response, error) {
 		detached.Body = io.NopCloser(bytes.NewReader(body))
 		late.sent <- detached
 		return nil, errGaveUp{}
+	}
+	if r, ok := p.replaced(point + "?" + request.URL.RawQuery); ok && r.unsent {
+		return &http.Response{StatusCode: r.status, Status: strconv.Itoa(r.status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: request,
+			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(r.body)), ContentLength: int64(len(r.body))}, nil
 	}
 	response, err := p.base.RoundTrip(request)
 	if err != nil {

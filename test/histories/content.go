@@ -182,7 +182,7 @@ func (l *looker) decoded(name string, value any) {
 
 var (
 	keyForm = regexp.MustCompile(`^[a-z][A-Za-z]*$`)
-	idForm  = regexp.MustCompile(`^((user|cus|sub|prod|price|ch|py|op|evt|bulk)_[A-Za-z0-9]+|[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|\d+)$`)
+	idForm  = regexp.MustCompile(`^((user|cus|sub|sub_sched|prod|price|ch|py|op|evt|bulk)_[A-Za-z0-9]+|[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|\d+)$`)
 	// An entity, or only its kind, where a list of them begins.
 	entityForm = regexp.MustCompile(`^(user|customer|product|charge)/((user|cus|prod|ch|py)_[A-Za-z0-9]+)?$`)
 	timeForm   = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$`)

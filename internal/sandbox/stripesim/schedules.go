@@ -227,7 +227,7 @@ func (s *Server) updateSchedule(c *call) (any, *apiError) {
 		return nil, missing("subscription_schedule", c.id)
 	}
 	if !x.open() {
-		return nil, invalid("", "", "You cannot update a subscription schedule that is in the `%s` status.", x.Status)
+		return nil, invalid("", "", "You cannot update a subscription schedule that is currently in the `%s` status. It must be in the `not_started` or `active` status.", x.Status)
 	}
 	next := *x
 	next.EndBehavior = c.or(x.EndBehavior, "end_behavior")
@@ -236,12 +236,40 @@ func (s *Server) updateSchedule(c *call) (any, *apiError) {
 		if e := s.readPhases(c, &next, x.Phases[0].Start); e != nil {
 			return nil, e
 		}
+		if e := x.keepsCurrent(next.Phases, s.unix()); e != nil {
+			return nil, e
+		}
 	}
 	if c.err != nil {
 		return nil, c.err
 	}
 	s.updating("subscription_schedule.updated", x, func() { *x = next })
 	return x, nil
+}
+
+// keepsCurrent is Stripe's rule for new phases of a schedule that has begun: the phase that runs has to be
+// among them with the start that it has, it cannot end in the past, and each phase begins where the one
+// before it ends.
+func (x *schedule) keepsCurrent(phases []phase, now int64) *apiError {
+	for i, p := range phases {
+		if i > 0 && p.Start != phases[i-1].End {
+			return invalid("", "phases", "You must set the start date of a phase to the end date of the phase before it.")
+		}
+	}
+	if x.Status != statusActive {
+		return nil
+	}
+	current := x.Phases[x.current()]
+	for _, p := range phases {
+		if p.Start != current.Start {
+			continue
+		}
+		if p.End <= now {
+			return invalid("", "phases", "You can not set the end date of the current phase in the past.")
+		}
+		return nil
+	}
+	return invalid("", "phases", "You must include the current phase, with its start date, when you update the phases of a subscription schedule that has begun.")
 }
 
 func (s *Server) releaseSchedule(c *call) (any, *apiError) { return s.finishSchedule(c, "released") }
@@ -271,6 +299,9 @@ func (s *Server) finishSchedule(c *call, status string) (any, *apiError) {
 
 func (s *Server) listSchedules(c *call) (any, *apiError) {
 	customer, byCustomer := c.text("customer")
+	if byCustomer && c.err == nil && s.db.Customers.get(customer) == nil {
+		return nil, missingRef("customer", customer, "customer")
+	}
 	scheduled, byScheduled := c.boolean("scheduled")
 	created := c.span("created")
 	return listed(c, &s.db.Schedules, func(x *schedule) bool {

@@ -264,6 +264,35 @@ func (s *Server) AddSchedule(customerID, priceID string, start time.Time) (id st
 	return id, err
 }
 
+// Lose makes the account answer 404 for objects: for a customer, a subscription or a schedule, as if it had never had
+// them. Nothing is told of it. found gives them back as they were.
+func (s *Server) Lose(ids ...string) (found func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var back []func()
+	for _, id := range ids {
+		if x := s.db.Customers.get(id); x != nil {
+			s.db.Customers.remove(id)
+			back = append(back, func() { s.db.Customers.put(id, x) })
+		}
+		if x := s.db.Subscriptions.get(id); x != nil {
+			s.db.Subscriptions.remove(id)
+			back = append(back, func() { s.db.Subscriptions.put(id, x); s.plan(x) })
+		}
+		if x := s.db.Schedules.get(id); x != nil {
+			s.db.Schedules.remove(id)
+			back = append(back, func() { s.db.Schedules.put(id, x); s.plan(x) })
+		}
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, put := range back {
+			put()
+		}
+	}
+}
+
 // Reactivate clears a scheduled end, however it was set.
 func (s *Server) Reactivate(subscriptionID string) error {
 	return s.act(s.updateSubscription, subscriptionID, url.Values{"cancel_at": {""}})

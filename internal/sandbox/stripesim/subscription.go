@@ -89,6 +89,14 @@ func (x *subscription) due() int64 {
 // subscriptionDue performs the next thing that time does to a subscription.
 func (s *Server) subscriptionDue(x *subscription) {
 	now := s.unix()
+	if sc := s.db.Schedules.get(x.Schedule); sc != nil && sc.due() != 0 && sc.due() <= now {
+		// What ends with its last phase is not renewed in the same moment.
+		s.scheduleDue(sc)
+		s.plan(sc)
+		if x.ended() {
+			return
+		}
+	}
 	switch {
 	case x.Status == statusIncomplete && x.Created+incompleteLife <= now:
 		s.expireSubscription(x)
