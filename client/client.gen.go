@@ -166,6 +166,33 @@ func (e EventOrderStatuses) Valid() bool {
 	}
 }
 
+// Defines values for InspectionUnsettledReason.
+const (
+	MissingNotConfirmed InspectionUnsettledReason = "missing_not_confirmed"
+	NotRead             InspectionUnsettledReason = "not_read"
+	ScheduleNotBegun    InspectionUnsettledReason = "schedule_not_begun"
+	SchedulesNotListed  InspectionUnsettledReason = "schedules_not_listed"
+	SubscriptionRuns    InspectionUnsettledReason = "subscription_runs"
+)
+
+// Valid indicates whether the value is a known member of the InspectionUnsettledReason enum.
+func (e InspectionUnsettledReason) Valid() bool {
+	switch e {
+	case MissingNotConfirmed:
+		return true
+	case NotRead:
+		return true
+	case ScheduleNotBegun:
+		return true
+	case SchedulesNotListed:
+		return true
+	case SubscriptionRuns:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for OperationAction.
 const (
 	OperationActionCancel     OperationAction = "cancel"
@@ -550,11 +577,19 @@ type DifferencePage struct {
 
 // Done defines model for Done.
 type Done struct {
-	Message string `json:"message"`
+	// DroppedPhases The later phases that are gone with that schedule.
+	DroppedPhases *[]SchedulePhase `json:"droppedPhases,omitempty"`
+	Message       string           `json:"message"`
 
 	// Operation The operation's address.
-	Operation string      `json:"operation"`
-	Success   DoneSuccess `json:"success"`
+	Operation string `json:"operation"`
+
+	// OtherSchedules The customer's other subscription schedules. A command leaves them alone, and they may start or change other subscriptions.
+	OtherSchedules *[]string `json:"otherSchedules,omitempty"`
+
+	// ReleasedSchedule The schedule that was taken off the subscription.
+	ReleasedSchedule *string     `json:"releasedSchedule,omitempty"`
+	Success          DoneSuccess `json:"success"`
 }
 
 // DoneSuccess defines model for Done.Success.
@@ -756,8 +791,20 @@ type Inspection struct {
 		Name          *string                 `json:"name,omitempty"`
 		Subscriptions []InspectedSubscription `json:"subscriptions"`
 	} `json:"stripe"`
+
+	// Unsettled What may still bill a user who is being deleted.
+	Unsettled []struct {
+		CustomerId string                    `json:"customerId"`
+		Reason     InspectionUnsettledReason `json:"reason"`
+
+		// Subject The customer, subscription or schedule that it is about.
+		Subject string `json:"subject"`
+	} `json:"unsettled"`
 	UserId string `json:"userId"`
 }
+
+// InspectionUnsettledReason defines model for Inspection.Unsettled.Reason.
+type InspectionUnsettledReason string
 
 // NotReady defines model for NotReady.
 type NotReady struct {
@@ -777,12 +824,21 @@ type Operation struct {
 	Action    OperationAction `json:"action"`
 	CreatedAt time.Time       `json:"createdAt"`
 
+	// DroppedPhases The later phases that are gone with that schedule.
+	DroppedPhases *[]SchedulePhase `json:"droppedPhases,omitempty"`
+
 	// ExpiresAt Until when its Idempotency-Key means it.
 	ExpiresAt time.Time `json:"expiresAt"`
 	Id        string    `json:"id"`
 
+	// OtherSchedules The customer's other subscription schedules. A command leaves them alone, and they may start or change other subscriptions.
+	OtherSchedules *[]string `json:"otherSchedules,omitempty"`
+
 	// Reason Why it ended so; a stable word.
 	Reason *string `json:"reason,omitempty"`
+
+	// ReleasedSchedule The schedule that was taken off the subscription.
+	ReleasedSchedule *string `json:"releasedSchedule,omitempty"`
 
 	// Settled Whether it has ended.
 	Settled   bool       `json:"settled"`
@@ -806,11 +862,19 @@ type OperationStatus string
 
 // Pending defines model for Pending.
 type Pending struct {
-	Message string `json:"message"`
+	// DroppedPhases The later phases that are gone with that schedule.
+	DroppedPhases *[]SchedulePhase `json:"droppedPhases,omitempty"`
+	Message       string           `json:"message"`
 
 	// Operation The operation's address.
-	Operation string         `json:"operation"`
-	Success   PendingSuccess `json:"success"`
+	Operation string `json:"operation"`
+
+	// OtherSchedules The customer's other subscription schedules. A command leaves them alone, and they may start or change other subscriptions.
+	OtherSchedules *[]string `json:"otherSchedules,omitempty"`
+
+	// ReleasedSchedule The schedule that was taken off the subscription.
+	ReleasedSchedule *string        `json:"releasedSchedule,omitempty"`
+	Success          PendingSuccess `json:"success"`
 }
 
 // PendingSuccess defines model for Pending.Success.
@@ -832,13 +896,22 @@ type Problem struct {
 	Code   string  `json:"code"`
 	Detail *string `json:"detail,omitempty"`
 
+	// DroppedPhases The later phases that are gone with that schedule.
+	DroppedPhases *[]SchedulePhase `json:"droppedPhases,omitempty"`
+
 	// EndsAt When that subscription is set to end, where it is.
 	EndsAt *time.Time `json:"endsAt,omitempty"`
 
 	// Operation The address of the operation, where one was begun.
 	Operation *string `json:"operation,omitempty"`
-	RequestId *string `json:"requestId,omitempty"`
-	Status    int32   `json:"status"`
+
+	// OtherSchedules The customer's other subscription schedules. A command leaves them alone, and they may start or change other subscriptions.
+	OtherSchedules *[]string `json:"otherSchedules,omitempty"`
+
+	// ReleasedSchedule The schedule that was taken off the subscription.
+	ReleasedSchedule *string `json:"releasedSchedule,omitempty"`
+	RequestId        *string `json:"requestId,omitempty"`
+	Status           int32   `json:"status"`
 
 	// SubscriptionId The subscription that the answer is about, where it is about one.
 	SubscriptionId *string `json:"subscriptionId,omitempty"`
@@ -869,6 +942,13 @@ type Projection struct {
 // ReturnRequest defines model for ReturnRequest.
 type ReturnRequest struct {
 	SessionId string `json:"sessionId"`
+}
+
+// SchedulePhase defines model for SchedulePhase.
+type SchedulePhase struct {
+	EndsAt   time.Time `json:"endsAt"`
+	Prices   []string  `json:"prices"`
+	StartsAt time.Time `json:"startsAt"`
 }
 
 // Status defines model for Status.

@@ -23,11 +23,11 @@ type commandLine struct {
 	Migrate migrate `cmd:"" help:"The database schema alone."`
 	Health  health  `cmd:"" help:"Ask a program's /healthz or /readyz; for health checks."`
 
-	User    inspectUser `cmd:"" help:"Show a user in Clerk, PostgreSQL and Stripe side by side, and what is in flight."`
-	Events  events      `cmd:"" help:"The inbox: what came, what became of it, and to have it tried or taken again."`
-	Drift   drift       `cmd:"" help:"In what the three systems differ, and to have it repaired."`
-	Confirm confirm     `cmd:"" help:"Say that a Stripe customer is a user's, where only its payer may have said so."`
-	Bulk    bulk        `cmd:"" help:"Bring in everything that Clerk and Stripe hold, beside all else that goes on."`
+	User    userCommands `cmd:"" help:"Show a user in Clerk, PostgreSQL and Stripe side by side, and what is in flight; or erase one who is being deleted."`
+	Events  events       `cmd:"" help:"The inbox: what came, what became of it, and to have it tried or taken again."`
+	Drift   drift        `cmd:"" help:"In what the three systems differ, and to have it repaired."`
+	Confirm confirm      `cmd:"" help:"Say that a Stripe customer is a user's, where only its payer may have said so."`
+	Bulk    bulk         `cmd:"" help:"Bring in everything that Clerk and Stripe hold, beside all else that goes on."`
 
 	Revenue revenue `cmd:"" help:"What comes in a month, by currency (MRR)."`
 

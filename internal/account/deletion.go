@@ -96,6 +96,24 @@ const (
 	UnsettledMissing UnsettledReason = "missing_not_confirmed"
 )
 
+// Means says the reason in words.
+func (r UnsettledReason) Means() string {
+	switch r {
+	case UnsettledNotRead:
+		return "not read since the deletion was asked for"
+	case UnsettledSchedulesNotListed:
+		return "its schedules were not listed since the deletion was asked for"
+	case UnsettledScheduleNotBegun:
+		return "a schedule that will start a subscription"
+	case UnsettledSubscription:
+		return "a subscription that runs on"
+	case UnsettledMissing:
+		return "Stripe does not have it, which is not confirmed yet"
+	default:
+		return string(r)
+	}
+}
+
 // Stoppable tells whether applying the deletion policy can settle it.
 func (u Unsettled) Stoppable() bool {
 	return u.Reason == UnsettledScheduleNotBegun || u.Reason == UnsettledSubscription || u.Reason == UnsettledSchedulesNotListed

@@ -17,38 +17,82 @@ type done struct {
 	Success   bool   `json:"success"`
 	Message   string `json:"message"`
 	Operation string `json:"operation"`
+	scheduled
 }
+
+// scheduled is what an operation has to do with schedules.
+type scheduled struct {
+	// OtherSchedules are those of the same customer that a command has left alone.
+	OtherSchedules []string `json:"otherSchedules,omitempty"`
+	// ReleasedSchedule is the schedule that was taken off the subscription, DroppedPhases what is gone with it.
+	ReleasedSchedule string          `json:"releasedSchedule,omitempty"`
+	DroppedPhases    []account.Phase `json:"droppedPhases,omitempty"`
+}
+
+func scheduledOf(op *store.Operation) (s scheduled, err error) {
+	s.OtherSchedules = op.OtherSchedules
+	dropped, err := op.Dropped()
+	if dropped == nil || op.Status == store.OperationFailed && op.Reason != reasonReleased {
+		return s, err // none was to be released, or none was
+	}
+	s.ReleasedSchedule, s.DroppedPhases = op.ReleaseSchedule, dropped
+	return s, err
+}
+
+// extra are the members of a problem document.
+func (s scheduled) extra(address string) map[string]any {
+	members := map[string]any{"operation": address}
+	if len(s.OtherSchedules) > 0 {
+		members["otherSchedules"] = s.OtherSchedules
+	}
+	if s.ReleasedSchedule != "" {
+		members["releasedSchedule"], members["droppedPhases"] = s.ReleasedSchedule, s.DroppedPhases
+	}
+	return members
+}
+
+// reasonReleased is why an operation failed whose schedule was released before the rest was refused.
+const reasonReleased = "schedule_released"
 
 // answer tells the caller how an operation stands: the truth, whichever it is.
 func (in *asked) answer(op *store.Operation) error {
 	in.operation, in.result = op.ID, statusWord(op.Status)
 	address := operationAddress(op.ID)
+	schedules, err := scheduledOf(op)
+	if err != nil {
+		return err
+	}
+	problem := func(status int, code, detail string) { in.problem(status, code, detail, schedules.extra(address)) }
 	switch op.Status {
 	case store.OperationAccepted, store.OperationActing, store.OperationRecorded:
 		in.w.Header().Set("Location", address)
-		WriteJSON(in.w, http.StatusAccepted, done{true, "The request was accepted and is still being settled.", address})
+		WriteJSON(in.w, http.StatusAccepted, done{true, "The request was accepted and is still being settled.", address, schedules})
 	case store.OperationDone:
-		WriteJSON(in.w, http.StatusOK, done{true, doneMessage(op.Action), address})
+		WriteJSON(in.w, http.StatusOK, done{true, doneMessage(op.Action), address, schedules})
 	case store.OperationRefused:
-		in.problem(http.StatusConflict, op.Reason, refusedDetail(op.Reason), address)
+		problem(http.StatusConflict, op.Reason, refusedDetail(op.Reason))
 	case store.OperationFailed:
 		if op.Reason == store.NotRecorded {
-			in.problem(http.StatusServiceUnavailable, "not_accepted", "It cannot be stored; nothing was done.", address)
+			problem(http.StatusServiceUnavailable, "not_accepted", "It cannot be stored; nothing was done.")
 			return nil
 		}
-		in.problem(http.StatusBadGateway, "provider_refused", "Stripe refused it; how the subscription ends was not changed.", address)
+		if op.Reason == reasonReleased {
+			problem(http.StatusBadGateway, reasonReleased, "The subscription's schedule was taken off, and its later phases are gone; Stripe then refused the rest.")
+			return nil
+		}
+		problem(http.StatusBadGateway, "provider_refused", "Stripe refused it; how the subscription ends was not changed.")
 	case store.OperationUndone:
-		in.problem(http.StatusBadGateway, "undone", "It could not be done everywhere, and what was done has been put back.", address)
+		problem(http.StatusBadGateway, "undone", "It could not be done everywhere, and what was done has been put back.")
 	case store.OperationSuperseded:
-		in.problem(http.StatusConflict, "superseded", "It was changed by somebody else meanwhile, and is as they left it.", address)
+		problem(http.StatusConflict, "superseded", "It was changed by somebody else meanwhile, and is as they left it.")
 	case store.OperationExpired:
-		in.problem(http.StatusServiceUnavailable, "not_accepted", "It could not be begun in time; nothing was done.", address)
+		problem(http.StatusServiceUnavailable, "not_accepted", "It could not be begun in time; nothing was done.")
 	}
 	return nil
 }
 
-func (in *asked) problem(status int, code, detail, address string) {
-	p := Problem{Status: status, Code: code, Detail: detail, Extra: map[string]any{"operation": address}}
+func (in *asked) problem(status int, code, detail string, extra map[string]any) {
+	p := Problem{Status: status, Code: code, Detail: detail, Extra: extra}
 	if status == http.StatusServiceUnavailable {
 		p.RetryAfter = retryLater
 	}
@@ -139,12 +183,15 @@ type operation struct {
 	CreatedAt      *time.Time `json:"createdAt"`
 	SettledAt      *time.Time `json:"settledAt,omitempty"`
 	ExpiresAt      *time.Time `json:"expiresAt"`
+	scheduled
 }
 
 func operationOf(op *store.Operation) operation {
+	// What cannot be decoded is left out: it is in the audit log all the same.
+	schedules, _ := scheduledOf(op)
 	o := operation{
 		ID: op.ID, Action: string(op.Action), Status: statusWord(op.Status), Settled: op.Status.Settled(),
-		UserID: op.ClerkUserID, SubscriptionID: op.SubscriptionID, CreatedAt: moment(op.CreatedAt), ExpiresAt: moment(op.ExpiresAt),
+		UserID: op.ClerkUserID, SubscriptionID: op.SubscriptionID, CreatedAt: moment(op.CreatedAt), ExpiresAt: moment(op.ExpiresAt), scheduled: schedules,
 	}
 	if o.Settled {
 		o.Reason = op.Reason

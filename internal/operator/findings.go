@@ -27,6 +27,9 @@ func (v Inspection) compare() []string {
 	if p := v.Postgres; p != nil {
 		found = append(found, p.compare(v)...)
 	}
+	for _, u := range v.Unsettled {
+		say("%s of %s may still bill this deleted user: %s.", u.Subject, u.CustomerID, u.Reason.Means())
+	}
 	for _, e := range v.Events {
 		if e.Status == store.EventFailing || e.Status == store.EventWaiting {
 			reason := ""

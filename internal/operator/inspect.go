@@ -42,6 +42,8 @@ type Inspection struct {
 	// Findings say in a sentence each what does not agree, or stands in the way.
 	Findings    []string               `json:"findings"`
 	Differences []store.OpenDifference `json:"differences"`
+	// Unsettled is what may still bill a user who is being deleted.
+	Unsettled []account.Unsettled `json:"unsettled"`
 	// Operations are those that have not ended.
 	Operations []OperationView `json:"operations"`
 	Runs       []RunView       `json:"runs"`
@@ -201,7 +203,7 @@ func (i *Inspector) Resolve(ctx context.Context, id string) (clerkUserID string,
 // Inspect asks all three systems how a user stands. What cannot be asked says so in its place.
 func (i *Inspector) Inspect(ctx context.Context, clerkUserID string) (Inspection, error) {
 	view := Inspection{UserID: clerkUserID, Clerk: i.clerk(ctx, clerkUserID), Stripe: []StripeView{}, Findings: []string{},
-		Operations: []OperationView{}, Runs: []RunView{}, Audit: []AuditView{}}
+		Unsettled: []account.Unsettled{}, Operations: []OperationView{}, Runs: []RunView{}, Audit: []AuditView{}}
 	user, err := i.Store.UserByClerkID(ctx, clerkUserID)
 	if err != nil {
 		return view, err
@@ -210,6 +212,13 @@ func (i *Inspector) Inspect(ctx context.Context, clerkUserID string) (Inspection
 		if view.Postgres, err = i.postgres(ctx, user); err != nil {
 			return view, err
 		}
+	}
+	if user != nil && user.Deleting() {
+		open, err := i.Store.UnsettledOfUser(ctx, user, account.DeleteCancelAtPeriodEnd)
+		if err != nil {
+			return view, err
+		}
+		view.Unsettled = append(view.Unsettled, open...)
 	}
 	entities, err := i.entitiesOf(ctx, clerkUserID)
 	if err != nil {

@@ -275,7 +275,7 @@ func operations(t *testing.T, w *world) {
 	} {
 		must(t, call())
 	}
-	deleted(t, w)
+	deleted(t, w, op)
 	w.withUser("user_8", func(ctx context.Context, tx *store.Tx, u *store.User) error {
 		locked, err := tx.LockOperation(ctx, op.ID)
 		if err != nil {
@@ -297,14 +297,14 @@ func operations(t *testing.T, w *world) {
 }
 
 // deleted is the part of everything that is about users who are being deleted, and what may still bill them.
-func deleted(t *testing.T, w *world) {
+func deleted(t *testing.T, w *world, op *store.Operation) {
 	t.Helper()
 	ctx := t.Context()
 	for _, call := range []func() error{
 		func() error { _, err := w.NextReadOf(ctx, "cus_8"); return err },
 		func() error { _, err := w.NotBegunSchedules(ctx, "cus_8"); return err },
 		func() error {
-			return w.NoteRelease(ctx, &store.Operation{ID: "op_200"}, "sub_sched_8", []account.Phase{{Prices: []string{"price_8"}}})
+			return w.NoteRelease(ctx, op, "sub_sched_8", []account.Phase{{Prices: []string{"price_8"}}})
 		},
 		func() error {
 			_, err := w.UnsettledOfUser(ctx, mustUser(t, w, "user_8"), account.DeleteCancelAtPeriodEnd)

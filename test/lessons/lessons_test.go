@@ -239,7 +239,7 @@ func TestLesson11EndsByDateNotByFlag(t *testing.T) {
 	l.settled(user)
 }
 
-// Stripe refuses to cancel what a schedule manages. The schedule is taken off first.
+// Stripe refuses to cancel what a schedule manages. It is ended through the schedule.
 func TestLesson12AScheduleRefusesTheCancel(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)

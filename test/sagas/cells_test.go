@@ -25,7 +25,7 @@ func sagas() []saga {
 		{name: "cancel", path: "cancel", from: runs, to: endsWithPeriod},
 		{name: "cancel now", path: "cancel", body: `{"at":"now"}`, from: runs, to: over},
 		{name: "reactivate", path: "reactivate", from: endsWithPeriod, to: runs},
-		{name: "cancel, with a schedule", path: "cancel", from: runs, to: endsWithPeriod, managed: true},
+		{name: "cancel, with a schedule", path: "cancel", from: runs, to: endsByDate, managed: true},
 		{name: "cancel, refused by Clerk", path: "cancel", from: runs, to: endsWithPeriod, refused: true},
 	}
 }
@@ -34,7 +34,6 @@ func sagas() []saga {
 const (
 	stepRead    = "read Stripe"
 	stepNote    = "note what is about to be done"
-	stepRelease = "take the schedule off"
 	stepChange  = "change Stripe"
 	stepRecord  = "record it"
 	stepPublish = "publish to Clerk"
@@ -47,7 +46,7 @@ func (g saga) steps() []string {
 	case g.refused:
 		return []string{stepUndo}
 	case g.managed:
-		return []string{stepRelease, stepChange}
+		return []string{stepChange}
 	default:
 		return []string{stepRead, stepNote, stepChange, stepRecord, stepPublish, stepSettle}
 	}
@@ -179,11 +178,13 @@ func (c *cell) request() faults.Rule {
 	switch c.step {
 	case stepRead:
 		return faults.Rule{Method: http.MethodGet, PathPrefix: "/v1/subscriptions", QueryContains: c.p.customer}
-	case stepRelease:
-		return faults.Rule{Method: http.MethodPost, PathContains: c.p.schedule + "/release"}
 	case stepPublish:
 		return faults.Rule{Method: http.MethodPatch, PathContains: c.p.user}
 	default:
+		if c.saga.managed {
+			// However it is asked for, through the schedule or by taking it off.
+			return faults.Rule{Method: http.MethodPost, PathContains: c.p.schedule}
+		}
 		method := http.MethodPost
 		if c.saga.to == over {
 			method = http.MethodDelete

@@ -22,6 +22,9 @@ func (r renderer) subscription(x *subscription) object {
 		"start_date": x.Start, "status": x.Status, "test_clock": nil, "transfer_data": nil, "trial_end": timeOrNull(x.TrialEnd),
 		"trial_settings": object{"end_behavior": object{"missing_payment_method": x.MissingCard}}, "trial_start": timeOrNull(x.TrialStart),
 	}
+	if sc := r.db.Schedules.get(x.Schedule); x.CancelAt == 0 && !x.ended() && sc != nil && sc.open() && sc.EndBehavior == "cancel" {
+		out["cancel_at"] = sc.Phases[len(sc.Phases)-1].End
+	}
 	if x.Pause != nil {
 		out["pause_collection"] = object{"behavior": x.Pause.Behavior, "resumes_at": timeOrNull(x.Pause.ResumesAt)}
 	}

@@ -243,7 +243,12 @@ func (s *Server) updateSchedule(c *call) (any, *apiError) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	s.updating("subscription_schedule.updated", x, func() { *x = next })
+	change := func() { s.updating("subscription_schedule.updated", x, func() { *x = next }) }
+	if sub := s.db.Subscriptions.get(x.Subscription); sub != nil {
+		s.updating(subscriptionUpdated, sub, change) // it shows when the schedule ends it
+	} else {
+		change()
+	}
 	return x, nil
 }
 
