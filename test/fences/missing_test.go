@@ -1,0 +1,303 @@
+package fences_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/operator"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
+)
+
+// bound stores to which account the database belongs, as the programs do when they start.
+func (l *lab) bound() {
+	l.t.Helper()
+	id, err := l.work.subscriptions.Stripe.Account(l.t.Context())
+	l.must(err)
+	l.must(l.Store.BindStripe(l.t.Context(), id, false))
+}
+
+// erasing tries to erase a user, and looks after whom that wakes.
+func (l *lab) erasing(user string) {
+	l.t.Helper()
+	l.must(l.work.lookAtUser(l.t.Context(), user))
+	l.settle()
+}
+
+// later makes what is missing be so for longer.
+func (l *lab) later(d time.Duration) {
+	l.t.Helper()
+	l.exec(`UPDATE missing_objects SET missing_since = missing_since - $1::interval`, d)
+}
+
+const erased = `SELECT deleted_at IS NOT NULL FROM person_user WHERE clerk_user_id = $1`
+
+// A customer that Stripe does not have any more bills nobody. It counts as settled once Stripe has said so twice, long enough apart,
+// with the right account answering each time; the audit log says so.
+func TestMissingCustomerIsConfirmedBeforeItsUserIsErased(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string]func(l *lab, customer, subscription string){
+		"a customer without a subscription": func(l *lab, customer, _ string) { l.Sandbox.Stripe.Lose(customer) },
+		"a customer with its subscription":  func(l *lab, customer, subscription string) { l.Sandbox.Stripe.Lose(customer, subscription) },
+		"a subscription":                    func(l *lab, _, subscription string) { l.Sandbox.Stripe.Lose(subscription) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			l.bound()
+			var user, customer, subscription string
+			if name == "a customer without a subscription" {
+				user, customer = l.signUp("ada")
+			} else {
+				user, customer, subscription = l.subscribed("ada")
+			}
+			lost(l, customer, subscription)
+			l.must(l.Sandbox.Clerk.DeleteUser(user))
+			l.settle()
+			l.erasing(user)
+			l.wants("false", erased, user)
+			l.later(missingConfirmedAfter / 2)
+			l.erasing(user)
+			l.wants("false", erased, user)
+			l.later(missingConfirmedAfter / 2)
+			l.erasing(user) // wakes the customer, which is read once more, and that wakes the user
+			l.wants("true", erased, user)
+			l.wants("true", `SELECT bool_and(after ->> 'missing_since' IS NOT NULL) FROM audit_log WHERE action = 'missing.confirmed'`)
+			l.wants("true", `SELECT count(*) = jsonb_array_length((SELECT after -> 'missing' FROM audit_log WHERE action = 'user.erased')) FROM missing_objects`)
+		})
+	}
+}
+
+// What is not Stripe's own word on this very object in this very account says nothing, however often it is repeated.
+func TestNobodyIsErasedForAnAnswerOfSomebodyElse(t *testing.T) {
+	t.Parallel()
+	noSuch := func(id string) string {
+		return `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"id","message":"No such customer: '` + id + `'"}}`
+	}
+	for name, c := range map[string]struct {
+		account, body string
+		status        int
+		unbound       bool
+	}{
+		"a proxy's 404":                 {body: "<html>not found</html>", status: http.StatusNotFound},
+		"another object is missing":     {body: noSuch("cus_other"), status: http.StatusNotFound},
+		"it is in the other mode":       {body: noSuch("CUSTOMER'; a similar object exists in live mode, but a test mode key was used to make this request.")},
+		"another account answers":       {account: `{"object":"account","id":"acct_another1"}`},
+		"the account cannot be read":    {account: `{"error":{"type":"invalid_request_error","message":"The provided key does not have access."}}`, status: http.StatusForbidden},
+		"no account was ever stored":    {unbound: true},
+		"a 400 names another parameter": {body: `{"error":{"type":"invalid_request_error","code":"parameter_invalid_empty","message":"?"}}`, status: http.StatusBadRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			if !c.unbound {
+				l.bound()
+			}
+			user, customer := l.signUp("ada")
+			l.must(l.Sandbox.Clerk.DeleteUser(user))
+			l.unpoked()
+			found := l.Sandbox.Stripe.Lose(customer)
+			status := c.status
+			if status == 0 {
+				status = http.StatusNotFound
+				if c.account != "" {
+					status = http.StatusOK
+				}
+			}
+			switch {
+			case c.account != "":
+				l.work.refuse("GET /v1/account?", status, c.account)
+			case c.body != "":
+				l.work.refuse("GET /v1/customers/"+customer+"?", status, strings.Replace(c.body, "CUSTOMER", customer, 1))
+			}
+			l.must(l.work.lookAtUser(t.Context(), user))
+			for range 3 {
+				_ = l.work.lookAtCustomer(t.Context(), customer) // an operator's failure is one
+				l.later(2 * missingConfirmedAfter)
+			}
+			l.must(l.work.lookAtUser(t.Context(), user))
+			l.wants("false", erased, user)
+			l.wants("0", `SELECT count(*) FROM missing_objects WHERE confirmed_at IS NOT NULL`)
+			// When it is there again the user is erased without anybody's help.
+			found()
+			l.work.answers = nil
+			l.erasing(user)
+			l.wants("true", erased, user)
+		})
+	}
+}
+
+// What appears again after it was taken for gone is dealt with as the policy says, though its user is erased.
+func TestFoundAgainAfterTheErasureIsStopped(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{deletion: account.DeleteCancelNow})
+	l.bound()
+	user, customer, subscription := l.subscribed("ada")
+	found := l.Sandbox.Stripe.Lose(customer, subscription)
+	l.must(l.Sandbox.Clerk.DeleteUser(user))
+	l.settle()
+	l.later(missingConfirmedAfter)
+	l.erasing(user)
+	l.wants("true", erased, user)
+	found()
+	l.must(l.work.lookAtCustomer(t.Context(), customer))
+	l.settle()
+	l.wants("canceled", `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
+	l.wants("2", `SELECT count(*) FROM audit_log WHERE action = 'missing.found_again'`)
+	l.wants("0", `SELECT count(*) FROM missing_objects`)
+	raw, _ := l.Sandbox.Stripe.Subscription(subscription)
+	if status := stringField(t, raw, "status"); status != "canceled" {
+		t.Errorf("the subscription of an erased user is %s", status)
+	}
+}
+
+// An object that was missing once and is shown in between has not been missing twice.
+func TestMissingAgainBeginsAnew(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	l.bound()
+	user, customer := l.signUp("ada")
+	blocked := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: "b@example.com", Metadata: map[string]string{"clerk_user_id": user}})
+	l.settle()
+	found := l.Sandbox.Stripe.Lose(customer)
+	l.Sandbox.Stripe.Lose(blocked)
+	l.must(l.Sandbox.Clerk.DeleteUser(user))
+	l.settle()
+	l.later(missingConfirmedAfter)
+	found()
+	l.must(l.work.lookAtCustomer(t.Context(), customer))
+	l.wants("0", `SELECT count(*) FROM missing_objects WHERE stripe_id = $1`, customer)
+	l.Sandbox.Stripe.Lose(customer)
+	l.must(l.work.lookAtCustomer(t.Context(), customer))
+	l.wants("false", `SELECT confirmed_at IS NOT NULL FROM missing_objects WHERE stripe_id = $1`, customer)
+}
+
+// A customer that is linked in the moment in which the deletion is asked for is not among those that this wakes. The erasure
+// wakes it, and is done.
+func TestLinkBesideTheDeletionIsWoken(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user := l.Sandbox.Clerk.AddUser(secretive(1))
+	l.settle()
+	other := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: payer(1), Metadata: map[string]string{"clerk_user_id": user}})
+	l.unpoked()
+	a, b := l.actor(policies{}), l.actor(policies{})
+	linking := a.arm(t, "FROM person_user WHERE clerk_user_id = $1 FOR NO KEY UPDATE", 0)
+	linked := begin(func() error { return a.lookAtCustomer(t.Context(), other) })
+	reach(t, linking, linked)
+	l.must(l.Sandbox.Clerk.DeleteUser(user))
+	l.unpoked()
+	claims := b.arm(t, "SELECT DISTINCT cl.stripe_customer_id", 0)
+	marked := begin(func() error { return b.syncUser(t.Context(), user) })
+	reach(t, claims, marked)
+	linking.release()
+	wait(t, linked)
+	claims.release()
+	wait(t, marked)
+	l.settle()
+	l.erasing(user)
+	l.wants("true", erased, user)
+	if found := l.traces(); found != "" {
+		t.Errorf("there are traces:\n%s", found)
+	}
+}
+
+// A customer whose first read has failed for good is read again when the erasure is tried, and not only then.
+func TestCustomerWhoseReadFailedIsWoken(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, customer := l.signUp("ada")
+	l.must(l.Sandbox.Clerk.DeleteUser(user))
+	l.unpoked()
+	restore := l.work.refuse("GET /v1/subscriptions?", http.StatusBadRequest, notAllowed)
+	l.must(l.work.lookAtUser(t.Context(), user))
+	if err := l.work.lookAtCustomer(t.Context(), customer); err == nil {
+		t.Fatal("the read did not fail")
+	}
+	restore()
+	l.exec(`UPDATE pokes SET due_at = NULL`) // the wake-up was used on the read that failed
+	l.erasing(user)
+	l.wants("true", erased, user)
+}
+
+// Where the user's own run has ended, the sweep has an erasure that is not done tried again.
+func TestErasureThatNobodyTriesIsSwept(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, _ := l.signUp("ada")
+	l.must(l.Sandbox.Clerk.DeleteUser(user))
+	l.take()
+	l.must(l.work.syncUser(t.Context(), user))
+	l.exec(`UPDATE pokes SET due_at = NULL`)
+	l.exec(`UPDATE person_user SET erase_retry_at = now() - interval '1 second'`)
+	if n, err := l.Store.Sweep(t.Context(), 100); err != nil || n != 1 {
+		t.Fatalf("swept %d, %v", n, err)
+	}
+	l.settle()
+	l.wants("true", erased, user)
+}
+
+// A customer that is not settled does not wake its user: the two would wake each other for ever.
+func TestUnsettledCustomerDoesNotWakeItsUser(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	l.bound()
+	user, customer := l.signUp("ada")
+	l.Sandbox.Stripe.Lose(customer)
+	l.must(l.Sandbox.Clerk.DeleteUser(user))
+	l.settle()
+	result, err := l.work.users.EraseUser(t.Context(), activities.UserInput{ClerkUserID: user})
+	l.must(err)
+	if result.Unsettled != 1 || len(result.Open) != 1 || result.Open[0].CustomerID != customer || len(result.Open[0].Missing) != 1 {
+		t.Errorf("the erasure waits for %+v", result)
+	}
+	l.exec(`UPDATE pokes SET due_at = NULL`)
+	recorded, err := l.work.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: customer})
+	l.must(err)
+	l.wants("", `SELECT string_agg(entity, ', ') FROM pokes WHERE due_at IS NOT NULL`)
+	if !recorded.Live || recorded.WakeAt.IsZero() {
+		t.Errorf("nobody comes back to it: %+v", recorded)
+	}
+}
+
+// An operator can end an erasure that waits: only of a user whose deletion was asked for, and with what may still bill them in the audit log.
+func TestOperatorErasesADeletedUser(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, customer, subscription := l.subscribed("ada")
+	console := operator.Console{Store: l.Store}
+	erase := func(shown []account.Unsettled) error {
+		return console.EraseAnyway(context.WithoutCancel(t.Context()), user, "operator", shown)
+	}
+	if _, err := console.MayStillBill(t.Context(), user); err == nil {
+		t.Error("it lists what bills a user who stays")
+	}
+	if err := erase(nil); err == nil {
+		t.Error("it erases a user who stays")
+	}
+	l.must(l.Sandbox.Clerk.DeleteUser(user))
+	l.take()
+	l.must(l.work.syncUser(t.Context(), user))
+	open, err := console.MayStillBill(t.Context(), user)
+	l.must(err)
+	if len(open) != 2 {
+		t.Errorf("what may still bill is %+v, want the customer, which was not read, and the subscription", open)
+	}
+	if err := erase(open[:1]); err == nil {
+		t.Error("it erases though more bills than was shown")
+	}
+	l.wants("false", erased, user)
+	l.must(erase(open))
+	l.wants("true", erased, user)
+	l.wants("operator 2", `SELECT caller || ' ' || jsonb_array_length(after -> 'may_still_bill') FROM audit_log WHERE action = 'user.erased_by_operator'`)
+	if err := erase(open); err == nil {
+		t.Error("it erases twice")
+	}
+	// The policy is applied all the same.
+	l.must(l.work.lookAtCustomer(t.Context(), customer))
+	l.wants("true", `SELECT cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
+}
