@@ -66,7 +66,11 @@ const looks = 8
 // Idempotent: the operation's row says how far it is. Stripe is asked under a key that is the same in
 // each attempt, and a subscription that is as the command wants it is left alone.
 func (a *Commands) ApplyCommand(ctx context.Context, in CommandInput) (result CommandResult, err error) {
-	defer func() { showFailing(ctx, a.Subscriptions.Store, account.CustomerEntity(in.CustomerID), err) }()
+	defer func() {
+		// While it is tried, nothing else may happen to the customer.
+		err = a.Subscriptions.stopUnread(ctx, in.CustomerID, err)
+		showFailing(ctx, a.Subscriptions.Store, account.CustomerEntity(in.CustomerID), err)
+	}()
 	op, err := a.operation(ctx, in)
 	if err != nil || op.Status.Settled() || op.Status == store.OperationRecorded {
 		return resultOf(op), err

@@ -107,7 +107,10 @@ type RecordResult struct {
 // read fence; events that are completed already are not taken again. For what is published see
 // [Projections.PublishProjection].
 func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput) (result RecordResult, err error) {
-	defer func() { showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err) }()
+	defer func() {
+		err = a.stopUnread(ctx, in.CustomerID, err)
+		showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err)
+	}()
 	// A bulk sync publishes itself, behind all else that it writes of a customer: what Clerk tells of it is complete then, and nobody's business.
 	if result, err = a.record(ctx, in); err != nil || in.InBulk || !result.PublishDue || result.ClerkUserID == "" {
 		return result, err

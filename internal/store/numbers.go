@@ -48,13 +48,20 @@ func (n *numbers) drew(number int64) {
 // NextRead draws the number of a read that is about to begin: higher than that of every event
 // received so far. It must be drawn before the first byte is asked of the provider.
 func (s *Store) NextRead(ctx context.Context) (int64, error) {
+	return s.inOrder(ctx, func() (number int64, err error) {
+		err = s.pool.QueryRow(ctx, `SELECT nextval('sync_seq')`).Scan(&number)
+		return number, classify("draw a read number", err)
+	})
+}
+
+// inOrder draws a number, and has the sequence raised and another drawn where it was set back since this program drew its last.
+func (s *Store) inOrder(ctx context.Context, draw func() (int64, error)) (int64, error) {
 	// Whoever draws beside this may be the later one to know: what was known before is what counts.
 	known := s.numbers.highest.Load()
-	number, err := s.draw(ctx)
+	number, err := draw()
 	if err == nil && number <= known {
-		// The sequence was set back since.
 		if _, err = s.RaiseNumbers(ctx, known); err == nil {
-			number, err = s.draw(ctx)
+			number, err = draw()
 		}
 	}
 	if err != nil {
@@ -62,11 +69,6 @@ func (s *Store) NextRead(ctx context.Context) (int64, error) {
 	}
 	s.numbers.drew(number)
 	return number, nil
-}
-
-func (s *Store) draw(ctx context.Context) (number int64, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT nextval('sync_seq')`).Scan(&number)
-	return number, classify("draw a read number", err)
 }
 
 // raiseTimeout bounds a raise, which looks through whole tables.
