@@ -286,7 +286,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		if err != nil {
 			return err
 		}
-		if err := tx.Reading(ctx, number, customer.ReadSeq, user.HighestNumber()); err != nil {
+		if err := tx.Reading(ctx, number, customer.ReadSeq, customer.SchedulesReadSeq, user.HighestNumber()); err != nil {
 			return err
 		}
 		now, err := tx.Now(ctx)

@@ -45,6 +45,7 @@ BEGIN
         SELECT max(read_seq) FROM %1$I.person_user
         UNION ALL SELECT max(deletion_seq) FROM %1$I.person_user
         UNION ALL SELECT max(read_seq) FROM %1$I.stripe_customers
+        UNION ALL SELECT max(schedules_read_seq) FROM %1$I.stripe_customers
         UNION ALL SELECT max(-profile_version) FROM %1$I.stripe_customers
         UNION ALL SELECT max(read_seq) FROM %1$I.plans
         UNION ALL SELECT max(read_seq) FROM %1$I.subscription_changes WHERE read_seq > reached - margin

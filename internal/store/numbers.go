@@ -204,7 +204,7 @@ func (s *Store) NumbersBehind(ctx context.Context) error {
 
 // storedAhead tells whether a number is stored that the sequence has not reached.
 const storedAhead = `SELECT EXISTS (SELECT FROM webhook_events WHERE seq > s.reached)
-	OR EXISTS (SELECT FROM stripe_customers WHERE read_seq > s.reached OR -profile_version > s.reached)
+	OR EXISTS (SELECT FROM stripe_customers WHERE read_seq > s.reached OR schedules_read_seq > s.reached OR -profile_version > s.reached)
 	OR EXISTS (SELECT FROM person_user WHERE read_seq > s.reached OR deletion_seq > s.reached)
 	OR EXISTS (SELECT FROM plans WHERE read_seq > s.reached)
 	OR EXISTS (SELECT FROM subscription_changes WHERE read_seq > s.reached)

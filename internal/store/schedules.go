@@ -66,9 +66,12 @@ type ReadOf struct {
 
 // NextReadOf is [Store.NextRead] for a customer, in the same statement.
 func (s *Store) NextReadOf(ctx context.Context, customerID string) (r ReadOf, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT nextval('sync_seq'), EXISTS (SELECT FROM stripe_customers c JOIN person_user u ON u.id = c.user_id
-		WHERE c.stripe_customer_id = $1 AND u.deletion_requested_at IS NOT NULL), now()`, customerID).Scan(&r.Number, &r.Deleting, &r.Began)
-	return r, classify("draw a read number", err)
+	_, err = s.inOrder(ctx, func() (int64, error) {
+		err := s.pool.QueryRow(ctx, `SELECT nextval('sync_seq'), EXISTS (SELECT FROM stripe_customers c JOIN person_user u ON u.id = c.user_id
+			WHERE c.stripe_customer_id = $1 AND u.deletion_requested_at IS NOT NULL), now()`, customerID).Scan(&r.Number, &r.Deleting, &r.Began)
+		return r.Number, classify("draw a read number", err)
+	})
+	return r, err
 }
 
 // Sighting is one read of what Stripe has of a customer whose user is being deleted.
