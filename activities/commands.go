@@ -258,8 +258,9 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	was := s.standing
 	was.Status, was.CancelAtPeriodEnd, was.CancelAt, was.ScheduleEndsAt = s.op.StatusBefore, before.AtPeriodEnd, before.At, time.Time{}
 	switch {
-	case account.Decide(s.op.Action.Command(), s.standing, false).Satisfied:
-		// So it is also where its user is being deleted since: what was asked for is done.
+	case account.Decide(s.op.Action.Command(), s.standing, false).Satisfied, s.confirmed && s.op.Action == store.ActionCancel && s.standing.Status.Terminal():
+		// So it is also where its user is being deleted since: what was asked for is done. And what was set to end with a period
+		// that was over has ended.
 		if s.found() {
 			return nil
 		}

@@ -607,6 +607,10 @@ func (a *Subscriptions) commitMissing(ctx context.Context, tx *store.Tx, in Reco
 	if err := tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftCustomerMissing, in.CustomerID); err != nil {
 		return err
 	}
+	// Nobody waits for a customer whom Stripe does not have.
+	if err := tx.EndWaits(ctx, account.CustomerEntity(in.CustomerID), number, store.NoSuchCustomer); err != nil {
+		return err
+	}
 	if err := tx.HoldEvents(ctx, taken.done, store.EventWaiting, "Stripe does not know this customer"); err != nil {
 		return err
 	}

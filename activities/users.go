@@ -93,6 +93,9 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 		return a.commitDeleted(ctx, in, number, before)
 	}
 	user, held, err := a.Clerk.User(ctx, in.ClerkUserID)
+	if failure.IsNotFound(err) && before == nil {
+		number, user, held, err = a.readNewcomer(ctx, in, number, err)
+	}
 	if failure.IsNotFound(err) {
 		return a.commitMissing(ctx, in, number, before)
 	}
@@ -104,6 +107,29 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 	}
 	result.Claimed, err = a.pokeClaimed(ctx, user)
 	return result, err
+}
+
+// newcomerPause is how long after Clerk has said that it does not know a user it is asked once more.
+const newcomerPause = time.Second
+
+// readNewcomer reads once more, under a new number, a user whom neither Clerk knows nor we, where somebody waits for them: whoever has
+// a token has just signed up, as a rule, and not each of Clerk's reads shows them at once. What the second read says counts.
+func (a *Users) readNewcomer(ctx context.Context, in UserInput, number int64, missing error) (int64, account.User, json.RawMessage, error) {
+	awaited, err := a.Store.Unsettled(ctx, []account.Entity{account.UserEntity(in.ClerkUserID)})
+	if err != nil {
+		return number, account.User{}, nil, err
+	}
+	if len(awaited) == 0 {
+		return number, account.User{}, nil, missing
+	}
+	if err := pause(ctx, newcomerPause); err != nil {
+		return number, account.User{}, nil, err
+	}
+	if number, err = a.Store.NextRead(ctx); err != nil {
+		return number, account.User{}, nil, err
+	}
+	user, held, err := a.Clerk.User(ctx, in.ClerkUserID)
+	return number, user, held, err
 }
 
 func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *store.User, user account.User, held json.RawMessage) (result UserResult, err error) {
@@ -231,6 +257,10 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64, b
 		} else if err := tx.NoteNotInClerk(ctx, in.ClerkUserID); err != nil {
 			return err
 		}
+		// Nobody waits for a user whom Clerk does not have.
+		if err := tx.EndWaits(ctx, entity, number, store.NoSuchUser); err != nil {
+			return err
+		}
 		return tx.HoldEvents(ctx, due, store.EventWaiting, "Clerk does not know this user")
 	})
 	return result, err
@@ -252,6 +282,9 @@ func (a *Users) requestDeletion(ctx context.Context, in UserInput, number int64)
 			return err
 		}
 		if err := tx.RequestDeletion(ctx, row, eventIDs(due)); err != nil {
+			return err
+		}
+		if err := tx.EndWaits(ctx, account.UserEntity(in.ClerkUserID), number, store.NoSuchUser); err != nil {
 			return err
 		}
 		// If Clerk did not know them before, this is why.
@@ -281,6 +314,9 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 		}
 		due, err := tx.TakeEvents(ctx, account.UserEntity(in.ClerkUserID), number)
 		if err != nil {
+			return err
+		}
+		if err := tx.EndWaits(ctx, account.UserEntity(in.ClerkUserID), number, store.NoSuchUser); err != nil {
 			return err
 		}
 		return tx.CompleteEvents(ctx, due, true)

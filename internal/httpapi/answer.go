@@ -80,6 +80,10 @@ func (in *asked) answer(op *store.Operation) error {
 			problem(http.StatusBadGateway, reasonReleased, "The subscription's schedule was taken off, and its later phases are gone; Stripe then refused the rest.")
 			return nil
 		}
+		if detail := missingDetail(op.Reason); detail != "" {
+			problem(http.StatusNotFound, op.Reason, detail)
+			return nil
+		}
 		problem(http.StatusBadGateway, "provider_refused", "Stripe refused it; how the subscription ends was not changed.")
 	case store.OperationUndone:
 		problem(http.StatusBadGateway, "undone", "It could not be done everywhere, and what was done has been put back.")
@@ -123,6 +127,18 @@ func doneMessage(a store.Action) string {
 		return "The checkout was opened."
 	default:
 		return "Done."
+	}
+}
+
+// missingDetail tells of what a provider does not have; "" for any other reason.
+func missingDetail(reason string) string {
+	switch reason {
+	case store.NoSuchUser:
+		return "There is no such user."
+	case store.NoSuchCustomer:
+		return "Stripe does not have the customer."
+	default:
+		return ""
 	}
 }
 

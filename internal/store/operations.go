@@ -227,7 +227,8 @@ func (s *Store) Operation(ctx context.Context, id string) (*Operation, error) {
 
 // seen holds of an operation o and its user u once both providers have been read since the request, and
 // Clerk has what came of it: for a sync the user and all of their customers, for a return from a
-// checkout the customer who paid, whose subscription is known by then.
+// checkout the customer who paid, whose subscription is known by then. A customer whom Stripe has said since that it does not have is not
+// waited for.
 const seen = `u.projection_version = u.published_version AND u.projection_version > 0 AND CASE o.action
 	WHEN 'sync' THEN u.read_seq > o.seq AND u.stripe_customer_id IS NOT NULL AND NOT EXISTS (SELECT FROM stripe_customers c
 		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe AND c.missing_since IS NULL AND (c.read_seq <= o.seq OR c.profile_version < u.profile_version))
@@ -379,11 +380,41 @@ func (t *Tx) settlePublished(ctx context.Context, clerkUserID string, version in
 }
 
 // SettleUnpublishable ends the commands of a user whom Clerk does not know, so that there is no
-// third system to bring anything to.
+// third system to bring anything to, and what waits for Clerk to have something.
 func (s *Store) SettleUnpublishable(ctx context.Context, clerkUserID string) error {
 	return s.Update(ctx, "settle unpublishable operations", Cause{}, func(ctx context.Context, tx *Tx) error {
+		u, err := tx.LockUser(ctx, clerkUserID)
+		if err != nil || u == nil {
+			return err
+		}
+		customers, err := tx.CustomersOf(ctx, u)
+		if err != nil {
+			return err
+		}
+		entities := []account.Entity{account.UserEntity(clerkUserID)}
+		for _, c := range customers {
+			entities = append(entities, account.CustomerEntity(c.ID))
+		}
+		for _, entity := range entities {
+			if err := tx.EndWaits(ctx, entity, math.MaxInt64, NoSuchUser); err != nil {
+				return err
+			}
+		}
 		return tx.settlePublished(ctx, clerkUserID, math.MaxInt64)
 	})
+}
+
+// Why what only waits for something to be seen has failed: the provider says that it does not have it.
+const (
+	NoSuchUser     = "user_not_found"
+	NoSuchCustomer = "customer_not_found"
+)
+
+// EndWaits ends what only waits for an entity to be read that its provider does not have, as a read of that number has shown. What was
+// asked for after that read began goes on waiting.
+func (t *Tx) EndWaits(ctx context.Context, entity account.Entity, read int64, reason string) error {
+	return t.tx.Later(ctx, "end waits", `UPDATE operations SET status = 'failed', reason = $3, settled_at = now(), retry_at = NULL
+		WHERE entity = $1 AND status = 'accepted' AND action IN ('sync', 'return') AND seq < $2`, string(entity), read, reason)
 }
 
 // sweepOperations pokes the workflows of operations that have not ended long after they were asked

@@ -285,6 +285,7 @@ func operations(t *testing.T, w *world) {
 		before := account.Subscription{ID: "sub_8", Status: account.StatusActive}
 		for _, err := range []error{
 			tx.ActOn(ctx, locked, before, account.Decision{}), tx.RecordOperation(ctx, locked, account.Ending{AtPeriodEnd: true}, u),
+			tx.EndWaits(ctx, "customer/cus_8", 1, store.NoSuchCustomer),
 			tx.AuditOperation(ctx, locked, &before, &before), tx.SettleOperation(ctx, locked, store.OperationDone, ""),
 		} {
 			if err != nil {

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/faults"
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
@@ -206,4 +208,59 @@ func TestKeysWhileClerkIsGone(t *testing.T) {
 	if !strings.Contains(string(r.body), `"clerk":null`) || !strings.Contains(string(r.body), `"inSync":null`) {
 		t.Errorf("without Clerk the data are %s", r.body)
 	}
+}
+
+// A valid token of a user whom Clerk does not have is answered 404 while its caller waits, whatever they ask for, and nothing is left to
+// be done: with no row of theirs, and with one. What an admin asks for somebody who is not there is answered the same.
+func TestUserWhomClerkDoesNotHave(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	known := w.subscriber("Ada")
+	if err := w.Sandbox.Clerk.ForgetUser(known.user); err != nil {
+		t.Fatal(err)
+	}
+	nobody := w.as("user_2bNobodyOfThisNameIsHere1")
+	for _, c := range []struct{ method, path, body string }{
+		{http.MethodGet, single, ""},
+		{http.MethodPost, single, `{"action":"get-subscription-data"}`},
+		{http.MethodPost, single, `{"action":"sync-user"}`},
+		{http.MethodPost, "/api/users/me/sync", ""},
+		{http.MethodGet, "/api/subscriptions", ""},
+		{http.MethodPost, "/api/checkout", checkout(w.price, 1)},
+		{http.MethodPost, "/api/portal", `{"returnUrl":"` + party + `"}`},
+	} {
+		want(t, nobody.asks(c.method, c.path, c.body), http.StatusNotFound, "user_not_found")
+	}
+	want(t, known.asks(http.MethodPost, "/api/users/me/sync", ""), http.StatusNotFound, "user_not_found")
+	want(t, w.as(adminID).asks(http.MethodPost, single, `{"action":"sync-user","targetUserId":"user_2bNobodyOfThisNameIsHere2"}`), http.StatusNotFound, "user_not_found")
+	if n := w.Count(`SELECT count(*) FROM operations WHERE status IN ('accepted', 'acting', 'recorded') OR retry_at IS NOT NULL`); n != 0 {
+		t.Errorf("%d operations go on", n)
+	}
+	if n := w.Count(`SELECT count(*) FROM person_user WHERE clerk_user_id LIKE 'user_2bNobody%'`); n != 0 {
+		t.Errorf("%d rows were made", n)
+	}
+	if n := w.Count(`SELECT count(*) FROM subscriptions WHERE status = 'active'`); n != 1 {
+		t.Error("the known user's subscription was changed")
+	}
+}
+
+// Somebody who has just signed up may not be shown by each of Clerk's reads yet: they are asked for once more, and onboarded.
+func TestNewcomerWhomClerkDoesNotShowAtOnce(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	w.Sandbox.ClerkWebhooks.Hold() // nobody tells of the sign-up
+	ada := w.somebody("Ada")
+	if err := w.Sandbox.Clerk.ForgetUser(ada.user); err != nil {
+		t.Fatal(err)
+	}
+	var reads atomic.Int64
+	w.Sandbox.ClerkFaults.Add(faults.Rule{Method: http.MethodGet, PathContains: ada.user, OnHit: func() {
+		if reads.Add(1) == 2 {
+			if err := w.Sandbox.Clerk.RememberUser(ada.user); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	want(t, ada.asks(http.MethodGet, single, ""), http.StatusOK, "")
+	ada.onboarded()
 }
