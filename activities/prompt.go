@@ -32,12 +32,13 @@ type PromptPublisher struct {
 	resting time.Time     // until when
 }
 
-// Publish tells whether Clerk holds what is stored now, and which version was written for that.
-func (p *PromptPublisher) Publish(ctx context.Context, clerkUserID string) (version int64, done bool) {
+// Publish tells whether Clerk holds what is stored now, and which version was written for that. awaited is set where somebody waits for
+// it: that is tried in any case.
+func (p *PromptPublisher) Publish(ctx context.Context, clerkUserID string, awaited bool) (version int64, done bool) {
 	// One that is urgent tries in any case: what failed may have been too late in the line for Clerk's rate, in which it
 	// goes first.
 	priority := PriorityOf(ctx)
-	urgent := activity.IsActivity(ctx) && priority > 0 && priority <= PriorityNew
+	urgent := awaited || activity.IsActivity(ctx) && priority > 0 && priority <= PriorityNew
 	if p == nil || !urgent && p.rests() {
 		return 0, false
 	}

@@ -84,6 +84,8 @@ type RecordResult struct {
 	// RereadAfter is set when Stripe did not show yet what an event told.
 	RereadAfter time.Duration `json:"rereadAfter,omitempty"`
 	PublishDue  bool          `json:"publishDue,omitempty"`
+	// Awaited is set where somebody waits for what this sync has to bring about.
+	Awaited bool `json:"awaited,omitempty"`
 	// Published is the version of the projection that this very sync has written to Clerk, zero if none.
 	Published int64 `json:"published,omitempty"`
 	// StopDue is set when the owner is being deleted and something would bill them on, or may.
@@ -115,7 +117,7 @@ func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput)
 	if result, err = a.record(ctx, in); err != nil || in.InBulk || !result.PublishDue || result.ClerkUserID == "" {
 		return result, err
 	}
-	version, done := a.Prompt.Publish(ctx, result.ClerkUserID)
+	version, done := a.Prompt.Publish(ctx, result.ClerkUserID, result.Awaited)
 	result.Published, result.PublishDue = version, !done
 	return result, nil
 }
@@ -468,7 +470,7 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 		result.Live = result.Live || !h.Status.Terminal()
 	}
 	result.WakeAt, result.Overdue = a.Policy.wake(held, now, in)
-	if result.Commands, err = tx.UnsettledOperations(ctx, account.CustomerEntity(in.CustomerID)); err != nil {
+	if result.Commands, result.Awaited, err = tx.UnsettledOperations(ctx, account.CustomerEntity(in.CustomerID), account.UserEntity(user.ClerkUserID)); err != nil {
 		return err
 	}
 	if !user.Deleting() {

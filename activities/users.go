@@ -52,6 +52,8 @@ type UserResult struct {
 	PublishForced bool `json:"publishForced,omitempty"`
 	// CheckoutsDue is set for a user who is being deleted, or is, where a checkout that was being opened meanwhile may have been left open.
 	CheckoutsDue bool `json:"checkoutsDue,omitempty"`
+	// Awaited is set where there is something to publish that somebody waits for.
+	Awaited bool `json:"awaited,omitempty"`
 	// Claimed is set when customers that name this user were poked to be linked.
 	Claimed bool `json:"claimed,omitempty"`
 }
@@ -187,6 +189,11 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		})
 		if err := a.judge(ctx, tx, row, before, user.CustomerHint, held, &result); err != nil {
 			return err
+		}
+		if !in.InBulk && (result.PublishDue || result.PublishForced) {
+			if _, result.Awaited, err = tx.UnsettledOperations(ctx, "", account.UserEntity(in.ClerkUserID)); err != nil {
+				return err
+			}
 		}
 		result.Existing = !result.Onboarded && user.CreatedAt.Before(now.Add(-searchBehind))
 		return nil

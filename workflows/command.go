@@ -62,6 +62,7 @@ type command struct {
 
 // onCommand answers an update.
 func (l *lifecycle) onCommand(ctx workflow.Context, in CommandRequest) (CommandAnswer, error) {
+	l.underWay.rouse(ctx) // whatever acts on the customer and sleeps: the command waits for it
 	c := l.command(in.OperationID)
 	ended, err := workflow.AwaitWithTimeout(ctx, in.Wait, func() bool { return c.ended })
 	return CommandAnswer{Settled: ended}, err
@@ -91,7 +92,7 @@ func (l *lifecycle) execute(ctx workflow.Context, c *command) {
 	}
 	c.recorded = true
 	for {
-		ticket := l.publisher.ask(ctx, result.ClerkUserID, false)
+		ticket := l.publisher.ask(awaited(ctx), result.ClerkUserID, false)
 		if workflow.Await(ctx, func() bool { return l.publisher.done(ticket) }) != nil || !l.publisher.failed {
 			return // cancelled; or Clerk has it, and its row is settled with that
 		}
@@ -129,17 +130,25 @@ func (l *lifecycle) last() *command {
 // act runs one step of a command while nothing else may happen to the customer, and takes over what
 // the step saw. The mutex is released before Clerk is waited for.
 func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activities.CommandResult, error) {
-	var result activities.CommandResult
+	for {
+		if result, roused, err := l.try(ctx, activity, c); !roused {
+			return result, err
+		}
+	}
+}
+
+// try is one try at a step. roused is set where it was given up for somebody else's command, or because it was asked for again.
+func (l *lifecycle) try(ctx workflow.Context, activity any, c *command) (result activities.CommandResult, roused bool, err error) {
 	if err := l.mutex.Lock(ctx); err != nil {
-		return result, err
+		return result, false, err
 	}
 	defer l.mutex.Unlock()
 	in := activities.CommandInput{OperationID: c.id, CustomerID: l.in.CustomerID, Overdue: l.overdue}
-	if err := workflow.ExecuteActivity(urgently(onStripe(ctx)), activity, in).Get(ctx, &result); err != nil {
-		if ctx.Err() == nil {
+	if roused, err = l.underWay.execute(urgently(onStripe(ctx)), &result, activity, in); err != nil {
+		if ctx.Err() == nil && !roused {
 			workflow.GetLogger(ctx).Error("a command failed", "customer", l.in.CustomerID, "operation", c.id, "error", err)
 		}
-		return result, err
+		return result, roused, err
 	}
 	if result.Looked {
 		l.adopt(ctx, result.Record)
@@ -148,10 +157,15 @@ func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activit
 			l.due = true // the deletion policy has something to stop
 		}
 		if result.Record.PublishDue {
-			l.publisher.ask(ctx, result.Record.ClerkUserID, false)
+			l.publisher.ask(awaited(ctx), result.Record.ClerkUserID, false)
 		}
 	}
-	return result, nil
+	return result, false, nil
+}
+
+// awaited has what follows done as what a person waits for.
+func awaited(ctx workflow.Context) workflow.Context {
+	return prioritized(ctx, activities.PriorityPerson, "command")
 }
 
 // urgently puts an activity before others where the server knows priorities, and has it begun again

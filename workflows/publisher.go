@@ -18,6 +18,8 @@ type publisher struct {
 	priority int
 	// begun and ended count the passes.
 	begun, ended int
+	// attempts is the activity that is under way.
+	attempts sleeper
 	// failed is set when the last publish ended in a permanent failure. The versions still
 	// differ, so the sweep comes back to it.
 	failed bool
@@ -32,6 +34,9 @@ func (p *publisher) ask(ctx workflow.Context, clerkUserID string, forced bool) (
 	}
 	p.forced = p.forced || forced
 	p.queued = true
+	if key := workflow.GetActivityOptions(ctx).Priority.PriorityKey; key > 0 && key <= activities.PriorityNew {
+		p.attempts.rouse(ctx)
+	}
 	if key := workflow.GetActivityOptions(ctx).Priority.PriorityKey; key > 0 && (p.priority == 0 || key < p.priority) {
 		p.priority = key
 	}
@@ -60,9 +65,14 @@ func (p *publisher) publish(ctx workflow.Context, clerkUserID string) {
 	}
 	p.forced, p.priority = false, 0
 	p.begun++
-	defer func() { p.ended = p.begun }()
 	var result activities.PublishResult
-	err := workflow.ExecuteActivity(publishing, set.projections.PublishProjection, in).Get(ctx, &result)
+	roused, err := p.attempts.execute(publishing, &result, set.projections.PublishProjection, in)
+	if roused {
+		// What was asked for of this pass the next one does. It is forced, as every further attempt of an activity is.
+		p.queued, p.forced = true, true
+		return
+	}
+	p.ended = p.begun
 	p.failed = err != nil
 	if err != nil {
 		workflow.GetLogger(ctx).Warn("publish gave up; the sweep comes back to it", "error", err)

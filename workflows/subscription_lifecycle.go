@@ -99,6 +99,8 @@ type lifecycle struct {
 	alarm     alarm
 	publisher publisher
 	set       activitySet
+	// underWay is what acts on the customer, under the mutex.
+	underWay sleeper
 	// mutex lets one at a time act on the customer: a look, the deletion policy, a step of a command.
 	mutex workflow.Mutex
 	// commands are the operations under way, in the order in which they came.
@@ -159,7 +161,11 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	l.state.Syncs++
 	var result activities.RecordResult
 	looking := l.prioritized(onStripe(ctx))
-	err := workflow.ExecuteActivity(looking, l.set.subscriptions.RecordSubscriptions, in).Get(ctx, &result)
+	roused, err := l.underWay.execute(looking, &result, l.set.subscriptions.RecordSubscriptions, in)
+	if roused {
+		l.due = true // behind the command
+		return
+	}
 	if err != nil {
 		l.fail(ctx, err)
 		l.showFailure(ctx)
@@ -177,6 +183,9 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	}
 	l.adopt(ctx, result)
 	if result.PublishDue {
+		if result.Awaited {
+			looking = awaited(looking)
+		}
 		l.publisher.ask(looking, result.ClerkUserID, false)
 	}
 	if err != nil {

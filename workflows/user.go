@@ -167,7 +167,11 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 		result.PublishDue = due || result.PublishDue
 	}
 	if result.PublishDue || result.PublishForced {
-		u.publisher.ask(u.prioritized(ctx), u.in.ClerkUserID, result.PublishForced)
+		publishing := u.prioritized(ctx)
+		if result.Awaited {
+			publishing = awaited(publishing)
+		}
+		u.publisher.ask(publishing, u.in.ClerkUserID, result.PublishForced)
 	}
 	u.doing(ctx, "done")
 	return u.job

@@ -365,12 +365,26 @@ func endOf(s *account.Subscription) map[string]any {
 	return m
 }
 
-// UnsettledOperations lists the commands of a customer that have not ended.
-func (t *Tx) UnsettledOperations(ctx context.Context, entity account.Entity) ([]string, error) {
-	rows, _ := t.tx.Query(ctx, `SELECT id FROM operations WHERE entity = $1 AND status IN ('accepted', 'acting', 'recorded')
-		AND action IN ('cancel', 'cancel_now', 'reactivate') ORDER BY seq`, string(entity))
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return ids, classify("list unsettled operations", err)
+// UnsettledOperations lists the commands of a customer that have not ended, and tells whether somebody waits for anything that was asked
+// for of the customer or of their user.
+func (t *Tx) UnsettledOperations(ctx context.Context, customer, user account.Entity) (commands []string, awaited bool, err error) {
+	rows, _ := t.tx.Query(ctx, `SELECT id, action, created_at > now() - interval '2 minutes' FROM operations
+		WHERE entity = ANY(ARRAY[$1::text, $2::text]) AND status IN ('accepted', 'acting', 'recorded') ORDER BY seq`, string(customer), string(user))
+	var id string
+	var action Action
+	var young bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &action, &young}, func() error {
+		switch action {
+		case ActionCancel, ActionCancelNow, ActionReactivate:
+			commands = append(commands, id)
+			awaited = awaited || young
+		case ActionSync, ActionReturn:
+			awaited = awaited || young
+		case ActionCheckout:
+		}
+		return nil
+	})
+	return commands, awaited, classify("list unsettled operations", err)
 }
 
 // settlePublished ends the commands that only waited for Clerk to have this version.

@@ -292,7 +292,7 @@ func operations(t *testing.T, w *world) {
 				return err
 			}
 		}
-		_, err = tx.UnsettledOperations(ctx, "customer/cus_8")
+		_, _, err = tx.UnsettledOperations(ctx, "customer/cus_8", "user/user_8")
 		return err
 	})
 }

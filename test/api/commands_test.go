@@ -82,7 +82,9 @@ func TestReactivateWhatIsPaused(t *testing.T) {
 	ada.agrees()
 	// The period that it is to end with is over.
 	want(t, ada.asks(http.MethodPost, path+"/cancel", ""), http.StatusOK, "")
-	ada.is("canceled")
+	if got := ada.ends(); !strings.HasPrefix(got, "canceled") {
+		t.Errorf("it was cancelled and is %q", got)
+	}
 }
 
 // trial makes a subscription whose trial of a day pauses it if there is no card then.

@@ -10,6 +10,8 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
 // behind is a user whose newest projection Clerk does not hold yet.
@@ -182,4 +184,64 @@ func TestTwoPublishersMeet(t *testing.T) {
 			},
 		}
 	})
+}
+
+// A publisher that has failed rests, but not for what somebody waits for: that tries at once.
+func TestWhatIsAwaitedIsPublishedThoughPublishersRest(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	a := l.actor(policies{})
+	a.subscriptions.Prompt = &activities.PromptPublisher{Projections: a.projections, Rest: time.Hour}
+	record := func() activities.RecordResult {
+		t.Helper()
+		result, err := a.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: s.customer})
+		l.must(err)
+		return result
+	}
+	l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
+	restore := a.answer("PATCH /v1/users/", 503, `{}`)
+	if result := record(); !result.PublishDue || result.Awaited {
+		t.Fatalf("Clerk did not fail: %+v", result)
+	}
+	restore()
+	if result := record(); !result.PublishDue {
+		t.Fatalf("the publisher did not rest: %+v", result)
+	}
+	_, _, err := l.Store.BeginOperation(t.Context(), store.NewOperation{RequestHash: []byte("r"), Caller: s.user, Action: store.ActionSync, ClerkUserID: s.user,
+		Entity: account.UserEntity(s.user), Lifetime: time.Hour})
+	l.must(err)
+	if result := record(); result.PublishDue || result.Published == 0 || !result.Awaited {
+		t.Errorf("somebody waits, and the publisher rested: %+v", result)
+	}
+	l.exec(`UPDATE person_user SET published_version = 0`)
+	if result, err := a.users.SyncUser(t.Context(), activities.UserInput{ClerkUserID: s.user}); err != nil || !result.Awaited || !result.PublishDue {
+		t.Errorf("the user's own look does not know that somebody waits: %+v, %v", result, err)
+	}
+}
+
+// What waits for a customer whom Stripe does not have ends: a return from a checkout fails, and a sync is done without that one.
+func TestNobodyWaitsForACustomerWhomStripeDoesNotHave(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	ask := func(n store.NewOperation) string {
+		n.RequestHash, n.Caller, n.ClerkUserID, n.Lifetime = []byte("r"), s.user, s.user, time.Hour
+		op, _, err := l.Store.BeginOperation(t.Context(), n)
+		l.must(err)
+		return op.ID
+	}
+	returned := ask(store.NewOperation{Action: store.ActionReturn, Entity: account.CustomerEntity(s.customer), SubscriptionID: "sub_other"})
+	synced := ask(store.NewOperation{Action: store.ActionSync, Entity: account.UserEntity(s.user)})
+	restore := l.work.answer(s.customer, 404, `{"error":{"type":"invalid_request_error","code":"resource_missing","message":"No such customer"}}`)
+	defer restore()
+	l.must(l.work.lookAtCustomer(t.Context(), s.customer))
+	l.must(l.work.lookAtUser(t.Context(), s.user))
+	for id, want := range map[string]string{returned: "failed customer_not_found", synced: "done "} {
+		op, err := l.Store.Operation(t.Context(), id)
+		l.must(err)
+		if got := string(op.Status) + " " + op.Reason; got != want {
+			t.Errorf("the %s is %q, want %q", op.Action, got, want)
+		}
+	}
 }
