@@ -4,8 +4,8 @@
 -- When the schedule that manages a subscription ends it; null where it lets it go on.
 ALTER TABLE subscriptions ADD COLUMN schedule_ends_at timestamptz;
 
--- The number of the last read that listed the customer's schedules too.
-ALTER TABLE stripe_customers ADD COLUMN schedules_read_seq bigint NOT NULL DEFAULT 0;
+-- The number of the last read that listed the customer's schedules too; null where none did, which is so of nearly all.
+ALTER TABLE stripe_customers ADD COLUMN schedules_read_seq bigint;
 
 -- Stripe's subscription schedules, as events tell of them and as lists show them. A status only moves
 -- forward, so it does not matter which of the two comes first.

@@ -35,7 +35,7 @@ func (c Customer) Exists() bool { return !c.DeletedInStripe && c.MissingSince ==
 // this version before: somebody has overwritten it at Stripe.
 func (c Customer) ProfileForgotten() bool { return c.ProfileVersion < 0 }
 
-const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since, schedules_read_seq`
+const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since, coalesce(schedules_read_seq, 0) AS schedules_read_seq`
 
 // errLinkMoved says that a customer got another user between reading the link and locking the
 // rows. The transaction starts again.

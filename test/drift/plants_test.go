@@ -127,6 +127,18 @@ func (p *product) customers(i int) {
 
 	claimed := stripe.AddCustomer(stripesim.CustomerSpec{Metadata: map[string]string{"clerk_user_id": fmt.Sprintf("user_2Nobody%021d", i)}})
 	p.expectCustomer(account.DriftClaimedUserMissing, claimed)
+
+	referring := stripe.AddCustomer(stripesim.CustomerSpec{Email: fmt.Sprintf("payer%d@example.com", i)})
+	p.exec(`INSERT INTO customer_claims (stripe_customer_id, clerk_user_id, source) VALUES ($1, $2, $3)`,
+		referring, p.people[0].user, fmt.Sprintf("%s:cs_test_%d", account.PlaceReference, i))
+	p.expectCustomer(account.DriftUnverifiedReference, referring)
+
+	who = p.take(&p.others)
+	reference := fmt.Sprintf("%s:cs_test_linked_%d", account.PlaceReference, i)
+	p.must(stripe.UpdateCustomer(who.customer, who.naming(""))) // it names nobody any more
+	p.exec(`UPDATE customer_claims SET source = $2 WHERE stripe_customer_id = $1`, who.customer, reference)
+	p.exec(`UPDATE stripe_customers SET link_source = $2 WHERE stripe_customer_id = $1`, who.customer, reference)
+	p.expectCustomer(account.DriftUnverifiedLink, who.customer)
 }
 
 func (p *product) subscriptions(i int) {
