@@ -120,7 +120,13 @@ func (f *frontEnd) order(ctx context.Context, c *command, path, body string) (an
 		switch {
 		case err != nil: // the connection broke, or the balancer has nobody: ask again
 		case a.status == http.StatusAccepted:
-			return f.follow(ctx, c, a)
+			ended, err := f.follow(ctx, c, a)
+			if err != nil || c.kind != "checkout" || ended.Status != "done" {
+				return ended, err
+			}
+			// What it waited for is done; the session is in the answer to the same request.
+		case a.Code == "operation_not_found" && f.s.forgot(c.began, time.Now()):
+			return answer{Code: codeForgotten}, nil // PostgreSQL was restored while the caller waited
 		case a.status == http.StatusOK:
 			return a, nil
 		case a.status == http.StatusServiceUnavailable || a.status == http.StatusInternalServerError:
@@ -304,8 +310,9 @@ func (c *crowd) look(ctx context.Context, m *member) {
 
 // consistent holds what was said of a subscription to itself.
 func (c *command) consistent(a answer) {
-	if a.Data.InSync != nil && *a.Data.InSync != same(a.Data.Clerk, a.Data.Database) {
-		c.blame("told in sync: %t, with Clerk %v and the database %v", *a.Data.InSync, a.Data.Clerk, a.Data.Database)
+	// More is compared there than here, so that what is the same here may not be in sync.
+	if a.Data.InSync != nil && *a.Data.InSync && !same(a.Data.Clerk, a.Data.Database) {
+		c.blame("told in sync, with Clerk %v and the database %v", a.Data.Clerk, a.Data.Database)
 	}
 	for where, held := range map[string]map[string]any{"Clerk": a.Data.Clerk, "the database": a.Data.Database} {
 		_, exists := held["subscriptionId"]
