@@ -439,20 +439,21 @@ func (u *userRun) doing(ctx workflow.Context, what string) {
 }
 
 func (u *userRun) describe(ctx workflow.Context) {
-	text := fmt.Sprintf("User `%s`: %s.", u.in.ClerkUserID, u.state.Doing)
+	var text strings.Builder
+	fmt.Fprintf(&text, "User `%s`: %s.", u.in.ClerkUserID, u.state.Doing)
 	if u.state.CustomerID != "" {
-		text += fmt.Sprintf(" Customer `%s`.", u.state.CustomerID)
+		fmt.Fprintf(&text, " Customer `%s`.", u.state.CustomerID)
 	}
 	if u.state.Unsettled > 0 {
-		text += fmt.Sprintf(" Customers not settled yet: %d.", u.state.Unsettled)
+		fmt.Fprintf(&text, " Customers not settled yet: %d.", u.state.Unsettled)
 	}
 	for _, c := range u.state.Open {
-		text += " " + unsettledText(c)
+		text.WriteString(" " + unsettledText(c))
 	}
 	if u.state.LastFailure != "" {
-		text += " Failed: " + u.state.LastFailure + "."
+		text.WriteString(" Failed: " + u.state.LastFailure + ".")
 	}
-	workflow.SetCurrentDetails(ctx, text)
+	workflow.SetCurrentDetails(ctx, text.String())
 }
 
 // unsettledText says why a customer of a deleted user is not settled.

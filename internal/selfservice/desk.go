@@ -123,8 +123,10 @@ func (d *Desk) begin(ctx context.Context, caller Caller, key Key, n store.NewOpe
 	op, isNew, err = d.Store.BeginOperation(ctx, n)
 	if failure.CodeOf(err) == store.CommitUnknown {
 		if op, isNew, err = d.beginAgain(ctx, n); err != nil {
-			return &store.Operation{ID: n.ID, RequestHash: n.RequestHash, Caller: n.Caller, Action: n.Action, ClerkUserID: n.ClerkUserID, Entity: n.Entity,
-				SubscriptionID: n.SubscriptionID, SessionID: n.SessionID, Status: store.OperationAccepted}, true, nil
+			return &store.Operation{ //nolint:nilerr // the commit may have happened, so that nobody may be told that it failed
+				ID: n.ID, RequestHash: n.RequestHash, Caller: n.Caller, Action: n.Action, ClerkUserID: n.ClerkUserID, Entity: n.Entity,
+				SubscriptionID: n.SubscriptionID, SessionID: n.SessionID, Status: store.OperationAccepted,
+			}, true, nil
 		}
 	}
 	if err != nil {
@@ -200,7 +202,7 @@ func (d *Desk) await(ctx context.Context, op *store.Operation, first time.Durati
 		case err != nil && ctx.Err() != nil:
 			d.Logger.WarnContext(ctx, "an operation goes on, and how it stands cannot be read", "operation", "await", "operation_id", op.ID,
 				"error_class", string(failure.Of(err)), "error", err.Error())
-			return op, nil
+			return op, nil //nolint:nilerr // it is logged, and the operation as it was last seen is no failure
 		case err != nil:
 			continue // the database may be back before the patience is over
 		case seen == nil:
