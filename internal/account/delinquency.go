@@ -16,7 +16,9 @@ type Invoice struct {
 	// FirstFailedAt is the first failure to collect it that we were told of.
 	FirstFailedAt time.Time
 	FinalizedAt   time.Time
-	Attempts      int64
+	// PaidAt is when it was paid, zero where it was not, or where that is not known.
+	PaidAt   time.Time
+	Attempts int64
 }
 
 // Due is when the invoice was to have been paid: its due date; else when it first could not be collected, since a bank
@@ -42,9 +44,10 @@ type Delinquency struct {
 // matter, and one that is void, uncollectible or a draft is owed no more, or not yet. It is zero where no open invoice
 // says so.
 //
-// was is what was found before in the same delinquency: the moment never moves later while that lasts, however many of
-// the invoices are voided or paid meanwhile. One thing can correct it: the first failure of the very invoice that it
-// comes from, told after it was taken from when that invoice was opened.
+// was is what was found before: the moment never moves later while the delinquency lasts, however many of the invoices
+// are voided or paid meanwhile. One thing can correct it: the first failure of the very invoice that it comes from, told
+// after it was taken from when that invoice was opened. And it is of another delinquency where the latest invoice of its
+// time was paid since, upon which Stripe makes a subscription active: nobody need have looked while it was.
 //
 // cycle is about how long a billing period is, zero where that is not known. It stands in for the paid invoices where
 // none is known, as in a fresh database: two open invoices more than a period and a half apart had one between them
@@ -52,6 +55,9 @@ type Delinquency struct {
 func PastDueSince(invoices []Invoice, was Delinquency, cycle time.Duration) Delinquency {
 	var paid time.Time
 	var open []Invoice
+	if settled(invoices, was) {
+		was = Delinquency{}
+	}
 	now := was
 	for _, i := range invoices {
 		switch {
@@ -60,7 +66,7 @@ func PastDueSince(invoices []Invoice, was Delinquency, cycle time.Duration) Deli
 		case i.Status == "open":
 			open = append(open, i)
 		}
-		if i.ID == was.InvoiceID && i.Attempts <= 1 && i.Due().After(was.Since) {
+		if i.ID == was.InvoiceID && i.DueAt.IsZero() && i.Attempts <= 1 && i.Due().After(was.Since) {
 			now.Since = i.Due()
 		}
 	}
@@ -75,6 +81,23 @@ func PastDueSince(invoices []Invoice, was Delinquency, cycle time.Duration) Deli
 		}
 	}
 	return now
+}
+
+// settled tells whether a delinquency has ended: an invoice that is no older than the one that it comes from was paid
+// while there was none after it.
+func settled(invoices []Invoice, was Delinquency) bool {
+	began := was.Since
+	for _, i := range invoices {
+		if i.ID == was.InvoiceID {
+			began = i.Created
+		}
+	}
+	return !was.Since.IsZero() && slices.ContainsFunc(invoices, func(p Invoice) bool {
+		return p.Status == "paid" && p.PaidAt.After(was.Since) && !p.Created.Before(began) &&
+			!slices.ContainsFunc(invoices, func(i Invoice) bool {
+				return i.Status != "draft" && i.Created.After(p.Created) && !i.Created.After(p.PaidAt)
+			})
+	})
 }
 
 // Cycle is about how long the longest billing period among items is, zero where none recurs.

@@ -25,6 +25,7 @@ func failedOn(n int) func(*account.Invoice) {
 func TestPastDueSince(t *testing.T) {
 	t.Parallel()
 	dueOn := func(n int) func(*account.Invoice) { return func(i *account.Invoice) { i.DueAt = day(n) } }
+	paidOn := func(n int) func(*account.Invoice) { return func(i *account.Invoice) { i.PaidAt = day(n) } }
 	retried := func(i *account.Invoice) { i.Attempts = 4 }
 	twelvePaid := []account.Invoice{invoice("in_old", "open", -370, failedOn(-370))}
 	for n := range 12 {
@@ -73,6 +74,19 @@ func TestPastDueSince(t *testing.T) {
 		"the first failure that was told is not its first": {
 			invoices: []account.Invoice{invoice("in_1", "open", 1, failedOn(8), retried)}, was: since(1, "in_1"), want: since(1, "in_1"),
 		},
+		"it was paid, nobody looked, and the next one fails": {
+			invoices: []account.Invoice{invoice("in_1", "paid", 1, failedOn(1), paidOn(5)), invoice("in_2", "open", 31, failedOn(31))}, was: since(1, "in_1"), want: since(31, "in_2"),
+		},
+		"a later one was paid, nobody looked, and the one after that fails": {
+			invoices: []account.Invoice{invoice("in_1", "open", 1, failedOn(1)), invoice("in_2", "paid", 2, paidOn(2)), invoice("in_3", "open", 3, failedOn(3))}, was: since(1, "in_1"), want: since(3, "in_3"),
+		},
+		"the first is paid after the next one had failed": {
+			invoices: []account.Invoice{invoice("in_1", "paid", 1, failedOn(1), paidOn(33)), invoice("in_2", "open", 31, failedOn(31))}, was: since(1, "in_1"), want: since(1, "in_1"),
+		},
+		"the first is paid after the next one had been voided": {
+			invoices: []account.Invoice{invoice("in_1", "paid", 1, failedOn(1), paidOn(33)), invoice("in_2", "void", 31), invoice("in_3", "open", 61)}, was: since(1, "in_1"), want: since(1, "in_1"),
+		},
+		"the due date is put off":                 {invoices: []account.Invoice{invoice("in_1", "open", 1, dueOn(61))}, was: since(31, "in_1"), want: since(31, "in_1")},
 		"what was known without an invoice stays": {invoices: []account.Invoice{invoice("in_2", "open", 9)}, was: since(1, ""), want: since(1, "")},
 	} {
 		if got := account.PastDueSince(c.invoices, c.was, c.cycle); got != c.want {

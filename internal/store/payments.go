@@ -137,16 +137,15 @@ func lastPaid(id string) string {
 	return `coalesce((SELECT max(paid.occurred_at) FROM payments paid WHERE paid.kind = 'invoice' AND paid.status = 'paid' AND paid.stripe_subscription_id = ` + id + `), '-infinity')`
 }
 
-// invoicesOwed reads what decides since when a subscription owes: its invoices that are open since the last paid one,
-// that one, and the one that decided before.
+// invoicesOwed reads what decides since when a subscription owes: its last paid invoice, all that came after it, and the
+// one that decided before.
 func (t *Tx) invoicesOwed(ctx context.Context, subscriptionID, before string) ([]account.Invoice, error) {
-	rows, _ := t.tx.Query(ctx, `SELECT id, status, occurred_at, due_at, finalized_at, first_failed_at, attempts FROM payments
-		WHERE kind = 'invoice' AND stripe_subscription_id = $1 AND occurred_at IS NOT NULL
-			AND (id = $2 OR status IN ('open', 'paid') AND occurred_at >= `+lastPaid("$1")+`)`, subscriptionID, before)
+	rows, _ := t.tx.Query(ctx, `SELECT id, status, occurred_at, due_at, finalized_at, first_failed_at, paid_at, attempts FROM payments
+		WHERE kind = 'invoice' AND stripe_subscription_id = $1 AND occurred_at IS NOT NULL AND (id = $2 OR occurred_at >= `+lastPaid("$1")+`)`, subscriptionID, before)
 	invoices, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i account.Invoice, err error) {
-		var created, due, finalized, failed *time.Time
-		err = row.Scan(&i.ID, &i.Status, &created, &due, &finalized, &failed, &i.Attempts)
-		i.Created, i.DueAt, i.FinalizedAt, i.FirstFailedAt = derefTime(created), derefTime(due), derefTime(finalized), derefTime(failed)
+		var created, due, finalized, failed, paid *time.Time
+		err = row.Scan(&i.ID, &i.Status, &created, &due, &finalized, &failed, &paid, &i.Attempts)
+		i.Created, i.DueAt, i.FinalizedAt, i.FirstFailedAt, i.PaidAt = derefTime(created), derefTime(due), derefTime(finalized), derefTime(failed), derefTime(paid)
 		return i, err
 	})
 	return invoices, classify("read what is owed", err)
