@@ -30,27 +30,29 @@ type ProductResult struct {
 }
 
 // readWanted reads those prices by their ids that our rows have and that a list with very many did not show. What Stripe does not
-// know stays as it is.
-func (a *Catalogue) readWanted(ctx context.Context, product *account.Product) error {
+// know stays as it is, and so does one that fails, which is left: it holds up no other, and is come back to.
+func (a *Catalogue) readWanted(ctx context.Context, product *account.Product) (left, err error) {
 	listed := make([]string, len(product.Prices))
 	for i, p := range product.Prices {
 		listed[i] = p.ID
 	}
 	wanted, err := a.Store.PricesWanted(ctx, product.ID, listed)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, id := range wanted {
 		price, err := a.Stripe.Price(ctx, id)
 		switch {
 		case failure.Of(err) == failure.Permanent || err == nil && price.ProductID != product.ID:
+		case err != nil && ofAll(ctx, err):
+			return nil, err
 		case err != nil:
-			return err
+			left = err
 		default:
 			product.Prices = append(product.Prices, price)
 		}
 	}
-	return nil
+	return left, nil
 }
 
 // RecordProduct reads a product with all its prices and commits plan and prices. Customers whose
@@ -66,8 +68,9 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 	}
 	product, err := a.Stripe.Product(ctx, in.ProductID)
 	missing := failure.IsNotFound(err)
+	var left error
 	if err == nil && product.PricesPartial {
-		err = a.readWanted(ctx, &product)
+		left, err = a.readWanted(ctx, &product)
 	}
 	if err != nil && !missing {
 		return result, err
@@ -123,5 +126,8 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 		}
 		return tx.CompleteEvents(ctx, due, false)
 	})
+	if err == nil {
+		err = left
+	}
 	return result, err
 }

@@ -250,6 +250,23 @@ func TestRecordProduct(t *testing.T) {
 	b.is([]string{"Premium"}, `SELECT projection->>'plan' FROM person_user`)
 }
 
+// A product that the catalogue does not have is read although another item's is known: it may be what makes the plan.
+func TestAnUnknownItemBesideAKnownOneIsAskedFor(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, account.DeleteKeep)
+	b.person("cus_1")
+	b.stripe.products["prod_1"] = pro("price_1")
+	if _, err := b.catalogue.RecordProduct(t.Context(), activities.ProductInput{ProductID: "prod_1"}); err != nil {
+		t.Fatal(err)
+	}
+	sub := subscription("sub_1", "cus_1", account.StatusActive)
+	sub.Items = []account.Item{{ID: "si_1", PriceID: "price_1", ProductID: "prod_1", Quantity: 1}, {ID: "si_2", PriceID: "price_2", ProductID: "prod_2", Quantity: 1}}
+	b.stripe.put(sub)
+	b.record("cus_1")
+	b.is(nil, `SELECT class FROM drift WHERE resolved_at IS NULL`)
+	b.is([]string{"product/prod_2"}, `SELECT entity FROM pokes WHERE entity LIKE 'product/%' AND due_at IS NOT NULL`)
+}
+
 // A product that Stripe does not know is drift that waits, unless its deletion is what was told:
 // then its plan is not sold any more, and who has it keeps it.
 func TestRecordProductThatIsGone(t *testing.T) {

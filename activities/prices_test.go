@@ -16,12 +16,17 @@ type shop struct {
 	product account.Product
 	prices  map[string]account.Price
 	asked   []string
+	// failing are prices that Stripe always answers 500 for.
+	failing map[string]bool
 }
 
 func (s *shop) Product(context.Context, string) (account.Product, error) { return s.product, nil }
 
 func (s *shop) Price(_ context.Context, id string) (account.Price, error) {
 	s.asked = append(s.asked, id)
+	if s.failing[id] {
+		return account.Price{}, failure.New(failure.Transient, "stripe", "read price", "http_500", nil)
+	}
 	if p, ok := s.prices[id]; ok {
 		return p, nil
 	}
@@ -72,6 +77,38 @@ func TestPricesThatAListLeavesOut(t *testing.T) {
 	for id, want := range map[string]string{"price_sold": "true", "price_new": "true", "price_mine": "false", "price_ended": "false", "price_gone": "true", "price_old": "false"} {
 		if got := active(id); got != want {
 			t.Errorf("%s is sold: %s, want %s", id, got, want)
+		}
+	}
+}
+
+// A price that cannot be read for ever keeps no other of its product from being known, is told of, and has nobody looked at in vain.
+func TestAPriceThatFailsHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	price := func(id string) account.Price {
+		return account.Price{ID: id, ProductID: "prod_1", UnitAmount: 100, Currency: "usd", Interval: "month", IntervalCount: 1}
+	}
+	stripe := &shop{stripeWorld: w.stripe, prices: map[string]account.Price{"price_b": price("price_b")}, failing: map[string]bool{"price_a": true},
+		product: account.Product{ID: "prod_1", Name: "Pro", Active: true, Prices: []account.Price{price("price_c")}, PricesPartial: true}}
+	catalogue := &activities.Catalogue{Store: w.store, Stripe: stripe}
+	w.syncUser(t)
+	for _, of := range []string{"a", "b"} {
+		customer := "cus_" + of
+		w.stripe.customers[customer] = account.Customer{ID: customer, Metadata: map[string]string{"clerk_user_id": ada}}
+		w.stripe.put(account.Subscription{ID: "sub_" + of, CustomerID: customer, Status: account.StatusActive, Items: []account.Item{{ID: "si_" + of, PriceID: "price_" + of, ProductID: "prod_1"}}})
+		w.record(t, customer)
+	}
+	result, err := catalogue.RecordProduct(t.Context(), activities.ProductInput{ProductID: "prod_1"})
+	if failure.CodeOf(err) != "http_500" || failure.Of(err) != failure.Transient {
+		t.Errorf("ended with %v", err)
+	}
+	if result.Affected != 1 {
+		t.Errorf("%d customers are looked at, want the one whose price is known now", result.Affected)
+	}
+	for id, want := range map[string]bool{"price_a": false, "price_b": true, "price_c": true} {
+		p, err := w.store.CataloguePrice(t.Context(), id)
+		if err != nil || (p != nil) != want {
+			t.Errorf("%s: %+v (%v), want it known: %t", id, p, err, want)
 		}
 	}
 }

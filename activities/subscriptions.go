@@ -397,28 +397,34 @@ func (a *Subscriptions) commitRows(ctx context.Context, tx *store.Tx, user *stor
 	return err
 }
 
-// notePrices makes a subscription whose prices are all unknown loud, and has its products read:
-// if Stripe knows the price, the catalogue will, and that pokes this customer again.
+// notePrices makes a subscription whose prices are all unknown loud, and has the products of unknown prices read, as any of
+// them may make the plan: if Stripe knows the price, the catalogue will, and that pokes this customer again.
 func notePrices(ctx context.Context, tx *store.Tx, s account.Subscription, plans map[string]store.Plan) error {
 	entity := account.CustomerEntity(s.CustomerID)
-	known := slices.ContainsFunc(s.Items, func(i account.Item) bool { _, known := plans[i.PriceID]; return known })
-	if known || s.Status.Terminal() {
+	if s.Status.Terminal() {
 		// The price of what has ended gives nobody anything any more.
 		return tx.ResolveDrift(ctx, entity, account.DriftUnknownPrice, s.ID)
 	}
 	if len(s.Items) == 0 {
 		return nil
 	}
-	if err := tx.NoteDrift(ctx, entity, account.DriftUnknownPrice, s.ID); err != nil {
-		return err
-	}
+	known := false
 	var products []account.Entity
 	for _, item := range s.Items {
-		if account.ValidProductID(item.ProductID) {
+		if _, ok := plans[item.PriceID]; ok {
+			known = true
+		} else if account.ValidProductID(item.ProductID) {
 			products = append(products, account.ProductEntity(item.ProductID))
 		}
 	}
-	return tx.Poke(ctx, account.JobSync, products...)
+	note := tx.NoteDrift
+	if known {
+		note = tx.ResolveDrift
+	}
+	if err := note(ctx, entity, account.DriftUnknownPrice, s.ID); err != nil || len(products) == 0 {
+		return err
+	}
+	return tx.Poke(ctx, account.JobSync, store.Distinct(products)...)
 }
 
 // noteOtherClaims makes evidence for another user than the owner loud. The stored link stays.

@@ -226,6 +226,12 @@ func TestWhoHoldsAnItemIsAffectedByItsProduct(t *testing.T) {
 		w.link(id, customer)
 		w.set(id, account.Subscription{ID: "sub_" + customer, CustomerID: customer, Status: account.StatusActive, Items: items})
 	}
+	for _, product := range []string{"prod_pro", "prod_other"} {
+		got, err := w.PricesWanted(t.Context(), product, []string{})
+		if want := []string{"price_" + product[len("prod_"):]}; err != nil || !slices.Equal(got, want) {
+			t.Errorf("of %s are wanted %v (%v), want %v", product, got, err, want)
+		}
+	}
 	affected := func(product string, changed bool) (got []string) {
 		w.update(func(ctx context.Context, tx *store.Tx) (err error) {
 			got, err = tx.CustomersAffectedByPlan(ctx, product, changed)
@@ -233,6 +239,12 @@ func TestWhoHoldsAnItemIsAffectedByItsProduct(t *testing.T) {
 		})
 		return got
 	}
+	// One whose price is not known still is told of nothing: its customers would have it read again, and it them.
+	if got := affected("prod_pro", false); len(got) != 0 {
+		t.Errorf("affected before the price is known: %v", got)
+	}
+	w.plan("prod_pro", "Pro", "price_pro")
+	w.plan("prod_other", "Other", "price_other")
 	for _, c := range []struct {
 		product string
 		changed bool

@@ -62,10 +62,12 @@ func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read 
 const mostPrices = 200
 
 // PricesWanted lists the prices of a product that were not among those listed, and that have to be read by themselves: those of
-// subscriptions that the catalogue does not have, and those that the catalogue believes to be sold.
+// items of subscriptions that the catalogue does not have, and those that the catalogue believes to be sold.
 func (s *Store) PricesWanted(ctx context.Context, productID string, listed []string) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT id FROM (SELECT stripe_price_id AS id, 0 AS n FROM subscriptions
 				WHERE stripe_product_id = $1 AND NOT price_known AND stripe_price_id IS NOT NULL
+			UNION SELECT item ->> 'price', 0 FROM subscriptions, jsonb_array_elements(items) AS item
+				WHERE items @> jsonb_build_array(jsonb_build_object('product', $1::text, 'unknown', true)) AND item @> jsonb_build_object('product', $1::text, 'unknown', true)
 			UNION SELECT stripe_price_id, 1 FROM plan_prices p JOIN plans ON plans.id = p.plan_id WHERE plans.stripe_product_id = $1 AND p.active) w
 		WHERE id <> ALL($2) GROUP BY id ORDER BY min(n), id LIMIT $3`, productID, listed, mostPrices)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -81,7 +83,7 @@ func amountOf(p account.Price) *int64 {
 }
 
 // CustomersAffectedByPlan lists the customers whose projection may say something else now: those
-// with an item at a price of this product that was unknown, or, where its name or what it is has changed, with any item
+// with an item at a price of this product that was unknown and is not any more, or, where its name or what it is has changed, with any item
 // of it. A subscription that has ended counts too: a user who has no other is still told its plan.
 func (t *Tx) CustomersAffectedByPlan(ctx context.Context, productID string, changed bool) ([]string, error) {
 	holding := func(item map[string]any) string {
@@ -89,10 +91,14 @@ func (t *Tx) CustomersAffectedByPlan(ctx context.Context, productID string, chan
 		raw, _ := json.Marshal([]any{item}) // strings and flags
 		return string(raw)
 	}
-	rows, _ := t.tx.Query(ctx, `SELECT stripe_customer_id FROM subscriptions
+	rows, _ := t.tx.Query(ctx, `SELECT stripe_customer_id FROM subscriptions s
 			WHERE stripe_product_id = $1 AND NOT price_known AND stripe_customer_id IS NOT NULL
+				AND EXISTS (SELECT FROM plan_prices p WHERE p.stripe_price_id = s.stripe_price_id)
 		UNION SELECT stripe_customer_id FROM subscriptions
-			WHERE (items @> $3::jsonb OR $2 AND items @> $4::jsonb) AND stripe_customer_id IS NOT NULL
+			WHERE items @> $3::jsonb AND stripe_customer_id IS NOT NULL AND EXISTS (SELECT FROM jsonb_array_elements(items) AS item
+				JOIN plan_prices p ON p.stripe_price_id = item ->> 'price' WHERE jsonb_build_array(item) @> $3::jsonb)
+		UNION SELECT stripe_customer_id FROM subscriptions
+			WHERE $2 AND items @> $4::jsonb AND stripe_customer_id IS NOT NULL
 		UNION SELECT s.stripe_customer_id FROM subscriptions s JOIN plans p ON p.id = s.plan_id
 			WHERE $2 AND p.stripe_product_id = $1 AND s.stripe_customer_id IS NOT NULL
 		ORDER BY 1`, productID, changed, holding(map[string]any{"unknown": true}), holding(map[string]any{}))
