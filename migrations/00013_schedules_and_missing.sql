@@ -23,7 +23,7 @@ CREATE INDEX subscription_schedules_open ON subscription_schedules (stripe_custo
 INSERT INTO subscription_schedules (stripe_schedule_id, stripe_customer_id, stripe_subscription_id, status, begins_at)
 SELECT DISTINCT ON (object ->> 'id') object ->> 'id', object ->> 'customer', object ->> 'subscription', object ->> 'status',
     to_timestamp((object #>> '{phases,0,start_date}')::bigint)
-FROM (SELECT payload::jsonb #> '{data,object}' AS object FROM webhook_events
+FROM (SELECT CASE WHEN type LIKE 'subscription\_schedule.%' AND payload !~ '\\u(0000|[dD][89a-fA-F])' THEN payload::jsonb #> '{data,object}' END AS object FROM webhook_events
     WHERE type LIKE 'subscription\_schedule.%' AND payload IS NOT NULL AND status <> 'ignored') AS told
 WHERE object ->> 'id' LIKE 'sub\_sched\_%' AND jsonb_typeof(object -> 'customer') = 'string' AND coalesce(jsonb_typeof(object -> 'subscription'), 'null') IN ('string', 'null')
     AND object ->> 'status' IN ('not_started', 'active', 'completed', 'released', 'canceled')

@@ -9,15 +9,25 @@ CREATE TABLE users_not_in_clerk (
 );
 
 -- The client_reference_id of a checkout was stored without whether the session's metadata said the same. Where the event is
--- kept, it tells; any other proves nothing any more, as whoever paid may have written it. Links stay as they are.
+-- kept, it tells; any other proves nothing any more, as whoever paid may have written it. Links stay as they are. What jsonb does not
+-- take is passed over: the character of the number zero, and halves of others.
 UPDATE customer_claims cl SET source = 'checkout_metadata:' || substr(cl.source, length('checkout:') + 1)
 FROM webhook_events e
 WHERE cl.source LIKE 'checkout:%' AND e.source = 'stripe' AND e.event_id = cl.event_id
-    AND CASE WHEN e.payload IS NULL OR position('\u' IN e.payload) > 0 THEN false
+    AND CASE WHEN e.payload IS NULL OR e.payload ~ '\\u(0000|[dD][89a-fA-F])' THEN false
         ELSE cl.clerk_user_id = coalesce(e.payload::jsonb #>> '{data,object,metadata,clerk_user_id}', e.payload::jsonb #>> '{data,object,metadata,clerkUserId}',
             e.payload::jsonb #>> '{data,object,metadata,userId}', e.payload::jsonb #>> '{data,object,metadata,user_id}') END
     AND NOT EXISTS (SELECT FROM customer_claims o WHERE o.stripe_customer_id = cl.stripe_customer_id
         AND o.source = 'checkout_metadata:' || substr(cl.source, length('checkout:') + 1));
+
+-- That of a Payment Link's session counts for nobody, not even where every other session is a server's own.
+UPDATE customer_claims cl SET source = 'payment_link_reference:' || substr(cl.source, length('checkout:') + 1)
+FROM webhook_events e
+WHERE cl.source LIKE 'checkout:%' AND e.source = 'stripe' AND e.event_id = cl.event_id
+    AND CASE WHEN e.payload IS NULL OR e.payload ~ '\\u(0000|[dD][89a-fA-F])' THEN false
+        ELSE e.payload::jsonb #>> '{data,object,payment_link}' IS NOT NULL END
+    AND NOT EXISTS (SELECT FROM customer_claims o WHERE o.stripe_customer_id = cl.stripe_customer_id
+        AND o.source = 'payment_link_reference:' || substr(cl.source, length('checkout:') + 1));
 
 -- What was a conflict may be none any more.
 INSERT INTO pokes (entity, job, due_at)

@@ -165,6 +165,23 @@ func (e Evidence) Against(ownerID string) bool {
 	return named.Conflict || named.ClerkUserID != "" && named.ClerkUserID != ownerID
 }
 
+// Outvoted tells whether a claim keeps a customer from being linked to a user by what is known: one that names another user
+// whom we have.
+func (e Evidence) Outvoted(clerkUserID string) (by Claim, is bool) {
+	named := Claimant(e)
+	if !named.Conflict && named.ClerkUserID == clerkUserID {
+		return Claim{}, false
+	}
+	i := slices.IndexFunc(e.Claims, func(c Claim) bool {
+		return c.ClerkUserID != clerkUserID && e.Users[c.ClerkUserID].Known && !slices.Contains(named.Unverified, c) &&
+			(named.Conflict || c.ClerkUserID == named.ClerkUserID)
+	})
+	if i < 0 {
+		return Claim{}, false
+	}
+	return e.Claims[i], true
+}
+
 // prefer keeps those of whom something is true, or all where it is true of none.
 func prefer(users []string, better func(string) bool) []string {
 	var preferred []string

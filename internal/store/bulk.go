@@ -235,9 +235,13 @@ func (s *Store) PauseBulk(ctx context.Context, id string, paused bool) (bool, er
 	return tag.RowsAffected() > 0, classify("pause a bulk sync", err)
 }
 
-// FinishBulk records the end of a pass, and why it came early, "" if it did not. Recording it again changes nothing.
+// FinishBulk records the end of a pass, and why it came early, "" if it did not. What is in quarantine then has failed: nobody
+// comes back to it. Recording it again changes nothing.
 func (s *Store) FinishBulk(ctx context.Context, id, failure string) error {
-	_, err := s.pool.Exec(ctx, `UPDATE bulk_runs SET finished_at = now(), updated_at = now(), failure = nullif($2, '') WHERE id = $1 AND finished_at IS NULL`, id, failure)
+	_, err := s.pool.Exec(ctx, `WITH given_up AS (UPDATE bulk_failures SET retry_at = NULL WHERE run_id = $1 AND retry_at IS NOT NULL
+			AND EXISTS (SELECT FROM bulk_runs WHERE id = $1 AND finished_at IS NULL) RETURNING 1)
+		UPDATE bulk_runs SET finished_at = now(), updated_at = now(), failure = nullif($2, ''), failed = failed + (SELECT count(*) FROM given_up)
+		WHERE id = $1 AND finished_at IS NULL`, id, failure)
 	return classify("finish a bulk sync", err)
 }
 

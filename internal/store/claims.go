@@ -32,7 +32,8 @@ const upsertClaims = `INSERT INTO customer_claims AS known (stripe_customer_id, 
 	ON CONFLICT (stripe_customer_id, source) DO UPDATE SET clerk_user_id = excluded.clerk_user_id, event_id = excluded.event_id, claimed_at = now()
 	WHERE known.clerk_user_id <> excluded.clerk_user_id`
 
-// missingFor is for how long it counts that Clerk did not have a user: they may sign up, and nobody tell us.
+// missingFor is for how long it counts that Clerk did not have a user: they may sign up, and nobody tell us. Once a customer is
+// somebody's it counts until they do, as nobody asks for them any more.
 const missingFor = "1 hour"
 
 // EvidenceOn reads all that is known of whose a customer is. shown is what a read of the customer has just shown, which
@@ -78,7 +79,7 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 			u.id IS NOT NULL OR $5 <> '' AND EXISTS (SELECT FROM reconciliation_seen WHERE run_id = $5 AND kind = 'user' AND id = n.clerk_user)
 		FROM named n LEFT JOIN stripe_customers c ON c.stripe_customer_id = n.customer AND NOT c.deleted_in_stripe
 			LEFT JOIN person_user u ON u.clerk_user_id = n.clerk_user
-			LEFT JOIN users_not_in_clerk m ON m.clerk_user_id = n.clerk_user AND m.seen_at > now() - interval '`+missingFor+`'
+			LEFT JOIN users_not_in_clerk m ON m.clerk_user_id = n.clerk_user AND (c.user_id IS NOT NULL OR m.seen_at > now() - interval '`+missingFor+`')
 		ORDER BY n.customer, n.source`, customers, owners, users, sources, run)
 	var c account.Claim
 	var u account.ClaimedUser
@@ -181,6 +182,14 @@ func (s *Store) ConfirmOwner(ctx context.Context, customerID, clerkUserID string
 			return nil
 		}
 		claim := account.Claim{CustomerID: customerID, ClerkUserID: clerkUserID, Source: account.PlaceOperator + ":" + customerID}
+		evidence, err := tx.EvidenceOn(ctx, customerID, claim)
+		if err != nil {
+			return err
+		}
+		if other, ok := evidence.Outvoted(clerkUserID); ok && customer.UserID == nil {
+			refused = ErrNotConfirmed(other.Source + " names " + other.ClerkUserID + ": write clerk_user_id on the customer at Stripe")
+			return nil
+		}
 		if err := tx.addClaims(ctx, []claimOf{{Claim: claim}}); err != nil {
 			return err
 		}
