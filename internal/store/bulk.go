@@ -122,7 +122,7 @@ func (s *Store) NoteBulkPage(ctx context.Context, id string, p BulkPage) error {
 func (t *Tx) noteBulkPage(ctx context.Context, id string, p BulkPage, failed int64) error {
 	var seen, found map[string]int64
 	if err := t.tx.QueryRow(ctx, `SELECT seen, found FROM bulk_runs WHERE id = $1 FOR UPDATE`, id).Scan(&seen, &found); err != nil {
-		return classify("read a bulk sync", err)
+		return classifyRun("read a bulk sync", err)
 	}
 	seen[p.Step] += int64(p.Seen)
 	for class, n := range p.Found {

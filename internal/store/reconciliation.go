@@ -248,7 +248,7 @@ func (s *Store) ConcludeComparison(ctx context.Context, run string, compared map
 		err = tx.tx.QueryRow(ctx, `UPDATE reconciliation_runs SET complete = true, compared = $2, confirmed = (SELECT coalesce(jsonb_object_agg(class, n), '{}')
 				FROM (SELECT class, count(*) AS n FROM reconciliation_found WHERE run_id = $1 AND confirmed GROUP BY class) c)
 			WHERE id = $1 RETURNING confirmed`, run, compared).Scan(&confirmed)
-		return classify("conclude a comparison", err)
+		return classifyRun("conclude a comparison", err)
 	})
 	return confirmed, err
 }
@@ -278,7 +278,7 @@ func (s *Store) ForgetRun(ctx context.Context, run string, limit int) (more bool
 func (s *Store) RepairPage(ctx context.Context, run string, classes []account.Drift, limit, most int, why Cause) (asked int, last bool, err error) {
 	err = s.Update(ctx, "repair differences", why, func(ctx context.Context, tx *Tx) error {
 		if err := tx.tx.QueryRow(ctx, `SELECT asked FROM reconciliation_runs WHERE id = $1 FOR UPDATE`, run).Scan(&asked); err != nil {
-			return classify("read a reconciliation", err)
+			return classifyRun("read a reconciliation", err)
 		}
 		limit := min(limit, most-asked)
 		if limit <= 0 {

@@ -185,6 +185,16 @@ func isDeadlock(err error) bool {
 	return code == "40P01" || code == "40001"
 }
 
+// classifyRun is classify for a statement on the row of a run that has begun. That there is no such row is permanent: a PostgreSQL
+// that was restored as it was before a run began knows nothing of it, and no attempt brings it back. The workflow ends, and the next
+// run begins anew.
+func classifyRun(operation string, err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return failure.New(failure.Permanent, "postgres", operation, "no_such_run", nil)
+	}
+	return classify(operation, err)
+}
+
 // classify turns a database error into the common vocabulary. What PostgreSQL says may hold
 // values of the row, so only the SQLSTATE and the constraint's name are kept.
 func classify(operation string, err error) error {

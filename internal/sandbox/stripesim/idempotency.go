@@ -3,6 +3,7 @@ package stripesim
 import (
 	"maps"
 	"net/http"
+	"time"
 )
 
 // keptAnswer is what the account remembers of a request that carried an idempotency key.
@@ -14,8 +15,14 @@ type keptAnswer struct {
 	Answer  kept
 }
 
-// keyLife is how long Stripe remembers a key, in seconds.
+// keyLife is how long Stripe remembers a key, in seconds of its clock, unless SetKeyLife says otherwise.
 const keyLife = 24 * 60 * 60
+
+// SetKeyLife has keys remembered for so long by Stripe's clock: where that is moved on faster than the clocks of those who ask, a day of
+// theirs is more.
+func (s *Server) SetKeyLife(d time.Duration) {
+	s.view(func() { s.keyLife = int64(d.Seconds()) })
+}
 
 // replay answers a request that was seen before: with the answer it got then, or with why it gets none.
 func (s *Server) replay(key, fingerprint string) (kept, bool) {
@@ -26,7 +33,7 @@ func (s *Server) replay(key, fingerprint string) (kept, bool) {
 	if key == "" || old == nil {
 		return kept{}, false
 	}
-	if old.Done && old.At+keyLife < s.unix() {
+	if old.Done && old.At+s.keyLife < s.unix() {
 		delete(s.keys, key)
 		return kept{}, false
 	}
@@ -47,7 +54,7 @@ func (s *Server) replay(key, fingerprint string) (kept, bool) {
 
 func (s *Server) begin(key, fingerprint, requestID string) {
 	if len(s.keys)%1024 == 1023 {
-		maps.DeleteFunc(s.keys, func(_ string, k *keptAnswer) bool { return k.Done && k.At+keyLife < s.unix() })
+		maps.DeleteFunc(s.keys, func(_ string, k *keptAnswer) bool { return k.Done && k.At+s.keyLife < s.unix() })
 	}
 	if key != "" {
 		s.keys[key] = &keptAnswer{Print: fingerprint, Request: requestID, At: s.unix()}

@@ -68,6 +68,7 @@ type Server struct {
 	cause    cause     // of the step that is being made, under mu
 	agenda   agenda
 	keys     map[string]*keptAnswer
+	keyLife  int64         // how long a key is remembered, in seconds
 	stall    chan struct{} // not nil: requests with an idempotency key wait for it
 	broken   []*breakage
 	outbox   []emission
@@ -101,6 +102,7 @@ func New(o Options) *Server {
 	s := &Server{emit: o.Emit, opts: o, db: newState(), clock: newClock(o), keys: map[string]*keptAnswer{}}
 	s.moment = s.clock.now()
 	s.agenda = newAgenda()
+	s.keyLife = keyLife
 	s.mux = s.routes()
 	return s
 }
