@@ -243,6 +243,8 @@ func (a *Commands) begin(ctx context.Context, c committed, s *step) error {
 		return a.settle(ctx, c, s, &s.standing, store.OperationRefused, string(s.decision.Refused))
 	case s.decision.Satisfied:
 		return recorded(ctx, c, s.op, s.standing, s.standing)
+	case s.op.Outdone:
+		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	}
 	s.act = true
 	return c.tx.ActOn(ctx, s.op, s.standing, s.decision)
@@ -256,7 +258,7 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	}
 	// What was asked for was asked for while it stood like that.
 	was := s.standing
-	was.Status, was.CancelAtPeriodEnd, was.CancelAt, was.ScheduleEndsAt = s.op.StatusBefore, before.AtPeriodEnd, before.At, time.Time{}
+	was.Status, was.CancelAtPeriodEnd, was.CancelAt, was.ScheduleID = s.op.StatusBefore, before.AtPeriodEnd, before.At, ""
 	switch {
 	case account.Decide(s.op.Action.Command(), s.standing, false).Satisfied, s.confirmed && s.op.Action == store.ActionCancel && s.standing.Status.Terminal():
 		// So it is also where its user is being deleted since: what was asked for is done. And what was set to end with a period
@@ -273,6 +275,9 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	case s.confirmed && s.standing.Ending().Same(before) && (s.unshown < notShown || s.op.Action == store.ActionCancelNow):
 		return a.late() // nobody can take back what has ended
 	case s.confirmed:
+		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
+	case s.op.Outdone:
+		// It slept while something that was asked for later was done: whoever asked last has the last word.
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	case s.op.ActingSince != nil && c.now.Sub(*s.op.ActingSince) > keyLife:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, "too_late_to_repeat")

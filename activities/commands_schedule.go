@@ -22,7 +22,7 @@ const scheduleReleased = "schedule_released"
 // again.
 func (a *Commands) changeThroughSchedule(ctx context.Context, s *step) (read bool, err error) {
 	id := s.decision.ReleaseSchedule
-	if s.refusedSchedule != id && s.op.DroppedJSON == nil && a.schedulable(s) {
+	if s.refusedSchedule != id && s.op.DroppedJSON == nil {
 		err := a.askSchedule(ctx, s, id)
 		if err := a.outcome(s, err); err != nil {
 			return false, err
@@ -49,12 +49,6 @@ func (a *Commands) changeThroughSchedule(ctx context.Context, s *step) (read boo
 	// It may have let go by itself: then there is nothing to release.
 	s.releaseRefused, s.refusedAs = true, ""
 	return true, nil
-}
-
-// schedulable tells whether a command can be done through the schedule. A date that does not come from the schedule
-// cannot be taken back by it.
-func (a *Commands) schedulable(s *step) bool {
-	return s.op.Action != store.ActionReactivate || !s.standing.ScheduleEndsAt.IsZero()
 }
 
 func (a *Commands) askSchedule(ctx context.Context, s *step, id string) error {

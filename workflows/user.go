@@ -19,6 +19,9 @@ type UserWorkflowInput struct {
 	// Publish is set by continue-as-new and by nobody else, as is Undo: customers that were made in vain and are still there.
 	Publish PublishPending `json:"publish,omitzero"`
 	Undo    []string       `json:"undo,omitempty"`
+	// ExpiringSince is handed on in the same way: when open checkouts of a deleted user could not be expired first, which somebody has to
+	// come back to though the user is erased by now.
+	ExpiringSince time.Time `json:"expiringSince,omitzero"`
 	// ContinueAfter makes a run continue as new after so many looks; zero leaves it to the
 	// server. For tests.
 	ContinueAfter int `json:"continueAfter,omitempty"`
@@ -125,6 +128,7 @@ func newUserRun(ctx workflow.Context, job account.Job, in UserWorkflowInput) (*u
 	for _, id := range in.Undo {
 		u.undo(ctx, id)
 	}
+	u.expiringSince, u.offboarding = in.ExpiringSince, !in.ExpiringSince.IsZero()
 	return u, nil
 }
 
@@ -371,7 +375,9 @@ func (u *userRun) offboard(ctx workflow.Context) {
 		if err != nil {
 			u.fail(ctx, "expiring checkouts", err)
 		}
-		u.expired = err == nil || u.expiredByNow(ctx)
+		if u.expired = err == nil || u.expiredByNow(ctx); u.expired {
+			u.expiringSince = time.Time{}
+		}
 	}
 	u.doing(ctx, "waiting for every customer's billing to be stopped")
 	var result activities.EraseResult
@@ -421,6 +427,10 @@ func (u *userRun) full(ctx workflow.Context) bool {
 func (u *userRun) continueAs(ctx workflow.Context, job account.Job) error {
 	next := u.in
 	next.Publish, next.Undo = u.publisher.pending(), u.undoing
+	next.ExpiringSince = time.Time{}
+	if u.offboarding && !u.expired {
+		next.ExpiringSince = u.expiringSince
+	}
 	switch job {
 	case account.JobOffboard:
 		return workflow.NewContinueAsNewError(ctx, UserOffboarding, next)

@@ -125,6 +125,27 @@ func TestOffboardingComesBackToWhatItCouldNotExpire(t *testing.T) {
 	}
 }
 
+// A run that continues as new meanwhile hands that on.
+func TestContinueAsNewCarriesWhatCouldNotBeExpired(t *testing.T) {
+	t.Parallel()
+	u := newUserRun(t, userScript{sync: users(deleting()), expire: func(int) error { return permanently() }})
+	u.ExecuteWorkflow(workflows.UserOffboarding, workflows.UserWorkflowInput{ClerkUserID: theUser, ContinueAfter: 1})
+	name, next := continued[workflows.UserWorkflowInput](u.stage)
+	equal(t, "type", name, "UserOffboarding")
+	equal(t, "since", next.ExpiringSince, after(0))
+
+	// The user is erased by now, and is still come back to.
+	u = newUserRun(t, userScript{sync: users(deleted()), expire: func(n int) error {
+		if n == 0 {
+			return permanently()
+		}
+		return nil
+	}})
+	u.ExecuteWorkflow(workflows.UserOffboarding, workflows.UserWorkflowInput{ClerkUserID: theUser, ExpiringSince: next.ExpiringSince})
+	u.finished()
+	equal(t, "tries", len(u.expired), 2)
+}
+
 // A tombstone is not touched again: late events end at once.
 func TestAnErasedUserIsLeftAlone(t *testing.T) {
 	t.Parallel()

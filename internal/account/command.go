@@ -30,10 +30,10 @@ func (e Ending) Same(other Ending) bool {
 	return e.AtPeriodEnd == other.AtPeriodEnd && e.At.Equal(other.At)
 }
 
-// Ending is how the subscription is set to end: by the schedule that manages it, or else by what
-// stands on itself.
+// Ending is how the subscription is set to end: by the schedule that manages it, or, where none does, by what
+// stands on itself. While one does, a date on the subscription may be the end of a phase.
 func (s Subscription) Ending() Ending {
-	if s.ScheduleID != "" && !s.ScheduleEndsAt.IsZero() {
+	if s.ScheduleID != "" {
 		return Ending{At: s.ScheduleEndsAt}
 	}
 	return Ending{AtPeriodEnd: s.CancelAtPeriodEnd, At: s.CancelAt}

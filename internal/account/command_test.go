@@ -47,7 +47,8 @@ func TestDecide(t *testing.T) {
 		"never paid and over":       {status(account.StatusIncompleteExpired), refused(account.RefusedEnded), satisfied, refused(account.RefusedEnded)},
 		"over":                      {status(account.StatusCanceled), refused(account.RefusedEnded), satisfied, refused(account.RefusedEnded)},
 		"managed by a schedule":     {scheduled, account.Decision{ReleaseSchedule: "sub_sched_1"}, account.Decision{ReleaseSchedule: "sub_sched_1"}, satisfied},
-		"ended by a schedule":       {with(func(s *account.Subscription) { s.ScheduleID, s.CancelAt = "sub_sched_1", period.AddDate(1, 0, 0) }), account.Decision{ReleaseSchedule: "sub_sched_1"}, account.Decision{ReleaseSchedule: "sub_sched_1"}, account.Decision{ReleaseSchedule: "sub_sched_1"}},
+		"at the end of a phase":     {with(func(s *account.Subscription) { s.ScheduleID, s.CancelAt = "sub_sched_1", period.AddDate(1, 0, 0) }), account.Decision{ReleaseSchedule: "sub_sched_1"}, account.Decision{ReleaseSchedule: "sub_sched_1"}, satisfied},
+		"ended by a schedule":       {with(func(s *account.Subscription) { s.ScheduleID, s.ScheduleEndsAt = "sub_sched_1", period.AddDate(1, 0, 0) }), account.Decision{ReleaseSchedule: "sub_sched_1"}, account.Decision{ReleaseSchedule: "sub_sched_1"}, account.Decision{ReleaseSchedule: "sub_sched_1"}},
 		"of a status not known yet": {status("frozen"), act, act, satisfied},
 	} {
 		for command, want := range map[account.Command]account.Decision{
@@ -63,6 +64,20 @@ func TestDecide(t *testing.T) {
 	}
 	if got := account.Decide("pay", running, false); got.Acts() {
 		t.Errorf("a command that is none acts: %+v", got)
+	}
+}
+
+// While a schedule manages a subscription, the schedule alone says whether and when it ends: a date on the subscription may be the end of
+// a phase that another one follows.
+func TestAScheduleAloneEndsWhatItManages(t *testing.T) {
+	t.Parallel()
+	s := account.Subscription{Status: account.StatusActive, ScheduleID: "sub_sched_1", CurrentPeriodEnd: noon(), CancelAt: noon()}
+	if at, ends := s.ScheduledToEnd(); ends || !at.IsZero() || s.Ending().Set() {
+		t.Errorf("it goes on behind its phase, and ends at %s (%t), set %t", at, ends, s.Ending().Set())
+	}
+	s.ScheduleEndsAt = noon().AddDate(0, 1, 0)
+	if at, ends := s.ScheduledToEnd(); !ends || !at.Equal(s.ScheduleEndsAt) || !s.Ending().At.Equal(s.ScheduleEndsAt) {
+		t.Errorf("its schedule ends it at %s, and it ends at %s (%t)", s.ScheduleEndsAt, at, ends)
 	}
 }
 

@@ -72,8 +72,9 @@ func (s Subscription) ScheduledToEnd() (at time.Time, scheduled bool) {
 	switch {
 	case s.Status.Terminal():
 		return time.Time{}, false
-	case s.ScheduleID != "" && !s.ScheduleEndsAt.IsZero():
-		return s.ScheduleEndsAt, true
+	case s.ScheduleID != "":
+		// A date on the subscription itself may be the end of a phase that another one follows.
+		return s.ScheduleEndsAt, !s.ScheduleEndsAt.IsZero()
 	case !s.CancelAt.IsZero():
 		return s.CancelAt, true
 	case s.CancelAtPeriodEnd:

@@ -86,12 +86,15 @@ func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *stor
 		if errors.Is(err, errCustomerGone) {
 			continue
 		}
+		if r, ok := errors.AsType[*Refusal](err); ok && r.Code == notAccepted {
+			return none, op, nil // it was accepted: the same key goes on with it, whatever has been done by now
+		}
 		if err != nil {
 			return none, nil, err
 		}
 		return Checkout{SessionID: session.ID, URL: session.URL, OperationID: op.ID}, nil, nil
 	}
-	return none, nil, refuse(Unavailable, "not_accepted", "The customer at Stripe is gone; try again.")
+	return none, nil, refuse(Unavailable, notAccepted, "The customer at Stripe is gone; try again.")
 }
 
 // mostCustomers is how many customers one request may find gone from Stripe before it is refused.

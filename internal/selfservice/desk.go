@@ -155,12 +155,15 @@ func (d *Desk) beginAgain(ctx context.Context, n store.NewOperation) (op *store.
 	}
 }
 
+// notAccepted is the code of a refusal of what was not accepted, so that nothing was done.
+const notAccepted = "not_accepted"
+
 // unavailable is the answer to a failure of our own database.
 func unavailable(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w (%w)", refuse(Unavailable, "not_accepted", "The request could not be taken; try again."), err)
+	return fmt.Errorf("%w (%w)", refuse(Unavailable, notAccepted, "The request could not be taken; try again."), err)
 }
 
 // upstream is the answer to a provider's failure.

@@ -107,7 +107,11 @@ func (o *opening) open(ctx context.Context, user *store.User) (session account.C
 		if failure.IsNotFound(err) {
 			return account.CheckoutSession{ID: o.op.SessionID, Status: account.CheckoutExpired}, false, nil
 		}
-		return session, false, asUpstream(err)
+		if err != nil || session.Status != account.CheckoutOpen {
+			return session, false, asUpstream(err)
+		}
+		// Something else may have been bought since, by another way than ours.
+		return session, false, o.clear(ctx, user, session.ID)
 	}
 	if o.repeated {
 		// It may have been opened, and nobody has heard of it.
@@ -160,74 +164,100 @@ func (o *opening) earlier(ctx context.Context, user *store.User) (session accoun
 const clocksDiffer = 5 * time.Minute
 
 // clear makes sure that what is about to be opened is the only way to buy the product, or one that may not be held beside it:
-// Stripe, not our copy, says what the customers have, and earlier checkouts are closed, but for the operation's own.
+// Stripe, not our copy, says what the customers have, and earlier checkouts are closed, but for the operation's own. That is
+// closed too where nothing may be bought. Each customer is looked at and each checkout closed whatever becomes of the others.
 func (o *opening) clear(ctx context.Context, user *store.User, own string) error {
 	d := o.desk
 	customers, err := d.Store.CustomersOf(ctx, user)
 	if err != nil {
 		return unavailable(err)
 	}
+	var failed []error
+	var held []account.Subscription
 	for _, c := range customers {
-		if !c.Exists() {
-			continue
+		if c.DeletedInStripe {
+			continue // one that is missing may be there again, and bill
 		}
 		// First the way to a new one, then whether there is one: in the other order one could be
 		// bought in between.
-		sessions, err := d.Stripe.OpenCheckoutSessions(ctx, c.ID)
-		if err != nil && !failure.IsNotFound(err) {
-			return upstream(err)
-		}
-		for _, s := range sessions {
-			product := s.Metadata[account.MetadataProduct]
-			if s.ID == own || product == "" {
-				continue // one that sells something of somebody else's making is theirs
-			}
-			if product != o.price.ProductID {
-				if excluded, err := o.excludes(ctx, product); err != nil || !excluded {
-					if err != nil {
-						return err
-					}
-					continue
-				}
-			}
-			if err := d.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); err != nil && !failure.IsNotFound(err) {
-				return upstream(err)
-			}
-		}
+		failed = append(failed, o.closeOthers(ctx, c.ID, own))
 		subscriptions, _, err := d.Stripe.CustomerSubscriptions(ctx, c.ID)
 		if err != nil && !failure.IsNotFound(err) {
-			return upstream(err)
+			failed = append(failed, err)
 		}
-		if err := o.checkHeld(ctx, subscriptions); err != nil {
-			return err
-		}
+		held = append(held, subscriptions...)
 		if c.ID == *user.StripeCustomerID {
 			o.otherCurrency = slices.ContainsFunc(subscriptions, func(s account.Subscription) bool {
 				return live(s) && slices.ContainsFunc(s.Items, func(i account.Item) bool { return i.Currency != o.price.Currency })
 			})
 		}
 	}
+	reason, because, err := o.obstacle(ctx, held)
+	failed = append(failed, err)
+	if reason != "" && own != "" {
+		if err := d.Stripe.ExpireCheckoutSession(ctx, own, "expire:"+own); !failure.IsNotFound(err) {
+			failed = append(failed, err)
+		}
+	}
+	if err := failure.Join(failed...); failure.ProviderOf(err) == "postgres" {
+		return unavailable(err)
+	} else if err != nil {
+		return upstream(err)
+	}
+	if reason != "" {
+		return o.settleRefused(ctx, reason, because)
+	}
 	return nil
 }
 
-// checkHeld refuses what a user has already, and what they may not have beside what they have.
-func (o *opening) checkHeld(ctx context.Context, subscriptions []account.Subscription) error {
-	for _, s := range subscriptions {
-		if live(s) && slices.Contains(products(s), o.price.ProductID) {
-			return o.settleRefused(ctx, alreadySubscribed, s)
+// closeOthers closes a customer's open checkouts of what may not be held beside what is being bought, but for the operation's own.
+func (o *opening) closeOthers(ctx context.Context, customerID, own string) error {
+	d := o.desk
+	sessions, err := d.Stripe.OpenCheckoutSessions(ctx, customerID)
+	if failure.IsNotFound(err) {
+		return nil
+	}
+	failed := []error{err}
+	for _, s := range sessions {
+		product := s.Metadata[account.MetadataProduct]
+		if s.ID == own || product == "" {
+			continue // one that sells something of somebody else's making is theirs
+		}
+		excluded := product == o.price.ProductID
+		if !excluded {
+			if excluded, err = o.excludes(ctx, product); err != nil {
+				failed = append(failed, err)
+			}
+		}
+		if !excluded {
+			continue
+		}
+		if err := d.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); !failure.IsNotFound(err) {
+			failed = append(failed, err)
 		}
 	}
-	for _, s := range subscriptions {
+	return failure.Join(failed...)
+}
+
+// obstacle answers why nothing may be bought beside what a user has, "" where it may: what they have already, and what they may
+// not have beside what they have.
+func (o *opening) obstacle(ctx context.Context, held []account.Subscription) (reason string, because account.Subscription, err error) {
+	for _, s := range held {
+		if live(s) && slices.Contains(products(s), o.price.ProductID) {
+			return alreadySubscribed, s, nil
+		}
+	}
+	for _, s := range held {
 		if !live(s) {
 			continue
 		}
 		if excluded, err := o.excludes(ctx, products(s)...); err != nil {
-			return err
+			return "", because, err
 		} else if excluded {
-			return o.settleRefused(ctx, otherSubscription, s)
+			return otherSubscription, s, nil
 		}
 	}
-	return nil
+	return "", because, nil
 }
 
 // live tells whether a subscription is one that its user has. One whose first payment is still open is not: it comes to nothing by
@@ -252,7 +282,7 @@ func (o *opening) excludes(ctx context.Context, others ...string) (bool, error) 
 	}
 	allowing, err := o.desk.Store.ProductsBeside(ctx, others)
 	if err != nil {
-		return false, unavailable(err)
+		return false, err
 	}
 	return len(others) == 0 || slices.ContainsFunc(others, func(id string) bool { return !slices.Contains(allowing, id) }), nil
 }
@@ -316,9 +346,13 @@ func (o *opening) refuse(ctx context.Context, err error) error {
 	return upstream(err)
 }
 
-// settleRefused ends the operation with a refusal, and answers it. The same key gets the same answer again.
+// settleRefused ends the operation with a refusal, and answers it. The same key gets the same answer again, unless it was done before,
+// which it stays.
 func (o *opening) settleRefused(ctx context.Context, reason string, because account.Subscription) error {
 	at, _ := because.ScheduledToEnd()
+	if o.op.Status == store.OperationDone {
+		return refusalOf(reason, because.ID, at)
+	}
 	err := o.desk.Store.RefuseCheckout(ctx, o.op.ID, reason, because.ID, account.Ending{AtPeriodEnd: because.CancelAtPeriodEnd, At: at})
 	if err != nil {
 		return unavailable(err)

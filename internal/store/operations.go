@@ -84,19 +84,22 @@ type Operation struct {
 	// DroppedJSON is set once that schedule was to be released: the phases that it loses with that.
 	DroppedJSON []byte `db:"dropped_phases"`
 	// OtherSchedules are those of the same customer that a command leaves alone, as far as events and lists have told.
-	OtherSchedules []string   `db:"other_schedules"`
-	Reversible     bool       `db:"reversible"`
-	ActingSince    *time.Time `db:"acting_since"`
-	CreatedAt      time.Time  `db:"created_at"`
-	ExpiresAt      time.Time  `db:"expires_at"`
-	SettledAt      *time.Time `db:"settled_at"`
+	OtherSchedules []string `db:"other_schedules"`
+	// Outdone is set where a command has not ended, and one that was asked for the same subscription later is done.
+	Outdone     bool       `db:"outdone"`
+	Reversible  bool       `db:"reversible"`
+	ActingSince *time.Time `db:"acting_since"`
+	CreatedAt   time.Time  `db:"created_at"`
+	ExpiresAt   time.Time  `db:"expires_at"`
+	SettledAt   *time.Time `db:"settled_at"`
 }
 
 const operationColumns = `id, request_hash, caller, action, clerk_user_id, entity, coalesce(stripe_subscription_id, '') AS stripe_subscription_id,
 	coalesce(stripe_session_id, '') AS stripe_session_id, seq, status, coalesce(reason, '') AS reason,
 	coalesce(status_before, '') AS status_before, ending_before,
 	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at,
-	dropped_phases, ` + otherSchedules
+	dropped_phases, status IN ('accepted', 'acting') AND EXISTS (SELECT FROM operations later WHERE later.stripe_subscription_id = operations.stripe_subscription_id
+		AND later.seq > operations.seq AND later.status IN ('recorded', 'done') AND later.action IN ('cancel', 'cancel_now', 'reactivate')) AS outdone, ` + otherSchedules
 
 // Before is how the subscription was set to end before the operation's step.
 func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJSON) }

@@ -27,6 +27,10 @@ func KeySpent(err error) bool {
 	return e.Stored || e.Code == string(stripe.ErrorTypeIdempotency) || e.Code == "idempotency_key_reused"
 }
 
+// codeKeyInUse is the code of a request while another one under the same idempotency key is under way. Stripe names it so in newer
+// answers itself.
+const codeKeyInUse = "idempotency_key_in_use"
+
 // codeCursorGone is the code of a list that cannot go on behind an object because that was deleted since. It says nothing of
 // what is listed.
 const codeCursorGone = "cursor_gone"
@@ -60,6 +64,9 @@ func classify(ctx context.Context, rec *exchange.Record, op string) error {
 		}
 	case said.Code == string(stripe.ErrorCodeLockTimeout):
 		e.Class = failure.Transient
+	case rec.Status == http.StatusConflict && said.Code == string(stripe.ErrorTypeIdempotency):
+		// Another request under the key is under way: the key is not spent, and what comes of it will be stored under it.
+		e.Class, e.Code = failure.Transient, codeKeyInUse
 	case e.Class == failure.Operator, e.Class == failure.Throttled:
 		// Neither a wrong key nor our rate is a matter of trying again at once or never.
 	case retry == "true":

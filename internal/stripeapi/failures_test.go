@@ -42,6 +42,8 @@ func TestFailures(t *testing.T) {
 		{"a key without the permission", answer(403, stripeError("invalid_request_error", "", "no"), "Stripe-Should-Retry", "false"), failure.Operator, "http_403", 403, false},
 		{"card declined", answer(402, stripeError("card_error", "card_declined", "declined")), failure.Permanent, "card_declined", 402, false},
 		{"bad parameter", answer(400, stripeError("invalid_request_error", "email_invalid", "ada@example")), failure.Permanent, "email_invalid", 400, false},
+		{"same key, at the same time", answer(409, stripeError("idempotency_error", "", "There is currently another in-progress request")), failure.Transient, "idempotency_key_in_use", 409, false},
+		{"same key, at the same time, with a code", answer(409, stripeError("idempotency_error", "idempotency_key_in_use", "another")), failure.Transient, "idempotency_key_in_use", 409, false},
 		{"same key, other parameters", answer(400, stripeError("idempotency_error", "", "Keys for idempotent requests")), failure.Permanent, "idempotency_error", 400, false},
 		{"a 400 that may be tried again", answer(400, stripeError("invalid_request_error", "", "busy"), "Stripe-Should-Retry", "true"), failure.Transient, "http_400", 400, false},
 		{"missing", answer(404, missing), failure.Permanent, "resource_missing", 404, true},

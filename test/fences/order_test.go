@@ -1,0 +1,46 @@
+package fences_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// A command sleeps while Stripe refuses it for now, or has not begun, and one that was asked for later is done meanwhile: the earlier one is
+// not done after it. What was asked for last stands.
+func TestAnEarlierCommandIsNotDoneAfterALaterOne(t *testing.T) {
+	t.Parallel()
+	for _, begun := range []bool{true, false} {
+		for earlier, later := range map[store.Action]store.Action{store.ActionCancel: store.ActionReactivate, store.ActionReactivate: store.ActionCancel, store.ActionCancelNow: store.ActionReactivate} {
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			ends := "false"
+			if later == store.ActionCancel {
+				ends = "true"
+			}
+			if earlier == store.ActionReactivate {
+				l.post("/v1/subscriptions/"+s.subscription, "cancel_at_period_end", "true")
+				l.settle()
+			}
+			first := l.asks(s, earlier)
+			if begun {
+				restore := l.work.refuse("/v1/subscriptions/"+s.subscription, http.StatusServiceUnavailable, `{}`)
+				if _, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
+					t.Fatal("it was done at once")
+				}
+				restore()
+				l.wants("acting", `SELECT status FROM operations WHERE id = $1`, first)
+			}
+			second := l.asks(s, later)
+			l.must(l.work.apply(t.Context(), s, second))
+			l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+			l.must(l.work.apply(t.Context(), s, first))
+			l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
+			l.settle()
+			l.wants("active "+ends, `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
+			l.agree(s.user)
+		}
+	}
+}
