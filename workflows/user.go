@@ -449,21 +449,20 @@ func (u *userRun) doing(ctx workflow.Context, what string) {
 }
 
 func (u *userRun) describe(ctx workflow.Context) {
-	var text strings.Builder
-	fmt.Fprintf(&text, "User `%s`: %s.", u.in.ClerkUserID, u.state.Doing)
+	text := []string{fmt.Sprintf("User `%s`: %s.", u.in.ClerkUserID, u.state.Doing)}
 	if u.state.CustomerID != "" {
-		fmt.Fprintf(&text, " Customer `%s`.", u.state.CustomerID)
+		text = append(text, fmt.Sprintf("Customer `%s`.", u.state.CustomerID))
 	}
 	if u.state.Unsettled > 0 {
-		fmt.Fprintf(&text, " Customers not settled yet: %d.", u.state.Unsettled)
+		text = append(text, fmt.Sprintf("Customers not settled yet: %d.", u.state.Unsettled))
 	}
 	for _, c := range u.state.Open {
-		text.WriteString(" " + unsettledText(c))
+		text = append(text, unsettledText(c))
 	}
 	if u.state.LastFailure != "" {
-		text.WriteString(" Failed: " + u.state.LastFailure + ".")
+		text = append(text, "Failed: "+u.state.LastFailure+".")
 	}
-	workflow.SetCurrentDetails(ctx, text.String())
+	workflow.SetCurrentDetails(ctx, strings.Join(text, " "))
 }
 
 // unsettledText says why a customer of a deleted user is not settled.

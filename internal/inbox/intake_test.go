@@ -105,8 +105,9 @@ func handledByStripe() map[string][]string {
 		},
 		`{"object":"invoice","id":"in_1","customer":{"id":"cus_1","object":"customer"}}`: {
 			"invoice.paid", "invoice.payment_succeeded", "invoice.payment_failed", "invoice.payment_action_required",
+			"invoice.finalized", "invoice.voided", "invoice.marked_uncollectible",
 		},
-		`{"object":"payment_intent","id":"pi_1","customer":"cus_1"}`: {"payment_intent.succeeded", "payment_intent.payment_failed"},
+		`{"object":"payment_intent","id":"pi_1","customer":"cus_1"}`: {"payment_intent.succeeded", "payment_intent.payment_failed", "payment_intent.canceled"},
 		`{"object":"customer","id":"cus_1"}`:                         {"customer.created", "customer.updated", "customer.deleted"},
 		`{"object":"subscription_schedule","id":"sub_sched_1","customer":"cus_1"}`: {
 			"subscription_schedule.aborted", "subscription_schedule.canceled", "subscription_schedule.completed", "subscription_schedule.created",
@@ -116,6 +117,7 @@ func handledByStripe() map[string][]string {
 		`{"object":"dispute","id":"dp_1","charge":"ch_1"}`: {
 			"charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed", "charge.dispute.funds_reinstated", "charge.dispute.funds_withdrawn",
 		},
+		`{"object":"refund","id":"re_1","charge":"ch_1"}`:      {"charge.refund.updated", "refund.created", "refund.updated", "refund.failed"},
 		`{"object":"price","id":"price_1","product":"prod_1"}`: {"price.created", "price.updated", "price.deleted"},
 		`{"object":"product","id":"prod_1"}`:                   {"product.created", "product.updated", "product.deleted"},
 	}
@@ -128,7 +130,7 @@ func TestIntakeStripe(t *testing.T) {
 	for object, eventTypes := range handledByStripe() {
 		want := decision{"customer/cus_1", account.JobSync, ""}
 		switch {
-		case strings.Contains(object, "dispute"):
+		case strings.Contains(object, "ch_1") && !strings.Contains(object, "cus_1"):
 			want.entity = "charge/ch_1"
 		case strings.Contains(object, "prod_1"):
 			want.entity = "product/prod_1"
@@ -221,8 +223,8 @@ func TestIntakeClaims(t *testing.T) {
 	object := `{"object":"checkout.session","id":"cs_1","customer":"cus_1","client_reference_id":"user_1","metadata":{"clerk_user_id":"user_2"}}`
 	_, e := decide(t, bound(), "stripe", stripeBody("checkout.session.completed", object))
 	want := []account.Claim{
-		{CustomerID: "cus_1", ClerkUserID: "user_1", Source: "checkout:cs_1"},
 		{CustomerID: "cus_1", ClerkUserID: "user_2", Source: "checkout_metadata:cs_1"},
+		{CustomerID: "cus_1", ClerkUserID: "user_1", Source: "reference:cs_1"},
 	}
 	if !reflect.DeepEqual(e.Claims, want) {
 		t.Errorf("claims %+v, want %+v", e.Claims, want)
