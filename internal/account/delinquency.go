@@ -56,7 +56,10 @@ func PastDueSince(invoices []Invoice, was Delinquency, cycle time.Duration) Deli
 	var paid time.Time
 	var open []Invoice
 	if settled(invoices, was) {
-		was = Delinquency{}
+		// As long as nothing is open since, the read is one of before.
+		if anew := PastDueSince(invoices, Delinquency{}, cycle); !anew.Since.IsZero() {
+			return anew
+		}
 	}
 	now := was
 	for _, i := range invoices {

@@ -80,6 +80,9 @@ func TestPastDueSince(t *testing.T) {
 		"a later one was paid, nobody looked, and the one after that fails": {
 			invoices: []account.Invoice{invoice("in_1", "open", 1, failedOn(1)), invoice("in_2", "paid", 2, paidOn(2)), invoice("in_3", "open", 3, failedOn(3))}, was: since(1, "in_1"), want: since(3, "in_3"),
 		},
+		"it was paid, which the subscription does not show yet": {
+			invoices: []account.Invoice{invoice("in_1", "paid", 1, failedOn(8), paidOn(9))}, was: since(8, "in_1"), want: since(8, "in_1"),
+		},
 		"the first is paid after the next one had failed": {
 			invoices: []account.Invoice{invoice("in_1", "paid", 1, failedOn(1), paidOn(33)), invoice("in_2", "open", 31, failedOn(31))}, was: since(1, "in_1"), want: since(1, "in_1"),
 		},

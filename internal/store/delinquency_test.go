@@ -74,6 +74,25 @@ func TestPastDueSinceIsStoredWhileItLasts(t *testing.T) {
 	}
 }
 
+// What a program of before stores beside this one is past_due, without since when: nobody loses their grace by that.
+func TestPastDueSinceOfWhatAProgramOfBeforeStores(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.user(1)
+	w.link(id, "cus_1")
+	w.plan("prod_1", "Pro", "price_1")
+	w.set(id, owing(account.StatusActive, at(1)))
+	w.exec(`UPDATE subscriptions SET status = 'past_due', latest_invoice_created = $1`, at(2))
+	held, err := w.SubscriptionsOfCustomer(t.Context(), "cus_1")
+	must(t, err)
+	if got := held[0].Held().PastDueSince; !got.Equal(at(2)) {
+		t.Errorf("the decisions are given %s", got)
+	}
+	if unknown, err := w.OwedUnknown(t.Context(), []string{"sub_1"}); err != nil || len(unknown) != 1 {
+		t.Errorf("its invoices are not asked for: %v, %v", unknown, err)
+	}
+}
+
 // Whose open invoices have to be asked for: where neither the row nor an invoice of this delinquency says since when.
 func TestOwedUnknown(t *testing.T) {
 	t.Parallel()

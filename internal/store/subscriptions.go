@@ -75,8 +75,13 @@ type StoredItem struct {
 	Unknown bool `json:"unknown,omitempty"`
 }
 
-// Held is the row as the pure decisions take it.
+// Held is the row as the pure decisions take it. Where a program of before has stored that it is past_due, without since
+// when, that is from its latest invoice on until the next read says it.
 func (s Subscription) Held() account.Held {
+	since := s.PastDueSince
+	if since == nil && s.Status == string(account.StatusPastDue) {
+		since = cmp.Or(s.LatestInvoiceCreated, s.CurrentPeriodStart)
+	}
 	return account.Held{
 		Subscription: account.Subscription{
 			ID: s.StripeID, CustomerID: s.CustomerID, Status: account.Status(s.Status),
@@ -84,7 +89,7 @@ func (s Subscription) Held() account.Held {
 			TrialStart: derefTime(s.TrialStart), TrialEnd: derefTime(s.TrialEnd),
 			CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: derefTime(s.CancelAt),
 			CanceledAt: derefTime(s.CanceledAt), EndedAt: derefTime(s.EndedAt),
-			CollectionPaused: s.CollectionPaused, LatestInvoiceCreated: derefTime(s.LatestInvoiceCreated), PastDueSince: derefTime(s.PastDueSince),
+			CollectionPaused: s.CollectionPaused, LatestInvoiceCreated: derefTime(s.LatestInvoiceCreated), PastDueSince: derefTime(since),
 			ScheduleID: deref(s.ScheduleID), ScheduleEndsAt: derefTime(s.ScheduleEndsAt), Created: derefTime(s.CreatedAt),
 		},
 		Plan: deref(s.PlanName), PriceID: deref(s.PriceID), Type: deref(s.Type),
