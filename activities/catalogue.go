@@ -31,17 +31,17 @@ type ProductResult struct {
 
 // readWanted reads those prices by their ids that our rows have and that a list with very many did not show. What Stripe does not
 // know stays as it is, and so does one that fails, which is left: it holds up no other, and is come back to.
-func (a *Catalogue) readWanted(ctx context.Context, product *account.Product) (left, err error) {
+func readWanted(ctx context.Context, st *store.Store, stripe Stripe, product *account.Product) (left, err error) {
 	listed := make([]string, len(product.Prices))
 	for i, p := range product.Prices {
 		listed[i] = p.ID
 	}
-	wanted, err := a.Store.PricesWanted(ctx, product.ID, listed)
+	wanted, err := st.PricesWanted(ctx, product.ID, listed)
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range wanted {
-		price, err := a.Stripe.Price(ctx, id)
+		price, err := stripe.Price(ctx, id)
 		switch {
 		case failure.Of(err) == failure.Permanent || err == nil && price.ProductID != product.ID:
 		case err != nil && ofAll(ctx, err):
@@ -70,7 +70,7 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 	missing := failure.IsNotFound(err)
 	var left error
 	if err == nil && product.PricesPartial {
-		left, err = a.readWanted(ctx, &product)
+		left, err = readWanted(ctx, a.Store, a.Stripe, &product)
 	}
 	if err != nil && !missing {
 		return result, err

@@ -8,6 +8,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
 // shop is a Stripe with a product of more prices than a list shows.
@@ -110,5 +111,44 @@ func TestAPriceThatFailsHoldsUpNoOther(t *testing.T) {
 		if err != nil || (p != nil) != want {
 			t.Errorf("%s: %+v (%v), want it known: %t", id, p, err, want)
 		}
+	}
+}
+
+// lists are the lists of a shop.
+type lists struct {
+	*shop
+	activities.StripeLists
+	all []account.Price
+}
+
+func (l *lists) PricesPage(context.Context, string) ([]account.Price, string, error) {
+	return l.all, "", nil
+}
+
+// That a price is archived which is believed to be sold is told although its product has so many that a read of it shows only those
+// that are sold.
+func TestAnArchivedPriceOfManyIsFoundToBeArchived(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	price := func(id string, active bool) account.Price {
+		return account.Price{ID: id, ProductID: "prod_1", Active: active, UnitAmount: 100, Currency: "usd", Interval: "month", IntervalCount: 1}
+	}
+	sold, archived := price("price_sold", true), price("price_archived", false)
+	stripe := &lists{shop: &shop{stripeWorld: w.stripe, prices: map[string]account.Price{archived.ID: archived}}, all: []account.Price{sold, archived}}
+	stripe.product = account.Product{ID: "prod_1", Name: "Pro", Active: true, Prices: []account.Price{sold, price(archived.ID, true)}}
+	if _, err := (&activities.Catalogue{Store: w.store, Stripe: stripe}).RecordProduct(t.Context(), activities.ProductInput{ProductID: "prod_1"}); err != nil {
+		t.Fatal(err)
+	}
+	stripe.product.Prices, stripe.product.PricesPartial = []account.Price{sold}, true
+	r := &activities.Reconciler{Store: w.store, Stripe: stripe, Deletion: account.DeleteKeep}
+	if err := w.store.BeginReconciliation(t.Context(), store.Reconciliation{ID: "run_1"}); err != nil {
+		t.Fatal(err)
+	}
+	if scan, err := r.CompareStripe(t.Context(), activities.ScanInput{RunID: "run_1", List: activities.ListPrices}); err != nil || scan.Found != 1 {
+		t.Fatalf("the list shows %+v: %v", scan, err)
+	}
+	got, err := r.LookAtStripe(t.Context(), activities.LookInput{RunID: "run_1", Kind: account.KindProduct})
+	if err != nil || got.Confirmed != 1 || got.Gone != 0 || got.Undecided != 0 {
+		t.Errorf("came to %+v: %v", got, err)
 	}
 }

@@ -188,6 +188,13 @@ func (a *Reconciler) lookAtProduct(ctx context.Context, run, id string) ([]store
 	if failure.IsNotFound(err) {
 		return nil, nil
 	}
+	if err == nil && product.PricesPartial {
+		// What the list of all prices has shown to be archived, and is believed to be sold, is not among them.
+		var left error
+		if left, err = readWanted(ctx, a.Store, a.Stripe, &product); err == nil {
+			err = left
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
