@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
@@ -256,7 +257,7 @@ func (a *Customers) create(ctx context.Context, user *store.User) (CustomerResul
 		return CustomerResult{}, err
 	}
 	profile := user.Profile()
-	key := "customer:create:" + user.ClerkUserID
+	key := creation(user.ClerkUserID)
 	made := account.NewCustomer{ClerkUserID: user.ClerkUserID, Email: profile.Email, Name: profile.FullName(), Request: key, IdempotencyKey: key}
 	customer, before, err := a.Stripe.CreateCustomer(ctx, made)
 	if failure.Of(err) == failure.Permanent && profile.Email != "" {
@@ -272,6 +273,33 @@ func (a *Customers) create(ctx context.Context, user *store.User) (CustomerResul
 		number = 0 // something may have been bought on it since
 	}
 	return a.linkCreated(ctx, user, customer, number)
+}
+
+// creation is the key of the one creation of a user's customer.
+func creation(clerkUserID string) string { return "customer:create:" + clerkUserID }
+
+// clocksDiffer is how far Stripe's clock may be behind the database's.
+const clocksDiffer = 5 * time.Minute
+
+// undoUnheard removes a customer that was made for a user who is being deleted and of which nobody has heard, since whoever asked for it has
+// died: it has their name and email, and is nobody's. One that was linked meanwhile is looked after like any of theirs.
+func (a *Customers) undoUnheard(ctx context.Context, clerkUserID string) error {
+	key := creation(clerkUserID)
+	since, asked, err := a.Store.StripeAskedSince(ctx, key)
+	if err != nil || !asked {
+		return err
+	}
+	made, found, err := a.Stripe.CustomersSince(ctx, since.Add(-clocksDiffer), func(c account.Customer) bool {
+		return !c.Deleted && c.Metadata[account.MetadataRequest] == key
+	})
+	if err != nil || !found {
+		return err
+	}
+	if owner, err := a.Store.OwnerOfCustomer(ctx, made.ID); err != nil || owner != "" {
+		return err
+	}
+	_, err = a.UndoStripeCustomer(ctx, UndoInput{ClerkUserID: clerkUserID, CustomerID: made.ID})
+	return err
 }
 
 // seenThrough is a context that ends with the attempt's time and not with its cancellation.
@@ -488,7 +516,7 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 // deleted, or is, so that nobody buys for them any more. A session that completes all the same is
 // covered by the deletion policy in each later sync.
 //
-// Each session is expired whatever becomes of the others.
+// Each session is expired whatever becomes of the others. Beside them, a customer is removed that was made for the user and not heard of.
 //
 // Idempotent: a session that is not open any more is left alone.
 func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
@@ -521,6 +549,7 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 			note(a.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID))
 		}
 	}
+	note(a.undoUnheard(ctx, in.ClerkUserID))
 	if err := failure.Join(failed...); err != nil || left == "" {
 		return err
 	}

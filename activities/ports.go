@@ -19,6 +19,9 @@ type Stripe interface {
 	Customer(ctx context.Context, customerID string) (account.Customer, error)
 	// CustomersNaming answers, from an index that is behind, the customers that name a user in their metadata.
 	CustomersNaming(ctx context.Context, clerkUserID string) ([]account.Customer, error)
+	// CustomersSince answers the first customer for which wanted holds of those that were made at a moment or later, from a list that shows
+	// what was made just now.
+	CustomersSince(ctx context.Context, since time.Time, wanted func(account.Customer) bool) (customer account.Customer, found bool, err error)
 	// CreateCustomer tells with before that the customer, which is as it is now, was made before this call.
 	CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, before bool, err error)
 	UpdateCustomer(ctx context.Context, customerID string, email, name *string, idempotencyKey string) (account.Customer, error)

@@ -34,6 +34,15 @@ func (s *Store) StripeRequest(ctx context.Context, key string) (StripeRequest, e
 	return r, classify("note a request to Stripe", err)
 }
 
+// StripeAskedSince answers since when Stripe may have made what is asked for under a key, if anybody has asked for it lately.
+func (s *Store) StripeAskedSince(ctx context.Context, key string) (since time.Time, asked bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT generation_at FROM stripe_requests WHERE key = $1`, key).Scan(&since)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return since, false, nil
+	}
+	return since, err == nil, classify("look for a request to Stripe", err)
+}
+
 // NextStripeRequest leaves a generation behind whose answer is of no use, and answers the one to ask under instead. Where somebody
 // else has left it behind already, that is the one that they go on under.
 func (s *Store) NextStripeRequest(ctx context.Context, r StripeRequest) (StripeRequest, error) {
