@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
-	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
 )
 
 // A process dies between making a customer and linking it, and the user is deleted before anybody tries again: no customer with their name
@@ -12,7 +11,7 @@ import (
 func TestACustomerThatNobodyHeardOfIsRemovedWithItsUser(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
-	user := l.Sandbox.Clerk.AddUser(clerksim.UserSpec(person("ada", "ada@example.com", true)))
+	user := l.Sandbox.Clerk.AddUser(person("ada", "ada@example.com", true))
 	l.take()
 	l.must(l.work.syncUser(t.Context(), user))
 	a := l.actor(policies{})
