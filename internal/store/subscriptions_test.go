@@ -351,6 +351,14 @@ func TestCustomersAffectedByPlan(t *testing.T) {
 		w.link(id, s.CustomerID)
 		w.set(id, s)
 	}
+	w.update(func(ctx context.Context, tx *store.Tx) error {
+		got, err := tx.CustomersAffectedByPlan(ctx, "prod_1", false)
+		if len(got) != 0 {
+			t.Errorf("before the price is known: %v", got)
+		}
+		return err
+	})
+	w.plan("prod_1", "Pro", "price_1", "price_new")
 	for renamed, want := range map[bool][]string{false: {"cus_unknown"}, true: {"cus_known", "cus_over", "cus_unknown"}} {
 		w.update(func(ctx context.Context, tx *store.Tx) error {
 			got, err := tx.CustomersAffectedByPlan(ctx, "prod_1", renamed)
