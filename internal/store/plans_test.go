@@ -169,6 +169,7 @@ func everything(t *testing.T, w *world) {
 		func() error { _, err := w.EvidenceOn(ctx, "cus_7"); return err },
 		func() error { _, err := w.PricesWanted(ctx, "prod_7", []string{"price_7"}); return err },
 		func() error { _, err := w.MadeInVain(ctx, "user_7"); return err },
+		func() error { _, _, err := w.StripeAskedSince(ctx, "key_7"); return err },
 		func() error { _, _, err := w.BulkRetries(ctx, "bulk_7", 50); return err },
 		func() error {
 			return w.NoteBulkRetries(ctx, "bulk_7", "quarantine", store.BulkRetried{Done: []account.Entity{"customer/cus_7"}, Again: map[account.Entity]string{"customer/cus_8": "x"}})
