@@ -58,6 +58,31 @@ func (l *ledger) NextStripeRequest(_ context.Context, r store.StripeRequest) (st
 	return l.requests[r.Key], nil
 }
 
+// ahead makes the ledger's time be hours ahead of that in which Stripe has made something, and the ledger know that Stripe may have
+// forgotten the keys.
+func (w *world) ahead() {
+	w.t.Helper()
+	w.ledger.mu.Lock()
+	defer w.ledger.mu.Unlock()
+	for key, r := range w.ledger.requests {
+		r.Old, r.Since = true, r.Since.Add(12*time.Hour)
+		w.ledger.requests[key] = r
+	}
+}
+
+// An open checkout of a customer who lives in another time, as on a test clock, is found again: no other is opened beside it.
+func TestAnOpenCheckoutOfAnotherTimeIsFound(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	opened, err := w.stripe.OpenCheckout(t.Context(), w.newCheckout())
+	w.must(err)
+	w.ahead()
+	again, err := w.stripe.OpenCheckout(t.Context(), w.newCheckout())
+	if err != nil || again.ID != opened.ID {
+		t.Errorf("opened %s, and then %s (%v)", opened.ID, again.ID, err)
+	}
+}
+
 // old makes Stripe forget what was asked under every key, and the ledger know that it may have.
 func (w *world) old() {
 	w.t.Helper()
