@@ -85,7 +85,9 @@ type Operation struct {
 	DroppedJSON []byte `db:"dropped_phases"`
 	// OtherSchedules are those of the same customer that a command leaves alone, as far as events and lists have told.
 	OtherSchedules []string `db:"other_schedules"`
-	// Outdone is set where a command has not ended, and one that was asked for the same subscription later is done.
+	// Outdone is set where a command has not ended, and one that was asked for the same subscription over five seconds later is
+	// done. Commands that are asked for at once have no order: each is done in the order in which the workflow receives them, and
+	// only one that has slept for longer than that can be overtaken.
 	Outdone     bool       `db:"outdone"`
 	Reversible  bool       `db:"reversible"`
 	ActingSince *time.Time `db:"acting_since"`
@@ -99,7 +101,7 @@ const operationColumns = `id, request_hash, caller, action, clerk_user_id, entit
 	coalesce(status_before, '') AS status_before, ending_before,
 	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at,
 	dropped_phases, status IN ('accepted', 'acting') AND EXISTS (SELECT FROM operations later WHERE later.stripe_subscription_id = operations.stripe_subscription_id
-		AND later.seq > operations.seq AND later.status IN ('recorded', 'done') AND later.action IN ('cancel', 'cancel_now', 'reactivate')) AS outdone, ` + otherSchedules
+		AND later.seq > operations.seq AND later.created_at > operations.created_at + interval '5 seconds' AND later.status IN ('recorded', 'done') AND later.action IN ('cancel', 'cancel_now', 'reactivate')) AS outdone, ` + otherSchedules
 
 // Before is how the subscription was set to end before the operation's step.
 func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJSON) }

@@ -14,11 +14,14 @@ import (
 // its own on them.
 var servers = system.NewServers()
 
-// before are the programs as they were before the last change of workflow code that asks for a
-// version. They are built from the files as they were then.
+// before are the programs as they were before the changes of workflow code that ask for a version.
+// They are built from the files as they were then, and without those that have come since.
 var before = &system.Programs{Replaced: map[string]string{
 	"workflows/subscription_lifecycle.go": "testdata/before/subscription_lifecycle.go.txt",
 	"workflows/command.go":                "testdata/before/command.go.txt",
+	"workflows/publisher.go":              "testdata/before/publisher.go.txt",
+	"workflows/user.go":                   "testdata/before/user.go.txt",
+	"workflows/sleeper.go":                "",
 }}
 
 func TestMain(m *testing.M) {

@@ -33,6 +33,7 @@ func TestAnEarlierCommandIsNotDoneAfterALaterOne(t *testing.T) {
 				restore()
 				l.wants("acting", `SELECT status FROM operations WHERE id = $1`, first)
 			}
+			l.exec(`UPDATE operations SET created_at = created_at - interval '10 seconds' WHERE id = $1`, first)
 			second := l.asks(s, later)
 			l.must(l.work.apply(t.Context(), s, second))
 			l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
@@ -43,4 +44,18 @@ func TestAnEarlierCommandIsNotDoneAfterALaterOne(t *testing.T) {
 			l.agree(s.user)
 		}
 	}
+}
+
+// Commands that are asked for at once have no order: each is done, and the one that the workflow receives last stands.
+func TestCommandsAskedForAtOnceAreAllDone(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	first, second := l.asks(s, store.ActionCancel), l.asks(s, store.ActionReactivate)
+	l.must(l.work.apply(t.Context(), s, second))
+	l.must(l.work.apply(t.Context(), s, first))
+	l.wants("2", `SELECT count(*) FROM operations WHERE status = 'done' AND id IN ($1, $2)`, first, second)
+	l.settle()
+	l.wants("active true", `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
+	l.agree(s.user)
 }

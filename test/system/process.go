@@ -28,7 +28,7 @@ const (
 // Programs are the real programs, built once for the tests of one process.
 type Programs struct {
 	// Replaced are files of the project, by their paths in it, and the files from which they are built
-	// instead, by their paths from the test: programs of an earlier version.
+	// instead, by their paths from the test: programs of an earlier version. A file that did not exist then is replaced by "".
 	Replaced map[string]string
 
 	once sync.Once
@@ -66,6 +66,10 @@ func (p *Programs) build() error {
 func (p *Programs) overlay(root string) (string, error) {
 	replace := make(map[string]string, len(p.Replaced))
 	for file, by := range p.Replaced {
+		if by == "" {
+			replace[filepath.Join(root, file)] = ""
+			continue
+		}
 		by, err := filepath.Abs(by)
 		if err != nil {
 			return "", fmt.Errorf("finding %s: %w", by, err)
