@@ -113,7 +113,7 @@ func (p *person) buy() error {
 	fresh := len(p.customers) == 0 || p.dice.IntN(5) == 0 && len(p.customers) < mostCustomers
 	spec.TrialDays = []int64{0, 0, 7, 14, 30}[p.dice.IntN(5)]
 	spec.NoCard = p.dice.IntN(4) == 0
-	// Whose it is stands in the session alone, or on the subscription.
+	// Whose it is stands in the session alone, as the app's server wrote it, or on the subscription.
 	bySession := p.dice.IntN(2) == 0
 	if len(p.subscriptions) >= mostSubscriptions || fresh && p.gone {
 		return errNothing
@@ -124,7 +124,7 @@ func (p *person) buy() error {
 		spec.CustomerID = p.draw(p.customers)
 	}
 	if bySession {
-		spec.ClientReferenceID = p.user
+		spec.ClientReferenceID, spec.Metadata = p.user, map[string]string{"clerk_user_id": p.user}
 	} else {
 		spec.SubscriptionMetadata = map[string]string{"clerk_user_id": p.user}
 	}
