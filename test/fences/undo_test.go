@@ -143,7 +143,7 @@ func TestCustomerMadeInVainIsKeptIfLinked(t *testing.T) {
 	l := newLab(t, policies{})
 	user, made := l.deletedWhileCreating()
 	l.take()
-	l.must(l.work.record(t.Context(), made.Undo))
+	l.must(l.work.lookAtCustomer(t.Context(), made.Undo))
 	l.wants(made.Undo, `SELECT stripe_customer_id FROM stripe_customers WHERE user_id IS NOT NULL`)
 	if got := l.undo(user, made.Undo); got != "linked" || l.isDeleted(made.Undo) {
 		t.Errorf("the undo says %q, deleted %t", got, l.isDeleted(made.Undo))
