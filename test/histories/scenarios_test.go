@@ -223,7 +223,7 @@ func TestHistoriesOfALifeInManyRuns(t *testing.T) {
 			s.Sandbox.ClerkWebhooks.Send(message)
 		}
 	}
-	s.Quiet(false)
+	rest(t, s) // the customer's next run has to be a new one
 	customer := customerOf(t, s, user)
 	switched := theRun(t, s, workflows.UserWorkflowID(user), "UserProfileSync", "continued", nil)
 	keep(t, "UserProfileSync-continued", switched)
