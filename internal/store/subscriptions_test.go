@@ -162,6 +162,7 @@ func TestSubscriptionHistory(t *testing.T) {
 	w.link(id, "cus_1")
 	planID := w.plan("prod_1", "Pro", "price_1")
 	seen := full()
+	seen.ScheduleEndsAt = seen.CancelAt // the schedule that manages it ends it there
 	w.set(id, seen)
 	seen.Status, seen.Items[0].Quantity, seen.Metadata = account.StatusActive, 5, map[string]string{"secret": "hunter2"}
 	w.set(id, seen)
