@@ -111,8 +111,8 @@ func TestAStoredFailureHoldsNothingUp(t *testing.T) {
 			attempt, check := l.checksOut(user, selfservice.Key{Method: "POST", Route: "/checkouts", Value: "k"})
 			return attempt, func() {
 				check()
-				if n := l.openCheckouts(customer); n != 1 {
-					t.Errorf("%d checkouts are open", n)
+				if open, made := l.openCheckouts(customer), l.Sandbox.Stripe.Counts()["checkout.session"]; open != 1 || made != 1 {
+					t.Errorf("%d checkouts were made, and %d are open", made, open)
 				}
 			}
 		})
