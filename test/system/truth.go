@@ -64,6 +64,11 @@ func (t *Truth) of(ctx context.Context, conn *pgx.Conn, u Owned) error {
 	if err := sameCustomers(ctx, conn, u); err != nil {
 		return err
 	}
+	for i := range held {
+		if err := sinceFailureThatWasTold(ctx, conn, &held[i]); err != nil {
+			return err
+		}
+	}
 	if err := sameRows(ctx, conn, u, held); err != nil {
 		return err
 	}
@@ -170,6 +175,26 @@ func (t *Truth) pastDueSince(subscription string, otherwise time.Time) (time.Tim
 		return otherwise, nil
 	}
 	return at(since), nil
+}
+
+// sinceFailureThatWasTold has grace count from the first failure of the invoice of which an event has told, where one
+// has: which of several failures that is depends on which events were lost.
+func sinceFailureThatWasTold(ctx context.Context, conn *pgx.Conn, h *account.Held) error {
+	if h.Status != account.StatusPastDue {
+		return nil
+	}
+	var told time.Time
+	err := conn.QueryRow(ctx, `SELECT p.first_failed_at FROM subscriptions s JOIN payments p ON p.kind = 'invoice' AND p.id = s.past_due_invoice
+		WHERE s.stripe_subscription_id = $1 AND p.first_failed_at = s.past_due_since AND p.due_at IS NULL`, h.ID).Scan(&told)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading since when an invoice has failed: %w", err)
+	case told.After(h.PastDueSince):
+		h.PastDueSince = told
+	}
+	return nil
 }
 
 func (t *Truth) get(path string, into any) error {
