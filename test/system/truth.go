@@ -65,7 +65,7 @@ func (t *Truth) of(ctx context.Context, conn *pgx.Conn, u Owned) error {
 		return err
 	}
 	for i := range held {
-		if err := sinceFailureThatWasTold(ctx, conn, &held[i]); err != nil {
+		if err := t.sinceFailureThatWasTold(ctx, conn, &held[i]); err != nil {
 			return err
 		}
 	}
@@ -178,21 +178,36 @@ func (t *Truth) pastDueSince(subscription string, otherwise time.Time) (time.Tim
 }
 
 // sinceFailureThatWasTold has grace count from the first failure of the invoice of which an event has told, where one
-// has: which of several failures that is depends on which events were lost.
-func sinceFailureThatWasTold(ctx context.Context, conn *pgx.Conn, h *account.Held) error {
+// has: which of several failures that is depends on which events were lost. Stripe has to list it.
+func (t *Truth) sinceFailureThatWasTold(ctx context.Context, conn *pgx.Conn, h *account.Held) error {
 	if h.Status != account.StatusPastDue {
 		return nil
 	}
+	var invoice string
 	var told time.Time
-	err := conn.QueryRow(ctx, `SELECT p.first_failed_at FROM subscriptions s JOIN payments p ON p.kind = 'invoice' AND p.id = s.past_due_invoice
-		WHERE s.stripe_subscription_id = $1 AND p.first_failed_at = s.past_due_since AND p.due_at IS NULL`, h.ID).Scan(&told)
+	err := conn.QueryRow(ctx, `SELECT p.id, p.first_failed_at FROM subscriptions s JOIN payments p ON p.kind = 'invoice' AND p.id = s.past_due_invoice
+		WHERE s.stripe_subscription_id = $1 AND p.first_failed_at = s.past_due_since AND p.due_at IS NULL`, h.ID).Scan(&invoice, &told)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil
 	case err != nil:
 		return fmt.Errorf("reading since when an invoice has failed: %w", err)
-	case told.After(h.PastDueSince):
-		h.PastDueSince = told
+	case !told.After(h.PastDueSince):
+		return nil
+	}
+	var list struct {
+		Data []struct {
+			Created int64
+			Data    struct{ Object struct{ ID string } }
+		}
+	}
+	if err := t.get(fmt.Sprintf("/v1/events?limit=100&type=invoice.payment_failed&created[gte]=%d&created[lte]=%[1]d", told.Unix()), &list); err != nil {
+		return err
+	}
+	for _, e := range list.Data {
+		if e.Data.Object.ID == invoice {
+			h.PastDueSince = told
+		}
 	}
 	return nil
 }
