@@ -39,9 +39,9 @@ const (
 	firstLookBudget, nextLookBudget = 20, 10
 	// The echo of what a checkout publishes is known at the door.
 	echoBudget = 0
-	// A look at the user, at the customer, the stop, the look that its echo causes, and two tries
-	// to erase.
-	deletionBudget = 80
+	// A look at the user, at the customer, the closing of open checkouts, the stop, the look that
+	// its echo causes, and two tries to erase.
+	deletionBudget = 86
 )
 
 // person is a user of these scenarios.
