@@ -38,7 +38,7 @@ type lab struct {
 
 func newLab(t *testing.T, o policies) *lab {
 	t.Helper()
-	l := &lab{System: system.Start(t, servers, system.Options{Stopped: true}), t: t}
+	l := &lab{System: system.Start(t, servers, system.Options{WithoutTemporal: true}), t: t}
 	db, err := pgxpool.New(t.Context(), l.DSN)
 	if err != nil {
 		t.Fatal(err)

@@ -61,6 +61,8 @@ type Options struct {
 	Environ map[string]string
 	// Stopped leaves the programs to the test: nothing but the sandbox and the servers runs.
 	Stopped bool
+	// WithoutTemporal is for a test that does by itself what workflows do: there is no namespace then, and no program can be started.
+	WithoutTemporal bool
 }
 
 // System is the running application.
@@ -87,8 +89,11 @@ type System struct {
 func Start(t testing.TB, servers *Servers, o Options) *System {
 	t.Helper()
 	s := &System{t: t, servers: servers, DSN: servers.Databases.DSN(t), logs: &logBuffer{}}
-	address := servers.Temporal.Address(t)
-	s.startTemporal(address)
+	address := "127.0.0.1:1"
+	if !o.WithoutTemporal {
+		address = servers.Temporal.Address(t)
+		s.startTemporal(address)
+	}
 	s.startSandbox(o.Sandbox)
 	s.Environ = map[string]string{
 		"DATABASE_URL":          s.DSN,
@@ -124,9 +129,11 @@ func Start(t testing.TB, servers *Servers, o Options) *System {
 	s.asserting, err = pgxpool.New(context.Background(), s.DSN)
 	s.must(err, "opening the database")
 	t.Cleanup(s.asserting.Close)
-	s.must(app.Setup(t.Context(), s.Environ, io.Discard), "setting up")
+	if !o.WithoutTemporal {
+		s.must(app.Setup(t.Context(), s.Environ, io.Discard), "setting up")
+	}
 	t.Cleanup(s.stop)
-	if !o.Stopped {
+	if !o.Stopped && !o.WithoutTemporal {
 		s.StartAPI()
 		s.StartWorker()
 	}

@@ -42,11 +42,13 @@ func TestEachTestHasItsOwnMigratedDatabase(t *testing.T) {
 	}
 }
 
-func TestADatabaseGoesWithItsTestThoughItIsInUse(t *testing.T) {
-	t.Parallel()
+// Not parallel: the environment belongs to the whole process.
+func TestADatabaseOnAGivenServerGoesWithItsTestThoughItIsInUse(t *testing.T) {
+	t.Setenv("TEST_DATABASE_URL", databases.DSN(t))
+	server := testdb.New(nil)
 	var dsn string
 	t.Run("uses", func(t *testing.T) {
-		dsn = databases.DSN(t)
+		dsn = server.DSN(t)
 		conn, err := pgx.Connect(t.Context(), dsn)
 		if err != nil {
 			t.Fatal(err)
