@@ -37,6 +37,9 @@ type CheckoutSession struct {
 	SubscriptionID    string
 	ClientReferenceID string
 	Metadata          map[string]string
+	// Products are what a session sells subscriptions of. It is only read where open sessions are listed, and empty for one that
+	// sells no subscription.
+	Products []string
 	// PaymentLink is the Payment Link that the session came of, "" where it was opened by a server, a pricing table or a
 	// buy button, which it does not show apart.
 	PaymentLink string

@@ -210,7 +210,8 @@ func (o *opening) clear(ctx context.Context, user *store.User, own string) error
 	return nil
 }
 
-// closeOthers closes a customer's open checkouts of what may not be held beside what is being bought, but for the operation's own.
+// closeOthers closes a customer's open checkouts of what may not be held beside what is being bought, whoever opened them, but for the
+// operation's own. One that sells no subscription stays.
 func (o *opening) closeOthers(ctx context.Context, customerID, own string) error {
 	d := o.desk
 	sessions, err := d.Stripe.OpenCheckoutSessions(ctx, customerID)
@@ -219,13 +220,16 @@ func (o *opening) closeOthers(ctx context.Context, customerID, own string) error
 	}
 	failed := []error{err}
 	for _, s := range sessions {
-		product := s.Metadata[account.MetadataProduct]
-		if s.ID == own || product == "" {
-			continue // one that sells something of somebody else's making is theirs
+		sold := s.Products
+		if product := s.Metadata[account.MetadataProduct]; product != "" {
+			sold = []string{product}
 		}
-		excluded := product == o.price.ProductID
+		if s.ID == own || len(sold) == 0 {
+			continue
+		}
+		excluded := slices.Contains(sold, o.price.ProductID)
 		if !excluded {
-			if excluded, err = o.excludes(ctx, product); err != nil {
+			if excluded, err = o.excludes(ctx, sold...); err != nil {
 				failed = append(failed, err)
 			}
 		}

@@ -122,10 +122,25 @@ func toSession(s *stripe.CheckoutSession) account.CheckoutSession {
 	if s.Subscription != nil {
 		session.SubscriptionID = s.Subscription.ID
 	}
+	session.Products = subscribed(s)
 	return session
 }
 
-// OpenCheckoutSessions lists a customer's checkout sessions that somebody could still complete.
+// subscribed are the products of the recurring prices that a session sells, where the session shows what it sells.
+func subscribed(s *stripe.CheckoutSession) (products []string) {
+	if s.LineItems == nil {
+		return nil
+	}
+	for _, item := range s.LineItems.Data {
+		if item.Price != nil && item.Price.Recurring != nil && item.Price.Product != nil {
+			products = append(products, item.Price.Product.ID)
+		}
+	}
+	return products
+}
+
+// OpenCheckoutSessions lists a customer's checkout sessions that somebody could still complete, whoever opened them, with what they
+// sell. Stripe shows ten prices of each.
 func (c *Client) OpenCheckoutSessions(ctx context.Context, customerID string) ([]account.CheckoutSession, error) {
 	const op = "list open checkout sessions"
 	if !account.ValidCustomerID(customerID) {
@@ -133,7 +148,9 @@ func (c *Client) OpenCheckoutSessions(ctx context.Context, customerID string) ([
 	}
 	sessions, err := all(ctx, op, func(s *stripe.CheckoutSession) string { return s.ID },
 		func(ctx context.Context, after *string) (page[*stripe.CheckoutSession], error) {
-			it := c.sdk.CheckoutSessions.List(openSessions(ctx, customerID, pageSize, after))
+			params := openSessions(ctx, customerID, pageSize, after)
+			params.AddExpand("data.line_items")
+			it := c.sdk.CheckoutSessions.List(params)
 			return collect(it, it.CheckoutSession)
 		})
 	if err != nil {

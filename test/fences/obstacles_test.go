@@ -2,6 +2,7 @@ package fences_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +131,42 @@ func (l *lab) openProductCheckout(user, customer, product string) {
 	l.t.Helper()
 	l.post("/v1/checkout/sessions", "mode", "subscription", "customer", customer, "line_items[0][price]", l.price, "line_items[0][quantity]", "1",
 		"success_url", "https://app.example.com/ok", "metadata[clerk_user_id]", user, "metadata["+account.MetadataProduct+"]", product)
+}
+
+// A checkout that the product itself has opened sells beside ours just as well, and is closed; one that sells no subscription, or what may
+// be held beside others, is not.
+func TestACheckoutOfSomebodyElsesMakingIsClosedToo(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, one, _ := l.withTwoCustomers()
+	_, basic := l.other("Basic", nil)
+	_, seats := l.other("Seats", map[string]string{"beside": "allow"})
+	setup := l.Sandbox.Stripe.AddPrice(l.Sandbox.Stripe.AddProduct("Setup"), 900, "")
+	sells := func(mode, price string) string {
+		l.post("/v1/checkout/sessions", "mode", mode, "customer", one, "line_items[0][price]", price, "line_items[0][quantity]", "1",
+			"success_url", "https://app.example.com/ok", "metadata[sells]", price)
+		return price
+	}
+	closed, open := []string{sells("subscription", l.price), sells("subscription", basic)}, []string{sells("subscription", seats), sells("payment", setup)}
+	if _, _, err := l.requests(l.actor(policies{})).Checkout(t.Context(), l.checkoutOf(user, "k1")); err != nil {
+		t.Fatal(err)
+	}
+	sessions, err := l.work.stripe.OpenCheckoutSessions(t.Context(), one)
+	l.must(err)
+	still := make([]string, len(sessions))
+	for i, s := range sessions {
+		still[i] = s.Metadata["sells"]
+	}
+	for _, price := range closed {
+		if slices.Contains(still, price) {
+			t.Errorf("what sells %s is open, beside what was opened now", price)
+		}
+	}
+	for _, price := range open {
+		if !slices.Contains(still, price) {
+			t.Errorf("what sells %s was closed; open are those of %v", price, still)
+		}
+	}
 }
 
 // A customer who was missing once and is there again bills: nothing is sold beside what they have, before they were read again too.
