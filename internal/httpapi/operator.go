@@ -44,7 +44,7 @@ func (a *API) admin(do func(*asked) error) func(*asked) error {
 		if !in.storable() {
 			return invalid(codeFieldInvalid, "What is asked for is not text.")
 		}
-		return unanswered(do(in))
+		return unanswered(in.Method, do(in))
 	}
 }
 
@@ -62,8 +62,11 @@ func (in *asked) storable() bool {
 	})
 }
 
-// unanswered makes a refusal of what an operator's request came to.
-func unanswered(err error) error {
+// codeOutcomeUnknown says that what was asked for may have been done.
+const codeOutcomeUnknown = "outcome_unknown"
+
+// unanswered makes a refusal of what an operator's request came to. What changes something may have changed it before it failed.
+func unanswered(method string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -73,7 +76,11 @@ func unanswered(err error) error {
 	if _, ok := errors.AsType[*selfservice.Refusal](err); ok {
 		return err
 	}
-	return fmt.Errorf("%w (%w)", &selfservice.Refusal{Kind: selfservice.Unavailable, Code: "not_accepted", Detail: "The request could not be answered; try again."}, err)
+	refusal := &selfservice.Refusal{Kind: selfservice.Unavailable, Code: "not_accepted", Detail: "The request could not be answered; try again."}
+	if method != http.MethodGet && method != http.MethodHead {
+		refusal.Code, refusal.Detail = codeOutcomeUnknown, "It may have been done, or not; look whether it was before asking again."
+	}
+	return fmt.Errorf("%w (%w)", refusal, err)
 }
 
 // listEvents answers GET /api/events.

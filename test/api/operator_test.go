@@ -17,6 +17,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/delivery"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/faults"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
+	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
 // What operators ask is for admins only: it shows everybody's data.
@@ -334,4 +335,20 @@ func TestOperatorsBringEverythingIn(t *testing.T) {
 	}
 	want(t, admin.asks(http.MethodGet, "/api/sync/bulk/"+begun.ID+"/failures", ""), http.StatusOK, "")
 	want(t, admin.asks(http.MethodPost, "/api/sync/bulk/"+begun.ID+"/resume", ""), http.StatusOK, "")
+}
+
+// Temporal cannot be reached: what an operator asks for may have been done all the same, and nobody tells them that it was not.
+func TestOperatorsAreNotToldThatNothingWasDone(t *testing.T) {
+	t.Parallel()
+	s := system.Start(t, servers, system.Options{Stopped: true, Environ: map[string]string{"CLERK_AUTHORIZED_PARTIES": party, "ADMIN_USER_IDS": adminID}})
+	s.StartAPI()
+	s.StartWorker()
+	w := furnish(t, s)
+	w.StopAPI()
+	w.Environ["TEMPORAL_ADDRESS"] = "127.0.0.1:1"
+	w.StartAPI()
+	admin := w.as(adminID)
+	for _, address := range []string{"/api/sync/bulk", "/api/sync/bulk/bulk_1/cancel", "/api/drift/runs"} {
+		want(t, admin.asks(http.MethodPost, address, ""), http.StatusServiceUnavailable, "outcome_unknown")
+	}
 }
