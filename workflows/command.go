@@ -62,7 +62,7 @@ type command struct {
 
 // onCommand answers an update.
 func (l *lifecycle) onCommand(ctx workflow.Context, in CommandRequest) (CommandAnswer, error) {
-	l.underWay.rouse(ctx) // whatever acts on the customer and sleeps: the command waits for it
+	l.underWay.rouse(ctx, changeRouse) // whatever acts on the customer and sleeps: the command waits for it
 	c := l.command(in.OperationID)
 	ended, err := workflow.AwaitWithTimeout(ctx, in.Wait, func() bool { return c.ended })
 	return CommandAnswer{Settled: ended}, err

@@ -35,7 +35,7 @@ func (p *publisher) ask(ctx workflow.Context, clerkUserID string, forced bool) (
 	p.forced = p.forced || forced
 	p.queued = true
 	if key := workflow.GetActivityOptions(ctx).Priority.PriorityKey; key > 0 && key <= activities.PriorityNew {
-		p.attempts.rouse(ctx)
+		p.attempts.rouse(ctx, changeRouse)
 	}
 	if key := workflow.GetActivityOptions(ctx).Priority.PriorityKey; key > 0 && (p.priority == 0 || key < p.priority) {
 		p.priority = key

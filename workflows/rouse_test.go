@@ -1,6 +1,8 @@
 package workflows_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -97,5 +99,72 @@ func TestACommandDoesNotWaitForWhatSleepsOnTheCustomer(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A provider was gone for a while and is back, and what a run does sleeps until its next attempt: who asks for a look and waits for what
+// comes of it does not wait for that. What nobody waits for does, so that a provider that is gone is not asked more often for it.
+func TestAnUrgentPokeDoesNotWaitForWhatSleeps(t *testing.T) {
+	t.Parallel()
+	const backAt, askedAt, sleptUntil = 100 * time.Second, 101 * time.Second, 121 * time.Second
+	user := func(t *testing.T, of func(back bool) (sync, ensure error)) (*stage, func() []time.Duration, func()) {
+		back := false
+		u := newUserRun(t, userScript{
+			sync: func(int, activities.UserInput) (activities.UserResult, error) {
+				err, _ := of(back)
+				return unknown(), err
+			},
+			ensure: func(int, activities.UserInput) (activities.CustomerResult, error) {
+				_, err := of(back)
+				return activities.CustomerResult{CustomerID: theCustomer}, err
+			},
+		})
+		u.at(backAt, func() { back = true })
+		return u.stage, u.ensure.since, func() { u.run(workflows.UserOnboarding) }
+	}
+	customer := func(t *testing.T, of func(back bool) (record, stop error)) (*stage, func() []time.Duration, func()) {
+		back := false
+		l := newLifecycle(t, script{
+			record: func(int, activities.RecordInput) (activities.RecordResult, error) {
+				err, _ := of(back)
+				result := over()
+				result.StopDue = true
+				return result, err
+			},
+			stop: func(int, activities.RecordInput) (activities.RecordResult, error) {
+				_, err := of(back)
+				return over(), err
+			},
+		})
+		l.at(backAt, func() { back = true })
+		return l.stage, l.stop.since, l.run
+	}
+	unless := func(back bool) error {
+		if back {
+			return nil
+		}
+		return gone()
+	}
+	first := func(back bool) (error, error) { return unless(back), nil }  //nolint:staticcheck // two failures
+	second := func(back bool) (error, error) { return nil, unless(back) } //nolint:staticcheck // two failures
+	for name, prepare := range map[string]func(t *testing.T) (*stage, func() []time.Duration, func()){
+		"a look at the user":            func(t *testing.T) (*stage, func() []time.Duration, func()) { t.Helper(); return user(t, first) },
+		"what is done for the user":     func(t *testing.T) (*stage, func() []time.Duration, func()) { t.Helper(); return user(t, second) },
+		"a look at the customer":        func(t *testing.T) (*stage, func() []time.Duration, func()) { t.Helper(); return customer(t, first) },
+		"the end of customer's billing": func(t *testing.T) (*stage, func() []time.Duration, func()) { t.Helper(); return customer(t, second) },
+	} {
+		for _, urgent := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, urgent %t", name, urgent), func(t *testing.T) {
+				t.Parallel()
+				s, done, run := prepare(t)
+				s.at(askedAt, func() { s.SignalWorkflow(workflows.SignalPoke, workflows.Poke{Urgent: urgent}) })
+				run()
+				s.finished()
+				moments := done()
+				if n := slices.IndexFunc(moments, func(at time.Duration) bool { return at >= backAt }); n < 0 || urgent != (moments[n] < sleptUntil) {
+					t.Errorf("asked at %v, done at %v", askedAt, moments)
+				}
+			})
+		}
 	}
 }

@@ -9,8 +9,14 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/activities"
 )
 
-// SignalPoke asks a workflow to look at its entity. It carries nothing.
+// SignalPoke asks a workflow to look at its entity. It carries a [Poke].
 const SignalPoke = "poke"
+
+// Poke says how urgent it is. One that carries nothing is not.
+type Poke struct {
+	// Urgent is set where somebody waits for what comes of it: what sleeps until its next attempt is tried at once.
+	Urgent bool `json:"urgent,omitempty"`
+}
 
 // QueryState answers what a run knows and waits for.
 const QueryState = "state"
@@ -106,19 +112,46 @@ type activitySet struct {
 }
 
 // pokes are the pokes that a run has not answered yet.
-type pokes struct{ channel workflow.ReceiveChannel }
+type pokes struct {
+	channel workflow.ReceiveChannel
+	// came is set from the first poke until a look answers it, and urgent from the first urgent one until somebody has hurried.
+	came, urgent bool
+}
 
 func receivePokes(ctx workflow.Context) pokes {
-	return pokes{workflow.GetSignalChannel(ctx, SignalPoke)}
+	return pokes{channel: workflow.GetSignalChannel(ctx, SignalPoke)}
+}
+
+// receive takes what has come. A poke that carries what cannot be read is one all the same.
+func (p *pokes) receive() {
+	p.came = p.came || p.channel.Len() > 0
+	for {
+		var poke Poke
+		if !p.channel.ReceiveAsync(&poke) {
+			return
+		}
+		p.urgent = p.urgent || poke.Urgent
+	}
 }
 
 // waiting tells whether there is a poke to answer.
-func (p pokes) waiting() bool { return p.channel.Len() > 0 }
+func (p *pokes) waiting() bool {
+	p.receive()
+	return p.came
+}
 
-// drain takes all pokes: one look answers them all.
-func (p pokes) drain() {
-	for p.channel.ReceiveAsync(nil) {
-	}
+// hurry tells, once for each time, whether somebody waits for what a poke asks for.
+func (p *pokes) hurry() bool {
+	p.receive()
+	urgent := p.urgent
+	p.urgent = false
+	return urgent
+}
+
+// drain forgets the pokes that have come: one look answers them all.
+func (p *pokes) drain() {
+	p.receive()
+	p.came, p.urgent = false, false
 }
 
 // pastPause is how long an alarm waits that is set to a moment in the past. Such a moment comes

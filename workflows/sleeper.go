@@ -15,6 +15,9 @@ const asleepAfter = 7 * time.Second
 // on without where it has not, until it continues as new.
 const changeRouse = "rouse"
 
+// changeHurry is the change that lets an urgent poke do the same.
+const changeHurry = "hurry"
+
 // sleeper is an activity that is tried for as long as it takes, and that sleeps between its attempts: up to half a minute, behind which
 // nobody is to wait whose own attempt would succeed at once. It can be roused: it is given up then and begun anew, which tries at once. The
 // attempt that is given up may go on all the same, beside the new one, as one may that has timed out: our activities are made for that.
@@ -22,6 +25,8 @@ type sleeper struct {
 	since  time.Time // when it began; zero while nothing is under way
 	cancel workflow.CancelFunc
 	roused bool
+	// hurry tells whether somebody has begun to wait for it by a poke; nil where no poke asks for it.
+	hurry func() bool
 }
 
 // execute does an activity and tells whether it was given up because it was roused.
@@ -29,18 +34,32 @@ func (s *sleeper) execute(ctx workflow.Context, result any, activity any, args .
 	attempts, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 	s.since, s.cancel, s.roused = workflow.Now(ctx), cancel, false
-	err = workflow.ExecuteActivity(attempts, activity, args...).Get(attempts, result)
+	underWay := workflow.ExecuteActivity(attempts, activity, args...)
+	for s.hurry != nil && !underWay.IsReady() {
+		if workflow.Await(attempts, func() bool { return underWay.IsReady() || s.hurry() }) != nil {
+			break // given up
+		}
+		if !underWay.IsReady() {
+			s.rouse(ctx, changeHurry)
+		}
+	}
+	err = underWay.Get(attempts, result)
 	roused = s.roused && ctx.Err() == nil && temporal.IsCanceledError(err)
 	s.since, s.cancel, s.roused = time.Time{}, nil, false
 	return roused, err
 }
 
-// rouse has an activity that sleeps begun anew.
-func (s *sleeper) rouse(ctx workflow.Context) {
-	if s.cancel == nil || s.roused || workflow.Now(ctx).Sub(s.since) <= asleepAfter {
+// asleep tells whether an activity that began then is to be taken for one that sleeps.
+func asleep(ctx workflow.Context, since time.Time) bool {
+	return workflow.Now(ctx).Sub(since) > asleepAfter
+}
+
+// rouse has an activity that sleeps begun anew, in runs that know of the change.
+func (s *sleeper) rouse(ctx workflow.Context, change string) {
+	if s.cancel == nil || s.roused || !asleep(ctx, s.since) {
 		return
 	}
-	if workflow.GetVersion(ctx, changeRouse, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if workflow.GetVersion(ctx, change, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return // asked for its version only when it matters
 	}
 	s.roused = true

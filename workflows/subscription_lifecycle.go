@@ -118,6 +118,7 @@ type lifecycle struct {
 
 func newLifecycle(ctx workflow.Context, in SubscriptionLifecycleInput) (*lifecycle, error) {
 	l := &lifecycle{in: in, pokes: receivePokes(ctx), mutex: workflow.NewMutex(ctx), due: true, state: LifecycleState{CustomerID: in.CustomerID}}
+	l.underWay.hurry = l.pokes.hurry
 	l.spawn = func(do func(workflow.Context)) { workflow.Go(ctx, do) }
 	if err := workflow.SetQueryHandler(ctx, QueryState, func() (LifecycleState, error) {
 		l.state.Publishing, l.state.Commands = l.publisher.running, l.outstanding()
@@ -163,7 +164,7 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	looking := l.prioritized(onStripe(ctx))
 	roused, err := l.underWay.execute(looking, &result, l.set.subscriptions.RecordSubscriptions, in)
 	if roused {
-		l.due = true // behind the command
+		l.due = true // behind who waits for it
 		return
 	}
 	if err != nil {
@@ -176,7 +177,11 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 		// that completes late is covered too. Its result is another value: what it leaves out
 		// must not be filled with what was read before it.
 		var stopped activities.RecordResult
-		err = workflow.ExecuteActivity(looking, l.set.subscriptions.StopBilling, in).Get(ctx, &stopped)
+		roused, err = l.underWay.execute(looking, &stopped, l.set.subscriptions.StopBilling, in)
+		if roused {
+			l.due = true
+			return
+		}
 		if err == nil {
 			result = stopped
 		}

@@ -110,12 +110,15 @@ type userRun struct {
 	// expiringSince is when open checkouts could not be expired first.
 	expiringSince time.Time
 	tries         int
+	// reading is the look at the user that is under way.
+	reading sleeper
 	// undoing are customers that were made in vain, while they are being removed.
 	undoing []string
 }
 
 func newUserRun(ctx workflow.Context, job account.Job, in UserWorkflowInput) (*userRun, error) {
 	u := &userRun{in: in, job: job, pokes: receivePokes(ctx), due: true, state: UserState{ClerkUserID: in.ClerkUserID}}
+	u.reading.hurry = u.pokes.hurry
 	if err := workflow.SetQueryHandler(ctx, QueryState, func() (UserState, error) {
 		u.state.Publishing = u.publisher.running
 		return u.state, nil
@@ -183,12 +186,15 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 
 // read has the user read and what that shows stored. A failure is one that no attempt can mend.
 func (u *userRun) read(ctx workflow.Context) (result activities.UserResult, err error) {
-	u.pokes.drain()
-	u.due = false
 	u.state.Looks++
 	u.doing(ctx, "reading the user")
 	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID}
-	if err = workflow.ExecuteActivity(u.prioritized(onClerk(ctx)), u.set.users.SyncUser, in).Get(ctx, &result); err != nil {
+	for roused := true; roused; {
+		u.pokes.drain()
+		u.due = false
+		roused, err = u.reading.execute(u.prioritized(onClerk(ctx)), &result, u.set.users.SyncUser, in)
+	}
+	if err != nil {
 		u.fail(ctx, "reading the user", err)
 		return result, err
 	}
@@ -248,8 +254,9 @@ func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDu
 	// Whoever ends it waits for the attempt that is under way, which is told so within seconds: it may have made what is to be undone.
 	waiting, end := workflow.WithCancel(u.prioritized(workflow.WithWaitForCancellation(onStripe(ctx), true)))
 	defer end()
+	began := workflow.Now(ctx)
 	ensuring := workflow.ExecuteActivity(waiting, u.set.customers.EnsureStripeCustomer, in)
-	job, overtaken := u.untilOvertaken(ctx, ensuring)
+	job, overtaken := u.untilOvertaken(ctx, ensuring, began)
 	if overtaken {
 		end()
 	} else {
@@ -279,12 +286,17 @@ const overtakenAfter = 3 * time.Second
 
 // untilOvertaken waits for what is under way at Stripe, which can be tried for as long as Stripe is gone, and looks at the user meanwhile
 // when somebody pokes. overtaken is set where that shows that there is nothing to be done at Stripe any more, since the user is being
-// deleted. Anything else that it shows is seen to when Stripe is done, but for a repair of Clerk.
-func (u *userRun) untilOvertaken(ctx workflow.Context, underWay workflow.Future) (job account.Job, overtaken bool) {
+// deleted, and where it sleeps until its next attempt while somebody waits: it is begun anew then, behind another look. Anything else
+// that a look shows is seen to when Stripe is done, but for a repair of Clerk.
+func (u *userRun) untilOvertaken(ctx workflow.Context, underWay workflow.Future, began time.Time) (job account.Job, overtaken bool) {
 	for {
 		err := workflow.Await(ctx, func() bool { return underWay.IsReady() || u.pokes.waiting() })
 		if err != nil || underWay.IsReady() || !overtakes(ctx) {
 			return u.job, false
+		}
+		if u.pokes.hurry() && asleep(ctx, began) && workflow.GetVersion(ctx, changeHurry, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+			u.due = true
+			return u.job, true
 		}
 		if over, err := workflow.AwaitWithTimeout(ctx, overtakenAfter, underWay.IsReady); err != nil || over {
 			return u.job, false

@@ -16,7 +16,7 @@ import (
 
 // Poker wakes an entity's workflow, starting it if it does not run.
 type Poker interface {
-	Poke(ctx context.Context, entity account.Entity, job account.Job) error
+	Poke(ctx context.Context, entity account.Entity, job account.Job, urgent bool) error
 }
 
 // Outbox is where the dispatcher finds what is to be poked.
@@ -204,7 +204,7 @@ func (d *Dispatcher) poke(ctx context.Context, claimed []store.Poke) (done, fail
 			defer cancel()
 			entity := account.Entity(p.Entity)
 			kind, _ := entity.Split()
-			err := d.poker.Poke(ctx, entity, account.Job(p.Job))
+			err := d.poker.Poke(ctx, entity, account.Job(p.Job), p.Urgent)
 			d.observe(kind, err)
 			mu.Lock()
 			defer mu.Unlock()

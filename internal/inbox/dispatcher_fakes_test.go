@@ -198,6 +198,7 @@ type poker struct {
 	mu     sync.Mutex
 	poked  map[string]int
 	jobs   map[string]account.Job
+	urgent map[string]bool
 	tries  int
 	atOnce int
 	most   int
@@ -206,7 +207,7 @@ type poker struct {
 }
 
 // Poke implements inbox.Poker.
-func (p *poker) Poke(ctx context.Context, entity account.Entity, job account.Job) error {
+func (p *poker) Poke(ctx context.Context, entity account.Entity, job account.Job, urgent bool) error {
 	p.mu.Lock()
 	p.tries++
 	p.atOnce++
@@ -228,11 +229,19 @@ func (p *poker) Poke(ctx context.Context, entity account.Entity, job account.Job
 		return err
 	}
 	if p.poked == nil {
-		p.poked, p.jobs = map[string]int{}, map[string]account.Job{}
+		p.poked, p.jobs, p.urgent = map[string]int{}, map[string]account.Job{}, map[string]bool{}
 	}
 	p.poked[string(entity)]++
 	p.jobs[string(entity)] = job
+	p.urgent[string(entity)] = urgent
 	return nil
+}
+
+// hurried tells whether the last poke of an entity was urgent.
+func (p *poker) hurried(entity string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.urgent[entity]
 }
 
 func (p *poker) count(entity string) int {

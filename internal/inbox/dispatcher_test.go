@@ -85,6 +85,9 @@ func TestDispatcherWindow(t *testing.T) {
 			if p.count(name) != 1 {
 				t.Errorf("%s stands behind the wave", name)
 			}
+			if !p.hurried(name) || p.hurried("customer/cus_0") {
+				t.Errorf("its poke says of %s that it is urgent: %t, and of what is routine: %t", name, p.hurried(name), p.hurried("customer/cus_0"))
+			}
 			o.looked(11)
 			pass(time.Second)
 		}

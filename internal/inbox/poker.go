@@ -21,8 +21,8 @@ type TemporalPoker struct {
 }
 
 // Poke signals the entity's workflow, starting it if it does not run: one request, durable
-// when it returns, whether or not a worker is alive.
-func (p TemporalPoker) Poke(ctx context.Context, entity account.Entity, job account.Job) error {
+// when it returns, whether or not a worker is alive. urgent is for what somebody waits for.
+func (p TemporalPoker) Poke(ctx context.Context, entity account.Entity, job account.Job, urgent bool) error {
 	kind, id := entity.Split()
 	workflow, input, attribute := target(kind, id, job)
 	if workflow == nil {
@@ -37,7 +37,7 @@ func (p TemporalPoker) Poke(ctx context.Context, entity account.Entity, job acco
 	if attribute != nil {
 		options.TypedSearchAttributes = temporal.NewSearchAttributes(attribute)
 	}
-	_, err := p.Client.SignalWithStartWorkflow(ctx, string(entity), workflows.SignalPoke, nil, options, workflow, input)
+	_, err := p.Client.SignalWithStartWorkflow(ctx, string(entity), workflows.SignalPoke, workflows.Poke{Urgent: urgent}, options, workflow, input)
 	return classify(err)
 }
 

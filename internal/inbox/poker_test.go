@@ -66,14 +66,14 @@ func TestPokerTargets(t *testing.T) {
 		{"charge/ch_1", account.JobSync, "DisputeRouting", workflows.DisputeRoutingInput{ChargeID: "ch_1"}, temporal.SearchAttributes{}},
 	} {
 		s := &server{}
-		if err := (inbox.TemporalPoker{Client: s}).Poke(t.Context(), c.entity, c.job); err != nil {
+		if err := (inbox.TemporalPoker{Client: s}).Poke(t.Context(), c.entity, c.job, c.job == account.JobOnboard); err != nil {
 			t.Fatal(err)
 		}
 		if s.id != string(c.entity) || s.options.ID != string(c.entity) || nameOf(s.workflow) != c.workflow || !reflect.DeepEqual(s.inputs, []any{c.input}) {
 			t.Errorf("%s, job %d: %s at %q (%q) with %+v", c.entity, c.job, nameOf(s.workflow), s.id, s.options.ID, s.inputs)
 		}
-		if s.signal != workflows.SignalPoke || s.argument != nil {
-			t.Errorf("%s: signal %q with %v, want an empty poke", c.entity, s.signal, s.argument)
+		if want := (workflows.Poke{Urgent: c.job == account.JobOnboard}); s.signal != workflows.SignalPoke || s.argument != want {
+			t.Errorf("%s: signal %q with %v, want a poke with %v", c.entity, s.signal, s.argument, want)
 		}
 		if s.options.TaskQueue != workflows.QueueMain || s.options.WorkflowIDReusePolicy != enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE {
 			t.Errorf("%s: options %+v", c.entity, s.options)
@@ -89,7 +89,7 @@ func TestPokerNoEntity(t *testing.T) {
 	t.Parallel()
 	for _, entity := range []account.Entity{"", "user/", "/user_1", "order/or_1", "user_1"} {
 		s := &server{}
-		if err := (inbox.TemporalPoker{Client: s}).Poke(t.Context(), entity, account.JobSync); failure.Of(err) != failure.Permanent || s.calls != 0 {
+		if err := (inbox.TemporalPoker{Client: s}).Poke(t.Context(), entity, account.JobSync, false); failure.Of(err) != failure.Permanent || s.calls != 0 {
 			t.Errorf("%q: %v after %d calls", entity, err, s.calls)
 		}
 	}
@@ -111,7 +111,7 @@ func TestPokerFailures(t *testing.T) {
 		{serviceerror.NewInvalidArgument("secret search attribute"), failure.Operator, "invalid_argument"},
 		{serviceerror.NewResourceExhausted(enumspb.RESOURCE_EXHAUSTED_CAUSE_RPS_LIMIT, "too fast"), failure.Throttled, "resource_exhausted"},
 	} {
-		err := (inbox.TemporalPoker{Client: &server{err: c.err}}).Poke(t.Context(), "user/user_1", account.JobSync)
+		err := (inbox.TemporalPoker{Client: &server{err: c.err}}).Poke(t.Context(), "user/user_1", account.JobSync, false)
 		if failure.Of(err) != c.class || failure.CodeOf(err) != c.code || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%v: %v, want %s %s", c.err, err, c.class, c.code)
 		}
