@@ -145,8 +145,8 @@ func TestAnUrgentPokeDoesNotWaitForWhatSleeps(t *testing.T) {
 		}
 		return gone()
 	}
-	first := func(back bool) (error, error) { return unless(back), nil }  //nolint:staticcheck // two failures
-	second := func(back bool) (error, error) { return nil, unless(back) } //nolint:staticcheck // two failures
+	first := func(back bool) (error, error) { return unless(back), nil }
+	second := func(back bool) (error, error) { return nil, unless(back) }
 	for name, prepare := range map[string]func(t *testing.T) (*stage, func() []time.Duration, func()){
 		"a look at the user":            func(t *testing.T) (*stage, func() []time.Duration, func()) { t.Helper(); return user(t, first) },
 		"what is done for the user":     func(t *testing.T) (*stage, func() []time.Duration, func()) { t.Helper(); return user(t, second) },
