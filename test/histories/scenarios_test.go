@@ -14,6 +14,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
@@ -310,6 +311,86 @@ func TestHistoriesOfALifeWithTroubles(t *testing.T) {
 	for _, r := range allRuns(t, s) {
 		inspect(t, r, fetch(t, s, r))
 	}
+}
+
+// A provider is gone, somebody waits, and what is more important overtakes: a run asks for the versions of the changes that let it do so only
+// then, so that no other scenario shows them.
+func TestHistoriesOfAnOutage(t *testing.T) {
+	t.Parallel()
+	s := system.Start(t, servers, system.Options{})
+	price := s.Sandbox.Stripe.AddPrice(s.Sandbox.Stripe.AddProduct(planName), 2000, "month")
+	s.Quiet(false)
+	gone := func(method, prefix string) (back func()) {
+		return s.Sandbox.StripeFaults.Add(faults.Rule{Method: method, PathPrefix: prefix, Status: http.StatusBadGateway, HTML: true})
+	}
+	// asleep waits until an activity of a run is tried for so often that it sleeps for longer than somebody may wait.
+	asleep := func(id, activity string) {
+		s.Until(activity+" sleeps", func(ctx context.Context) error {
+			run, err := s.Temporal.DescribeWorkflowExecution(ctx, id, "")
+			if err != nil {
+				return err
+			}
+			for _, a := range run.GetPendingActivities() {
+				if a.GetActivityType().GetName() == activity && a.GetAttempt() > 4 {
+					return nil
+				}
+			}
+			return errors.New("it does not")
+		})
+	}
+	marked := func(changes ...string) func(*historypb.History) error {
+		return func(history *historypb.History) error {
+			for _, change := range changes {
+				if !asksForVersion(history, change) {
+					return fmt.Errorf("it has not asked for the version of %q", change)
+				}
+			}
+			return nil
+		}
+	}
+
+	back := gone(http.MethodPost, "/v1/customers")
+	user := s.Sandbox.Clerk.AddUser(clerksim.UserSpec{FirstName: firstName, LastName: lastName, Emails: []clerksim.EmailSpec{{Address: email, Verified: true}}})
+	asleep(workflows.UserWorkflowID(user), "EnsureStripeCustomer")
+	back()
+	must(t, s.Store.Poke(t.Context(), account.JobSync, account.UserEntity(user)))
+	rest(t, s)
+	keep(t, "UserOnboarding-hurried", theRun(t, s, workflows.UserWorkflowID(user), "UserOnboarding", "completed", marked("overtaking", "hurry")))
+	customer := customerOf(t, s, user)
+
+	bought, err := s.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{CustomerID: customer, PriceID: price, ClientReferenceID: user})
+	must(t, err)
+	s.Quiet(false)
+	back = gone(http.MethodGet, "/v1/subscriptions")
+	must(t, s.Sandbox.Stripe.SetQuantity(bought.SubscriptionID, 3))
+	asleep(workflows.CustomerWorkflowID(customer), "RecordSubscriptions")
+	back()
+	must(t, s.Store.Poke(t.Context(), account.JobSync, account.CustomerEntity(customer)))
+	s.Quiet(false)
+	s.Agree(user, account.AccessPolicy{})
+	keep(t, "SubscriptionLifecycle-hurried", theRun(t, s, workflows.CustomerWorkflowID(customer), "SubscriptionLifecycle", "open", marked("hurry")))
+
+	// A profile cannot be written, and then the user wants to be forgotten; their open checkouts cannot be closed at first.
+	gone(http.MethodPost, "/v1/customers/"+customer)
+	name := newName
+	must(t, s.Sandbox.Clerk.UpdateUser(user, clerksim.UserChange{FirstName: &name}))
+	asleep(workflows.UserWorkflowID(user), "EnsureStripeCustomer")
+	s.Sandbox.StripeFaults.Add(faults.Rule{Method: http.MethodGet, PathPrefix: "/v1/checkout/sessions", Status: http.StatusBadRequest, Times: 1})
+	must(t, s.Sandbox.Clerk.DeleteUser(user))
+	keep(t, "UserProfileSync-overtaken", theRun(t, s, workflows.UserWorkflowID(user), "UserProfileSync", "continued", marked("overtaking")))
+	keep(t, "UserOffboarding-again", theRun(t, s, workflows.UserWorkflowID(user), "UserOffboarding", "open", marked("expire-again")))
+	for _, r := range allRuns(t, s) {
+		inspect(t, r, fetch(t, s, r))
+	}
+}
+
+// asksForVersion tells whether a run has asked for the version of a change.
+func asksForVersion(history *historypb.History, change string) bool {
+	return slices.ContainsFunc(history.GetEvents(), func(e *historypb.HistoryEvent) bool {
+		var name string
+		details := e.GetMarkerRecordedEventAttributes().GetDetails()["change-id"]
+		return converter.GetDefaultDataConverter().FromPayloads(details, &name) == nil && name == change
+	})
 }
 
 // upserts counts how often a search attribute was set or taken back.
