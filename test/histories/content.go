@@ -209,6 +209,6 @@ func words() []string {
 		"Sleep",            // and that of a pause
 		"show-failure",     // a change of the code; and what a run of which version of it is found by
 		"show-failure-1",
-		"overtaking", "overtaking-1", "rouse", "rouse-1", "hurry", "hurry-1", "expire-again", "expire-again-1",
+		"overtaking", "overtaking-1", "rouse", "rouse-1", "hurry", "hurry-1", "ACTIVITY_ID_NOT_STARTED", "expire-again", "expire-again-1",
 	}
 }

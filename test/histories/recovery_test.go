@@ -3,8 +3,8 @@ package histories_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
-	"time"
 
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/client"
@@ -33,12 +33,14 @@ func TestHistoriesOfRecovery(t *testing.T) {
 	s.Agree(p.user, account.AccessPolicy{})
 	rest(t, s)
 
+	slips := 0
 	slip := func() {
+		slips++
 		for _, sender := range []*delivery.Sender{s.Sandbox.ClerkWebhooks, s.Sandbox.StripeWebhooks} {
 			sender.SetFaults(delivery.Faults{Lose: 1})
 			defer sender.SetFaults(delivery.Faults{})
 		}
-		name := newName + time.Now().Format("150405")
+		name := fmt.Sprint(newName, " ", slips) // another each time, however soon they follow each other
 		must(t, s.Sandbox.Clerk.UpdateUser(p.user, clerksim.UserChange{FirstName: &name}))
 		must(t, s.Sandbox.Stripe.UpdateProduct(product, planName+" "+name))
 		must(t, s.Sandbox.Stripe.Settled(t.Context()))
