@@ -199,16 +199,31 @@ func (a *Subscriptions) owedUnknown(ctx context.Context, customerID string, numb
 	if err != nil {
 		return nil, err
 	}
+	told := map[string][]account.Payment{}
 	for _, payload := range payloads {
 		event, err := stripeevent.Parse(payload)
 		if err != nil {
 			continue // it was parsed when it came; see take
 		}
-		if invoice, ok := event.Payment(); ok && invoice.Status == "open" {
-			unknown = slices.DeleteFunc(unknown, func(id string) bool { return id == invoice.SubscriptionID })
+		if invoice, ok := event.Payment(); ok {
+			told[invoice.SubscriptionID] = append(told[invoice.SubscriptionID], invoice)
 		}
 	}
-	return unknown, nil
+	var still []string
+	for _, id := range unknown {
+		if len(told[id]) > 0 {
+			// One that is told to be open may be paid by now, as a row or another event says.
+			known, err := a.Store.InvoicesOwed(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			if owed := account.PastDueSince(account.InvoicesWith(known, told[id]), account.Delinquency{}, 0); !owed.Since.IsZero() {
+				continue
+			}
+		}
+		still = append(still, id)
+	}
+	return still, nil
 }
 
 // readCustomer asks Stripe once. Only what the answer leaves open costs more: the customer itself where

@@ -32,6 +32,25 @@ func (i Invoice) Due() time.Time {
 	return i.Created
 }
 
+// InvoicesWith are invoices as they are with what else was told of them: a status is only ever overtaken by one that is more final.
+func InvoicesWith(known []Invoice, told []Payment) []Invoice {
+	all := slices.Clone(known)
+	for _, p := range told {
+		if p.Kind != PaymentInvoice {
+			continue
+		}
+		i := Invoice{ID: p.ID, Status: p.Status, Created: p.Created, DueAt: p.DueAt, FirstFailedAt: p.FailedAt, FinalizedAt: p.FinalizedAt}
+		at := slices.IndexFunc(all, func(k Invoice) bool { return k.ID == i.ID })
+		switch {
+		case at < 0:
+			all = append(all, i)
+		case p.Rank() > (Payment{Kind: PaymentInvoice, Status: all[at].Status}).Rank():
+			all[at].Status = i.Status
+		}
+	}
+	return all
+}
+
 // Delinquency is since when a past_due subscription owes, and the invoice that says so. The invoice is "" where none
 // did: Stripe leaves a subscription past_due whose open invoices were all voided.
 type Delinquency struct {

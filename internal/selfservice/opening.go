@@ -220,16 +220,12 @@ func (o *opening) closeOthers(ctx context.Context, customerID, own string) error
 	}
 	failed := []error{err}
 	for _, s := range sessions {
-		sold := s.Products
-		if product := s.Metadata[account.MetadataProduct]; product != "" {
-			sold = []string{product}
-		}
-		if s.ID == own || len(sold) == 0 {
+		if s.ID == own || len(s.Products) == 0 {
 			continue
 		}
-		excluded := slices.Contains(sold, o.price.ProductID)
+		excluded := slices.Contains(s.Products, o.price.ProductID)
 		if !excluded {
-			if excluded, err = o.excludes(ctx, sold...); err != nil {
+			if excluded, err = o.excludes(ctx, s.Products...); err != nil {
 				failed = append(failed, err)
 			}
 		}

@@ -122,6 +122,11 @@ func TestOwedUnknown(t *testing.T) {
 	expect("it was read since")
 	w.set(id, owing(account.StatusActive, at(3)))
 	expect("it was paid meanwhile", "sub_1")
+	w.tell("evt_3", at(4), account.Payment{ID: "in_3", Status: "open", Created: at(3), FinalizedAt: at(3)})
+	w.set(id, owing(account.StatusPastDue, at(3)))
+	expect("an open invoice says so")
+	w.tell("evt_4", at(5), account.Payment{ID: "in_3", Status: "paid", Created: at(3), PaidAt: at(5)})
+	expect("that one was paid, and it still owes", "sub_1")
 }
 
 // The first of January's days on which everything was stored by the version before, with what it knew.

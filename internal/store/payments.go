@@ -114,11 +114,13 @@ func (s *Store) CustomerOfCharge(ctx context.Context, id string) (string, error)
 }
 
 // OwedUnknown answers which of a customer's past_due subscriptions owe we do not know since when: neither was it stored
-// before, nor does a row of an open invoice of this delinquency say it. see account.PastDueSince.
+// before, unless for an invoice that is paid by now, nor does a row of an open invoice of this delinquency say it. See
+// [account.PastDueSince].
 func (s *Store) OwedUnknown(ctx context.Context, subscriptionIDs []string) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT owing.sub FROM unnest($1::text[]) AS owing (sub)
 		WHERE NOT EXISTS (SELECT FROM subscriptions WHERE stripe_subscription_id = owing.sub AND status = 'past_due' AND past_due_since IS NOT NULL
-				AND (past_due_invoice IS NOT NULL OR items IS NOT NULL))
+				AND (past_due_invoice IS NOT NULL OR items IS NOT NULL)
+				AND NOT EXISTS (SELECT FROM payments WHERE kind = 'invoice' AND id = past_due_invoice AND status = 'paid'))
 		AND NOT EXISTS (SELECT FROM payments WHERE kind = 'invoice' AND stripe_subscription_id = owing.sub AND status = 'open' AND occurred_at > `+lastPaid("owing.sub")+`)`, subscriptionIDs)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for what is owed", err)
@@ -137,10 +139,15 @@ func lastPaid(id string) string {
 	return `coalesce((SELECT max(paid.occurred_at) FROM payments paid WHERE paid.kind = 'invoice' AND paid.status = 'paid' AND paid.stripe_subscription_id = ` + id + `), '-infinity')`
 }
 
+// InvoicesOwed answers the last paid invoice of a subscription, and all that came after it.
+func (s *Store) InvoicesOwed(ctx context.Context, subscriptionID string) ([]account.Invoice, error) {
+	return invoicesOwed(ctx, s.pool, subscriptionID, "")
+}
+
 // invoicesOwed reads what decides since when a subscription owes: its last paid invoice, all that came after it, and the
 // one that decided before.
-func (t *Tx) invoicesOwed(ctx context.Context, subscriptionID, before string) ([]account.Invoice, error) {
-	rows, _ := t.tx.Query(ctx, `SELECT id, status, occurred_at, due_at, finalized_at, first_failed_at, paid_at, attempts FROM payments
+func invoicesOwed(ctx context.Context, q querier, subscriptionID, before string) ([]account.Invoice, error) {
+	rows, _ := q.Query(ctx, `SELECT id, status, occurred_at, due_at, finalized_at, first_failed_at, paid_at, attempts FROM payments
 		WHERE kind = 'invoice' AND stripe_subscription_id = $1 AND occurred_at IS NOT NULL AND (id = $2 OR occurred_at >= `+lastPaid("$1")+`)`, subscriptionID, before)
 	invoices, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i account.Invoice, err error) {
 		var created, due, finalized, failed, paid *time.Time

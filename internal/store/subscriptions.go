@@ -235,7 +235,7 @@ func (t *Tx) noteOwed(ctx context.Context, row *Subscription, before Subscriptio
 	if before.Status == row.Status && (before.PastDueInvoice != nil || before.Items != nil) {
 		was = account.Delinquency{Since: derefTime(before.PastDueSince), InvoiceID: deref(before.PastDueInvoice)}
 	}
-	invoices, err := t.invoicesOwed(ctx, seen.ID, was.InvoiceID)
+	invoices, err := invoicesOwed(ctx, t.tx, seen.ID, was.InvoiceID)
 	if err != nil {
 		return err
 	}

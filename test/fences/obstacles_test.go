@@ -2,7 +2,6 @@ package fences_test
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,38 +132,40 @@ func (l *lab) openProductCheckout(user, customer, product string) {
 		"success_url", "https://app.example.com/ok", "metadata[clerk_user_id]", user, "metadata["+account.MetadataProduct+"]", product)
 }
 
-// A checkout that the product itself has opened sells beside ours just as well, and is closed; one that sells no subscription, or what may
-// be held beside others, is not.
+// What a checkout sells is what it sells at Stripe, whoever opened it and whatever they noted on it: one that sells what may not be held
+// beside what is bought now is closed. One that sells no subscription, or what may be held beside others, is not.
 func TestACheckoutOfSomebodyElsesMakingIsClosedToo(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
 	user, one, _ := l.withTwoCustomers()
 	_, basic := l.other("Basic", nil)
-	_, seats := l.other("Seats", map[string]string{"beside": "allow"})
-	setup := l.Sandbox.Stripe.AddPrice(l.Sandbox.Stripe.AddProduct("Setup"), 900, "")
-	sells := func(mode, price string) string {
-		l.post("/v1/checkout/sessions", "mode", mode, "customer", one, "line_items[0][price]", price, "line_items[0][quantity]", "1",
-			"success_url", "https://app.example.com/ok", "metadata[sells]", price)
-		return price
-	}
-	closed, open := []string{sells("subscription", l.price), sells("subscription", basic)}, []string{sells("subscription", seats), sells("payment", setup)}
-	if _, _, err := l.requests(l.actor(policies{})).Checkout(t.Context(), l.checkoutOf(user, "k1")); err != nil {
-		t.Fatal(err)
-	}
-	sessions, err := l.work.stripe.OpenCheckoutSessions(t.Context(), one)
-	l.must(err)
-	still := make([]string, len(sessions))
-	for i, s := range sessions {
-		still[i] = s.Metadata["sells"]
-	}
-	for _, price := range closed {
-		if slices.Contains(still, price) {
-			t.Errorf("what sells %s is open, beside what was opened now", price)
+	addOn, seats := l.other("Seats", map[string]string{"beside": "allow"})
+	once := l.Sandbox.Stripe.AddProduct("Setup")
+	setup := l.Sandbox.Stripe.AddPrice(once, 900, "")
+	l.settle()
+	for _, c := range []struct {
+		mode, price, noted string
+		want               account.CheckoutStatus
+	}{
+		{"subscription", l.price, "", account.CheckoutExpired},
+		{"subscription", basic, "", account.CheckoutExpired},
+		{"subscription", basic, addOn, account.CheckoutExpired},
+		{"subscription", seats, "", account.CheckoutOpen},
+		{"subscription", seats, "seats", account.CheckoutOpen},
+		{"payment", setup, "", account.CheckoutOpen},
+		{"payment", setup, once, account.CheckoutOpen},
+		{"payment", setup, "42", account.CheckoutOpen},
+	} {
+		form := []string{"mode", c.mode, "customer", one, "line_items[0][price]", c.price, "line_items[0][quantity]", "1", "success_url", "https://app.example.com/ok"}
+		if c.noted != "" {
+			form = append(form, "metadata["+account.MetadataProduct+"]", c.noted)
 		}
-	}
-	for _, price := range open {
-		if !slices.Contains(still, price) {
-			t.Errorf("what sells %s was closed; open are those of %v", price, still)
+		theirs := l.post("/v1/checkout/sessions", form...)
+		if _, _, err := l.requests(l.actor(policies{})).Checkout(t.Context(), l.checkoutOf(user, "")); err != nil {
+			t.Fatal(err)
+		}
+		if status := l.stateOf(theirs); status != c.want {
+			t.Errorf("what sells %s, noted as %q, is %s, want %s", c.price, c.noted, status, c.want)
 		}
 	}
 }
