@@ -168,3 +168,64 @@ func TestAnUrgentPokeDoesNotWaitForWhatSleeps(t *testing.T) {
 		}
 	}
 }
+
+// A provider is slow, and somebody asks again and again: what is under way is not taken for something that sleeps for ever, and ends.
+func TestWhatIsSlowIsNotBegunAnewForEver(t *testing.T) {
+	t.Parallel()
+	const slow, every, until = 9 * time.Second, 8 * time.Second, 10 * time.Minute
+	for _, urgent := range []bool{false, true} {
+		name := map[bool]string{true: "urgent", false: "routine"}[urgent]
+		pokes := func(s *stage) {
+			for at := every; at < until; at += every {
+				s.at(at, func() { s.SignalWorkflow(workflows.SignalPoke, workflows.Poke{Urgent: urgent}) })
+			}
+		}
+		t.Run("a look at the customer, "+name, func(t *testing.T) {
+			t.Parallel()
+			l := newLifecycle(t, script{recordTakes: always(slow), record: looks(over())})
+			pokes(l.stage)
+			var shown activities.Outcome
+			l.at(2*time.Minute, func() { shown = l.state().Outcome })
+			l.run()
+			l.finished()
+			took := l.Now().Sub(opening())
+			if shown == "" && took > 2*time.Minute {
+				t.Errorf("after two minutes nothing was recorded; looks began %d times", l.record.times())
+			}
+		})
+		t.Run("the end of a deleted user's billing, "+name, func(t *testing.T) {
+			t.Parallel()
+			due := over()
+			due.StopDue = true
+			l := newLifecycle(t, script{recordTakes: always(slow), record: looks(due)})
+			pokes(l.stage)
+			l.run()
+			l.finished()
+			if at := l.stop.since(); len(at) == 0 || at[0] > 2*time.Minute {
+				t.Errorf("the billing was stopped at %v", at)
+			}
+		})
+		t.Run("a customer for a user, "+name, func(t *testing.T) {
+			t.Parallel()
+			u := newUserRun(t, userScript{sync: users(unknown()), ensureTakes: always(slow)})
+			pokes(u.stage)
+			var customer string
+			u.at(2*time.Minute, func() { customer = u.state().CustomerID })
+			u.run(workflows.UserOnboarding)
+			if took := u.Now().Sub(opening()); customer == "" && took > 2*time.Minute {
+				t.Errorf("after two minutes there is no customer; it was begun %d times", u.ensure.times())
+			}
+		})
+		t.Run("a look at the user, "+name, func(t *testing.T) {
+			t.Parallel()
+			u := newUserRun(t, userScript{sync: users(settled()), syncTakes: always(slow)})
+			pokes(u.stage)
+			var shown activities.Outcome
+			u.at(2*time.Minute, func() { shown = u.state().Outcome })
+			u.run(workflows.UserProfileSync)
+			if took := u.Now().Sub(opening()); shown == "" && took > 2*time.Minute {
+				t.Errorf("after two minutes nothing was recorded; looks began %d times", u.sync.times())
+			}
+		})
+	}
+}

@@ -52,15 +52,18 @@ func lastFailureKey() temporal.SearchAttributeKeyKeyword {
 	return temporal.NewSearchAttributeKeyKeyword(SearchLastFailure)
 }
 
+// oneAttempt is how long one attempt at a provider may take.
+const oneAttempt = time.Minute
+
 // onStripe runs an activity on Stripe's queue. One attempt makes a handful of calls of at most
 // ten seconds each and one short transaction.
 func onStripe(ctx workflow.Context) workflow.Context {
-	return activityOptions(ctx, QueueStripe, time.Minute)
+	return activityOptions(ctx, QueueStripe, oneAttempt)
 }
 
 // onClerk runs an activity on Clerk's queue.
 func onClerk(ctx workflow.Context) workflow.Context {
-	return activityOptions(ctx, QueueClerk, time.Minute)
+	return activityOptions(ctx, QueueClerk, oneAttempt)
 }
 
 // onDatabase runs an activity that needs the database only. Its statements time out by

@@ -112,6 +112,8 @@ type userRun struct {
 	tries         int
 	// reading is the look at the user that is under way.
 	reading sleeper
+	// ensuring is what is done at Stripe.
+	ensuring sleeper
 	// undoing are customers that were made in vain, while they are being removed.
 	undoing []string
 }
@@ -254,15 +256,16 @@ func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDu
 	// Whoever ends it waits for the attempt that is under way, which is told so within seconds: it may have made what is to be undone.
 	waiting, end := workflow.WithCancel(u.prioritized(workflow.WithWaitForCancellation(onStripe(ctx), true)))
 	defer end()
-	began := workflow.Now(ctx)
+	u.ensuring.begin(ctx, end)
 	ensuring := workflow.ExecuteActivity(waiting, u.set.customers.EnsureStripeCustomer, in)
-	job, overtaken := u.untilOvertaken(ctx, ensuring, began)
+	job, overtaken := u.untilOvertaken(ctx, ensuring)
 	if overtaken {
 		end()
 	} else {
 		u.doing(ctx, what)
 	}
 	err := ensuring.Get(ctx, &result)
+	u.ensuring.end(ctx, err)
 	switch {
 	case err != nil && overtaken && temporal.IsCanceledError(err):
 		return false, job
@@ -288,13 +291,13 @@ const overtakenAfter = 3 * time.Second
 // when somebody pokes. overtaken is set where that shows that there is nothing to be done at Stripe any more, since the user is being
 // deleted, and where it sleeps until its next attempt while somebody waits: it is begun anew then, behind another look. Anything else
 // that a look shows is seen to when Stripe is done, but for a repair of Clerk.
-func (u *userRun) untilOvertaken(ctx workflow.Context, underWay workflow.Future, began time.Time) (job account.Job, overtaken bool) {
+func (u *userRun) untilOvertaken(ctx workflow.Context, underWay workflow.Future) (job account.Job, overtaken bool) {
 	for {
 		err := workflow.Await(ctx, func() bool { return underWay.IsReady() || u.pokes.waiting() })
 		if err != nil || underWay.IsReady() || !overtakes(ctx) {
 			return u.job, false
 		}
-		if u.pokes.hurry() && asleep(ctx, began) && workflow.GetVersion(ctx, changeHurry, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		if u.pokes.hurry() && u.ensuring.rouse(ctx, changeHurry) {
 			u.due = true
 			return u.job, true
 		}
@@ -361,6 +364,9 @@ const (
 // changeExpireAgain is the change that made a run come back to checkouts that could not be expired.
 const changeExpireAgain = "expire-again"
 
+// expiringPatience is how long one try to expire open checkouts lasts, in which Stripe is asked some eight times.
+const expiringPatience = 2 * time.Minute
+
 // checkoutsLast is how long a checkout is open at most: after that it needs nobody to expire it.
 const checkoutsLast = 24 * time.Hour
 
@@ -382,8 +388,10 @@ func (u *userRun) offboard(ctx workflow.Context) {
 	u.offboarding = true
 	if !u.expired {
 		u.doing(ctx, "expiring open checkouts")
-		// A checkout that completes all the same is covered by the policy in every sync.
-		err := workflow.ExecuteActivity(onStripe(ctx), u.set.customers.ExpireCheckouts, in).Get(ctx, nil)
+		// A checkout that completes all the same is covered by the policy in every sync. What is not settled must not wait for Stripe to
+		// list checkouts: after a while it is given up, and come back to.
+		expiring := workflow.WithScheduleToCloseTimeout(onStripe(ctx), expiringPatience)
+		err := workflow.ExecuteActivity(expiring, u.set.customers.ExpireCheckouts, in).Get(ctx, nil)
 		if err != nil {
 			u.fail(ctx, "expiring checkouts", err)
 		}

@@ -164,3 +164,20 @@ func TestOffboardingEndsWhenSomebodyElseErased(t *testing.T) {
 	equal(t, "looks", u.sync.since(), []time.Duration{0, time.Minute})
 	equal(t, "tries", u.erase.times(), 1)
 }
+
+// Open checkouts cannot be listed for hours, which is tried again and again. What is not settled is woken and shown meanwhile, and the user
+// is erased once all is; checkouts are come back to for as long as one may be open.
+func TestWhatIsUnsettledIsWokenThoughCheckoutsCannotBeListed(t *testing.T) {
+	t.Parallel()
+	u := newUserRun(t, userScript{sync: users(deleting()), expire: func(int) error { return gone() }, erase: erases(unsettled(1), unsettled(1), activities.EraseResult{Erased: true})})
+	shown := 0
+	u.at(3*time.Minute, func() { shown = u.state().Unsettled })
+	u.run(workflows.UserOffboarding)
+	u.finished()
+	if at := u.erase.since(); at[0] > 3*time.Minute || shown == 0 {
+		t.Errorf("what is not settled was woken at %v; shown after three minutes: %d", at, shown)
+	}
+	if took := u.Now().Sub(opening()); took < day {
+		t.Errorf("checkouts were given up after %v", took)
+	}
+}
