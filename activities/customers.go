@@ -290,7 +290,7 @@ func (a *Customers) undoUnheard(ctx context.Context, clerkUserID string) error {
 		return err
 	}
 	made, found, err := a.Stripe.CustomersSince(ctx, since.Add(-clocksDiffer), func(c account.Customer) bool {
-		return !c.Deleted && c.Metadata[account.MetadataRequest] == key
+		return !c.Deleted && c.Metadata[account.MetadataRequest] == key && !c.NamesAnother(clerkUserID)
 	})
 	if err != nil || !found {
 		return err

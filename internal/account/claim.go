@@ -223,6 +223,12 @@ func UserInMetadata(metadata map[string]string) (clerkUserID string, ok bool) {
 	return "", false
 }
 
+// NamesAnother tells whether the customer's metadata name a user, and not this one: who writes them may have given it away.
+func (c Customer) NamesAnother(clerkUserID string) bool {
+	named, ok := UserInMetadata(c.Metadata)
+	return ok && named != clerkUserID
+}
+
 // ReadClaims collects the evidence that a read of a customer and its subscriptions shows.
 func ReadClaims(customer Customer, subscriptions []Subscription) []Claim {
 	var claims []Claim

@@ -31,7 +31,8 @@ func New(stripe *stripeapi.Client, ledger Ledger) *Client {
 const clocksDiffer = 5 * time.Minute
 
 // CreateCustomer creates a customer, or answers the one that an earlier attempt has made, as it is now. before tells that it was
-// made before this call: something may have been bought on it since.
+// made before this call: something may have been bought on it since. One that somebody has written over to another user since is
+// theirs, and another is made.
 func (c *Client) CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, before bool, err error) {
 	n.Request = orKey(n.Request, n.IdempotencyKey)
 	return once(ctx, c.ledger, change[account.Customer]{
@@ -43,7 +44,7 @@ func (c *Client) CreateCustomer(ctx context.Context, n account.NewCustomer) (cus
 		},
 		find: func(ctx context.Context, since time.Time) (account.Customer, bool, error) {
 			return c.CustomersSince(ctx, since.Add(-clocksDiffer), func(made account.Customer) bool {
-				return !made.Deleted && made.Metadata[account.MetadataRequest] == n.Request
+				return !made.Deleted && made.Metadata[account.MetadataRequest] == n.Request && !made.NamesAnother(n.ClerkUserID)
 			})
 		},
 		still: func(ctx context.Context, stored account.Customer) (account.Customer, bool, error) {
@@ -51,7 +52,7 @@ func (c *Client) CreateCustomer(ctx context.Context, n account.NewCustomer) (cus
 			if failure.IsNotFound(err) {
 				return now, false, nil
 			}
-			return now, err == nil && !now.Deleted, err
+			return now, err == nil && !now.Deleted && !now.NamesAnother(n.ClerkUserID), err
 		},
 	})
 }

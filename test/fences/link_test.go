@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
@@ -260,4 +261,34 @@ func TestLinkingByAnEmailThatIsVerifiedLater(t *testing.T) {
 	l.must(l.Sandbox.Clerk.VerifyEmail(user, "ada@example.com"))
 	l.settle()
 	l.linked(user, customer)
+}
+
+// A customer that was made for a user, and of which nobody heard, is written over to somebody else, as an operator may. The user is given one
+// of their own.
+func TestACustomerThatIsSomebodyElsesByNowIsNotTheirs(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	other, _ := l.signUp("bo")
+	user := l.newcomer("ada")
+	a := l.actor(policies{})
+	a.lose("POST /v1/customers")
+	if _, err := a.customers.EnsureStripeCustomer(t.Context(), activities.UserInput{ClerkUserID: user}); err == nil {
+		t.Fatal("the answer was not lost")
+	}
+	made := ""
+	for _, raw := range l.Sandbox.Stripe.Customers() {
+		if strings.Contains(string(raw), user) {
+			made = stringField(t, raw, "id")
+		}
+	}
+	l.must(l.Sandbox.Stripe.UpdateCustomer(made, stripesim.CustomerSpec{Email: "bo@example.com", Metadata: map[string]string{"clerk_user_id": other}}))
+	l.take()
+	l.must(l.work.lookAtCustomer(t.Context(), made))
+	l.wants(other, `SELECT clerk_user_id FROM person_user u JOIN stripe_customers c ON c.user_id = u.id WHERE c.stripe_customer_id = $1`, made)
+	for range 3 {
+		l.must(l.work.lookAtUser(t.Context(), user))
+	}
+	if has := l.customerOf(user); has == "" || has == made {
+		t.Errorf("the user has customer %q", has)
+	}
 }
