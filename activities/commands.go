@@ -369,12 +369,18 @@ func recorded(ctx context.Context, c committed, op *store.Operation, before, aft
 	if err := c.tx.RecordOperation(ctx, op, after.Ending(), c.user); err != nil {
 		return err
 	}
+	if err := c.tx.ForgetRelease(ctx, op, &after); err != nil {
+		return err
+	}
 	return c.tx.AuditOperation(ctx, op, &before, &after)
 }
 
 // settle ends an operation that was not done.
 func (a *Commands) settle(ctx context.Context, c committed, s *step, standing *account.Subscription, status store.OperationStatus, reason string) error {
 	if err := c.tx.SettleOperation(ctx, s.op, status, reason); err != nil {
+		return err
+	}
+	if err := c.tx.ForgetRelease(ctx, s.op, standing); err != nil {
 		return err
 	}
 	return c.tx.AuditOperation(ctx, s.op, standing, standing)

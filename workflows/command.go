@@ -58,6 +58,8 @@ type command struct {
 	// recorded is set while Stripe and our rows have it and only Clerk is left.
 	recorded bool
 	ended    bool
+	// waits is set while it waits for its turn to act on the customer, and gaveWay once it was given up so that others could.
+	waits, gaveWay bool
 }
 
 // onCommand answers an update.
@@ -73,7 +75,7 @@ func (l *lifecycle) command(id string) *command {
 	if i := slices.IndexFunc(l.commands, func(c *command) bool { return c.id == id }); i >= 0 {
 		return l.commands[i]
 	}
-	c := &command{id: id}
+	c := &command{id: id, waits: true}
 	l.commands = append(l.commands, c)
 	l.spawn(func(ctx workflow.Context) {
 		l.execute(ctx, c)
@@ -127,6 +129,20 @@ func (l *lifecycle) last() *command {
 	return nil
 }
 
+// turn takes the mutex. Who gave way lets those before them for whom it did: behind is false then while one of them waits.
+func (l *lifecycle) turn(ctx workflow.Context, behind func() bool) error {
+	if err := workflow.Await(ctx, func() bool { return !l.mutex.IsLocked() && !behind() }); err != nil {
+		return err
+	}
+	return l.mutex.Lock(ctx)
+}
+
+// laterWaits tells whether a command that was asked for after another waits for its turn; nil stands for a look, which came before all.
+func (l *lifecycle) laterWaits(c *command) bool {
+	later := l.commands[slices.Index(l.commands, c)+1:]
+	return slices.ContainsFunc(later, func(other *command) bool { return other.waits })
+}
+
 // act runs one step of a command while nothing else may happen to the customer, and takes over what
 // the step saw. The mutex is released before Clerk is waited for.
 func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activities.CommandResult, error) {
@@ -139,7 +155,10 @@ func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activit
 
 // try is one try at a step. roused is set where it was given up for somebody else's command, or because it was asked for again.
 func (l *lifecycle) try(ctx workflow.Context, activity any, c *command) (result activities.CommandResult, roused bool, err error) {
-	if err := l.mutex.Lock(ctx); err != nil {
+	c.waits = true
+	err = l.turn(ctx, func() bool { return c.gaveWay && l.laterWaits(c) })
+	c.waits = false
+	if err != nil {
 		return result, false, err
 	}
 	defer l.mutex.Unlock()
@@ -148,6 +167,7 @@ func (l *lifecycle) try(ctx workflow.Context, activity any, c *command) (result 
 		if ctx.Err() == nil && !roused {
 			workflow.GetLogger(ctx).Error("a command failed", "customer", l.in.CustomerID, "operation", c.id, "error", err)
 		}
+		c.gaveWay = c.gaveWay || roused
 		return result, roused, err
 	}
 	if result.Looked {

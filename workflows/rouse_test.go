@@ -229,3 +229,27 @@ func TestWhatIsSlowIsNotBegunAnewForEver(t *testing.T) {
 		})
 	}
 }
+
+// An earlier command cannot be done, and sleeps: a later one goes before it, and is done at once.
+func TestALaterCommandGoesBeforeOneThatSleeps(t *testing.T) {
+	t.Parallel()
+	var over_ bool
+	l := newLifecycle(t, script{
+		record: untilOver(&over_),
+		apply: func(_ int, in activities.CommandInput) (activities.CommandResult, error) {
+			if in.OperationID == opReactivate && !over_ {
+				return activities.CommandResult{}, gone()
+			}
+			return settledAs(store.OperationDone), nil
+		},
+	})
+	l.at(time.Second, func() {
+		l.UpdateWorkflow(workflows.UpdateCommand, "early", &testsuite.TestUpdateCallback{OnReject: func(err error) { t.Error(err) }, OnAccept: func() {},
+			OnComplete: func(any, error) {}}, workflows.CommandRequest{OperationID: opReactivate, ExpiresAt: after(day), Wait: time.Second})
+	})
+	answer := l.command(40*time.Second, opCancel, 10*time.Second)
+	stopAt(l, 3*time.Minute, &over_)
+	l.run()
+	l.finished()
+	answer.is(t, true, 40*time.Second)
+}

@@ -101,6 +101,8 @@ type lifecycle struct {
 	set       activitySet
 	// underWay is what acts on the customer, under the mutex.
 	underWay sleeper
+	// gaveWay is set where a look was given up so that others could act on the customer.
+	gaveWay bool
 	// mutex lets one at a time act on the customer: a look, the deletion policy, a step of a command.
 	mutex workflow.Mutex
 	// commands are the operations under way, in the order in which they came.
@@ -149,10 +151,11 @@ func newLifecycle(ctx workflow.Context, in SubscriptionLifecycleInput) (*lifecyc
 
 // sync looks at the customer once and does what follows from it.
 func (l *lifecycle) sync(ctx workflow.Context) {
-	if l.mutex.Lock(ctx) != nil {
+	if l.turn(ctx, func() bool { return l.gaveWay && l.laterWaits(nil) }) != nil {
 		return // cancelled
 	}
 	defer l.mutex.Unlock()
+	l.gaveWay = false
 	in := activities.RecordInput{CustomerID: l.in.CustomerID, Reread: l.reread, Overdue: l.overdue}
 	in.ForBoundary = l.alarm.fired && l.reread == 0 && !l.due && !l.pokes.waiting()
 	l.pokes.drain()
@@ -164,7 +167,7 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	looking := l.prioritized(onStripe(ctx))
 	roused, err := l.underWay.execute(looking, &result, l.set.subscriptions.RecordSubscriptions, in)
 	if roused {
-		l.due = true // behind who waits for it
+		l.due, l.gaveWay = true, true // behind who waits for it
 		return
 	}
 	if err != nil {
@@ -179,7 +182,7 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 		var stopped activities.RecordResult
 		roused, err = l.underWay.execute(looking, &stopped, l.set.subscriptions.StopBilling, in)
 		if roused {
-			l.due = true
+			l.due, l.gaveWay = true, true
 			return
 		}
 		if err == nil {

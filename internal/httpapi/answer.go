@@ -32,8 +32,8 @@ type scheduled struct {
 func scheduledOf(op *store.Operation) (s scheduled, err error) {
 	s.OtherSchedules = op.OtherSchedules
 	dropped, err := op.Dropped()
-	if dropped == nil || op.Status == store.OperationFailed && op.Reason != reasonReleased {
-		return s, err // none was to be released, or none was
+	if dropped == nil || op.Status == store.OperationActing || op.Status == store.OperationFailed && op.Reason != reasonReleased {
+		return s, err // none was to be released, or none was, or nobody knows yet
 	}
 	s.ReleasedSchedule, s.DroppedPhases = op.ReleaseSchedule, dropped
 	return s, err

@@ -323,6 +323,16 @@ func (s *Store) NoteRelease(ctx context.Context, o *Operation, schedule string, 
 	return classify("note that a schedule is to be released", err)
 }
 
+// ForgetRelease forgets, when an operation is recorded or ends, that its schedule was to be released, where that manages the subscription
+// still: it never was.
+func (t *Tx) ForgetRelease(ctx context.Context, o *Operation, standing *account.Subscription) error {
+	if o.DroppedJSON == nil || standing == nil || standing.ScheduleID != o.ReleaseSchedule {
+		return nil
+	}
+	o.DroppedJSON = nil
+	return t.tx.Later(ctx, "forget that a schedule was to be released", `UPDATE operations SET dropped_phases = NULL WHERE id = $1`, o.ID)
+}
+
 // Because makes an operation the cause of what this transaction changes from here on.
 func (t *Tx) Because(o *Operation) { t.why.Caller, t.why.OperationID = o.Caller, o.ID }
 
@@ -347,7 +357,7 @@ func (t *Tx) AuditOperation(ctx context.Context, o *Operation, before, after *ac
 	if err != nil {
 		return err
 	}
-	if dropped != nil && (after == nil || after.ScheduleID != o.ReleaseSchedule) {
+	if dropped != nil {
 		entry.After["schedule_released"], entry.After["dropped_phases"] = o.ReleaseSchedule, dropped
 	}
 	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE clerk_user_id = $1`, o.ClerkUserID)
