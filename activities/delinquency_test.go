@@ -59,3 +59,34 @@ func TestAnInvoiceThatIsPaidSaysNothingOfWhatIsOwed(t *testing.T) {
 		})
 	}
 }
+
+// A delinquency that a payment has ended, while nobody looked, says nothing of the next: what is owed now is asked for in the very read that
+// learns of the payment.
+func TestADelinquencyThatIsOverSaysNothingOfTheNext(t *testing.T) {
+	t.Parallel()
+	now := time.Now().Truncate(time.Second)
+	b := newBench(t, account.DeleteKeep)
+	b.subscriptions.Policy.Access = account.AccessPolicy{PastDueGrace: 72 * time.Hour}
+	b.person("cus_1")
+	first := now.Add(-50 * 24 * time.Hour)
+	sub := subscription("sub_1", "cus_1", account.StatusPastDue)
+	sub.LatestInvoiceCreated = first
+	b.stripe.put(sub)
+	if _, err := b.store.AddEvents(t.Context(), []store.NewEvent{invoiceEvent("evt_1", "invoice.payment_failed", "in_A", "open", first, now)}, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.record("cus_1")
+	b.is([]string{"false"}, `SELECT projection ->> 'subscriptionActive' FROM person_user`)
+	// It is paid, and nobody looks while it is. What comes next is due since an hour.
+	created, due := now.Add(-31*24*time.Hour), now.Add(-time.Hour)
+	sub.LatestInvoiceCreated = created
+	b.stripe.put(sub)
+	b.stripe.invoices = map[string][]account.Payment{"sub_1": {{ID: "in_B", Kind: account.PaymentInvoice, CustomerID: "cus_1", SubscriptionID: "sub_1", InvoiceID: "in_B",
+		Status: "open", Amount: 2000, Currency: "usd", Created: created, DueAt: due, FinalizedAt: created}}}
+	if _, err := b.store.AddEvents(t.Context(), []store.NewEvent{invoiceEvent("evt_2", "invoice.paid", "in_A", "paid", first, now)}, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.record("cus_1")
+	b.is([]string{fmt.Sprint(due.Unix())}, `SELECT extract(epoch FROM past_due_since)::bigint::text FROM subscriptions`)
+	b.is([]string{"true"}, `SELECT projection ->> 'subscriptionActive' FROM person_user`)
+}

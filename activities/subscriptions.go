@@ -191,13 +191,13 @@ func (a *Subscriptions) read(ctx context.Context, customerID string, number int6
 // owedUnknown keeps of some subscriptions those of which neither a row nor an event that is about to be taken says
 // since when they owe.
 func (a *Subscriptions) owedUnknown(ctx context.Context, customerID string, number int64, owing []string) ([]string, error) {
-	unknown, err := a.Store.OwedUnknown(ctx, owing)
+	unknown, err := a.Store.OwedUnknown(ctx, account.CustomerEntity(customerID), number, owing)
 	if err != nil || len(unknown) == 0 {
 		return nil, err
 	}
 	payloads, err := a.Store.PendingInvoices(ctx, account.CustomerEntity(customerID), number)
-	if err != nil {
-		return nil, err
+	if err != nil || len(payloads) == 0 {
+		return unknown, err
 	}
 	told := map[string][]account.Payment{}
 	for _, payload := range payloads {
@@ -211,17 +211,14 @@ func (a *Subscriptions) owedUnknown(ctx context.Context, customerID string, numb
 	}
 	var still []string
 	for _, id := range unknown {
-		if len(told[id]) > 0 {
-			// One that is told to be open may be paid by now, as a row or another event says.
-			known, err := a.Store.InvoicesOwed(ctx, id)
-			if err != nil {
-				return nil, err
-			}
-			if owed := account.PastDueSince(account.InvoicesWith(known, told[id]), account.Delinquency{}, 0); !owed.Since.IsZero() {
-				continue
-			}
+		// One that is told to be open may be paid by now, as a row or another event says, and what was found before may be over.
+		known, was, err := a.Store.Owed(ctx, id)
+		if err != nil {
+			return nil, err
 		}
-		still = append(still, id)
+		if !account.KnowsOwed(account.InvoicesWith(known, told[id]), was) {
+			still = append(still, id)
+		}
 	}
 	return still, nil
 }

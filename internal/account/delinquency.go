@@ -39,13 +39,13 @@ func InvoicesWith(known []Invoice, told []Payment) []Invoice {
 		if p.Kind != PaymentInvoice {
 			continue
 		}
-		i := Invoice{ID: p.ID, Status: p.Status, Created: p.Created, DueAt: p.DueAt, FirstFailedAt: p.FailedAt, FinalizedAt: p.FinalizedAt}
+		i := Invoice{ID: p.ID, Status: p.Status, Created: p.Created, DueAt: p.DueAt, FirstFailedAt: p.FailedAt, FinalizedAt: p.FinalizedAt, PaidAt: p.PaidAt, Attempts: p.Attempts}
 		at := slices.IndexFunc(all, func(k Invoice) bool { return k.ID == i.ID })
 		switch {
 		case at < 0:
 			all = append(all, i)
 		case p.Rank() > (Payment{Kind: PaymentInvoice, Status: all[at].Status}).Rank():
-			all[at].Status = i.Status
+			all[at].Status, all[at].PaidAt = i.Status, i.PaidAt
 		}
 	}
 	return all
@@ -103,6 +103,15 @@ func PastDueSince(invoices []Invoice, was Delinquency, cycle time.Duration) Deli
 		}
 	}
 	return now
+}
+
+// KnowsOwed tells whether invoices, and what was found before, say since when a subscription that is past_due owes. They do not where what
+// was found is of a delinquency that has ended.
+func KnowsOwed(invoices []Invoice, was Delinquency) bool {
+	if settled(invoices, was) {
+		was = Delinquency{}
+	}
+	return !PastDueSince(invoices, was, 0).Since.IsZero()
 }
 
 // settled tells whether a delinquency has ended: an invoice that is no older than the one that it comes from was paid

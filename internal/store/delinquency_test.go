@@ -88,7 +88,7 @@ func TestPastDueSinceOfWhatAProgramOfBeforeStores(t *testing.T) {
 	if got := held[0].Held().PastDueSince; !got.Equal(at(2)) {
 		t.Errorf("the decisions are given %s", got)
 	}
-	if unknown, err := w.OwedUnknown(t.Context(), []string{"sub_1"}); err != nil || len(unknown) != 1 {
+	if unknown, err := w.OwedUnknown(t.Context(), account.CustomerEntity("cus_1"), 1<<62, []string{"sub_1"}); err != nil || len(unknown) != 1 {
 		t.Errorf("its invoices are not asked for: %v, %v", unknown, err)
 	}
 }
@@ -101,7 +101,7 @@ func TestOwedUnknown(t *testing.T) {
 	w.link(id, "cus_1")
 	expect := func(what string, want ...string) {
 		t.Helper()
-		got, err := w.OwedUnknown(t.Context(), []string{"sub_1"})
+		got, err := w.OwedUnknown(t.Context(), account.CustomerEntity("cus_1"), 1<<62, []string{"sub_1"})
 		must(t, err)
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", what, got, want)

@@ -115,13 +115,15 @@ func (s *Store) CustomerOfCharge(ctx context.Context, id string) (string, error)
 
 // OwedUnknown answers which of a customer's past_due subscriptions owe we do not know since when: neither was it stored
 // before, unless for an invoice that is paid by now, nor does a row of an open invoice of this delinquency say it. See
-// [account.PastDueSince].
-func (s *Store) OwedUnknown(ctx context.Context, subscriptionIDs []string) ([]string, error) {
+// [account.PastDueSince]. Where an event of a payment is to be taken by a read of this number, it may end what was known.
+func (s *Store) OwedUnknown(ctx context.Context, entity account.Entity, number int64, subscriptionIDs []string) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT owing.sub FROM unnest($1::text[]) AS owing (sub)
 		WHERE NOT EXISTS (SELECT FROM subscriptions WHERE stripe_subscription_id = owing.sub AND status = 'past_due' AND past_due_since IS NOT NULL
 				AND (past_due_invoice IS NOT NULL OR items IS NOT NULL)
 				AND NOT EXISTS (SELECT FROM payments WHERE kind = 'invoice' AND id = past_due_invoice AND status = 'paid'))
-		AND NOT EXISTS (SELECT FROM payments WHERE kind = 'invoice' AND stripe_subscription_id = owing.sub AND status = 'open' AND occurred_at > `+lastPaid("owing.sub")+`)`, subscriptionIDs)
+		AND NOT EXISTS (SELECT FROM payments WHERE kind = 'invoice' AND stripe_subscription_id = owing.sub AND status = 'open' AND occurred_at > `+lastPaid("owing.sub")+`)
+		OR EXISTS (SELECT FROM webhook_events WHERE entity = $2 AND status IN ('pending', 'failing', 'waiting') AND seq < $3 AND type IN ('invoice.paid', 'invoice.payment_succeeded'))`,
+		subscriptionIDs, string(entity), number)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for what is owed", err)
 }
@@ -139,9 +141,19 @@ func lastPaid(id string) string {
 	return `coalesce((SELECT max(paid.occurred_at) FROM payments paid WHERE paid.kind = 'invoice' AND paid.status = 'paid' AND paid.stripe_subscription_id = ` + id + `), '-infinity')`
 }
 
-// InvoicesOwed answers the last paid invoice of a subscription, and all that came after it.
-func (s *Store) InvoicesOwed(ctx context.Context, subscriptionID string) ([]account.Invoice, error) {
-	return invoicesOwed(ctx, s.pool, subscriptionID, "")
+// Owed answers what was found of a past_due subscription before, and what decides since when it owes: its last paid invoice, all that came
+// after it, and the one that decided before.
+func (s *Store) Owed(ctx context.Context, subscriptionID string) (invoices []account.Invoice, was account.Delinquency, err error) {
+	rows, _ := s.pool.Query(ctx, `SELECT status, past_due_since, past_due_invoice, items FROM subscriptions WHERE stripe_subscription_id = $1`, subscriptionID)
+	stored, err := pgx.CollectRows(rows, pgx.RowToStructByNameLax[Subscription])
+	if err != nil {
+		return nil, was, classify("read since when a subscription owes", err)
+	}
+	for _, row := range stored {
+		was = row.delinquency()
+	}
+	invoices, err = invoicesOwed(ctx, s.pool, subscriptionID, was.InvoiceID)
+	return invoices, was, err
 }
 
 // invoicesOwed reads what decides since when a subscription owes: its last paid invoice, all that came after it, and the

@@ -284,9 +284,11 @@ func operations(t *testing.T, w *world) {
 		}
 		tx.Because(locked)
 		before := account.Subscription{ID: "sub_8", Status: account.StatusActive}
+		noted := *locked
+		noted.DroppedJSON, noted.ReleaseSchedule = []byte("[]"), "sub_sched_8"
 		for _, err := range []error{
 			tx.ActOn(ctx, locked, before, account.Decision{}), tx.RecordOperation(ctx, locked, account.Ending{AtPeriodEnd: true}, u),
-			tx.EndWaits(ctx, "customer/cus_8", 1, store.NoSuchCustomer),
+			tx.ForgetRelease(ctx, &noted, &account.Subscription{ScheduleID: "sub_sched_8"}), tx.EndWaits(ctx, "customer/cus_8", 1, store.NoSuchCustomer),
 			tx.AuditOperation(ctx, locked, &before, &before), tx.SettleOperation(ctx, locked, store.OperationDone, ""),
 		} {
 			if err != nil {
@@ -522,9 +524,11 @@ func inTransactions(t *testing.T, w *world, read int64) {
 	w.set("user_7", account.Subscription{ID: "sub_7", CustomerID: "cus_7", Status: account.StatusPastDue, Items: []account.Item{{PriceID: "price_7"}}})
 	w.exec(`UPDATE subscriptions SET items = NULL WHERE stripe_subscription_id = 'sub_7'`)
 	w.set("user_7", account.Subscription{ID: "sub_7", CustomerID: "cus_7", Status: account.StatusPastDue, Items: []account.Item{{PriceID: "price_7"}}})
-	_, err := w.OwedUnknown(t.Context(), []string{"sub_7", "sub_8"})
+	_, err := w.OwedUnknown(t.Context(), account.CustomerEntity("cus_7"), 1, []string{"sub_7", "sub_8"})
 	must(t, err)
 	_, err = w.PendingInvoices(t.Context(), "customer/cus_7", read)
+	must(t, err)
+	_, _, err = w.Owed(t.Context(), "sub_7")
 	must(t, err)
 	w.link("user_7", "cus_new")
 	w.update(func(ctx context.Context, tx *store.Tx) error {

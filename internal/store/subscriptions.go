@@ -231,10 +231,7 @@ func (t *Tx) noteOwed(ctx context.Context, row *Subscription, before Subscriptio
 	if seen.Status != account.StatusPastDue {
 		return nil
 	}
-	var was account.Delinquency
-	if before.Status == row.Status && (before.PastDueInvoice != nil || before.Items != nil) {
-		was = account.Delinquency{Since: derefTime(before.PastDueSince), InvoiceID: deref(before.PastDueInvoice)}
-	}
+	was := before.delinquency()
 	invoices, err := invoicesOwed(ctx, t.tx, seen.ID, was.InvoiceID)
 	if err != nil {
 		return err
@@ -248,6 +245,14 @@ func (t *Tx) noteOwed(ctx context.Context, row *Subscription, before Subscriptio
 	}
 	row.PastDueSince, row.PastDueInvoice = nullTime(owed.Since), nullString(owed.InvoiceID)
 	return nil
+}
+
+// delinquency is what was found of a subscription that is past_due. A row of before any of it was kept says nothing.
+func (s *Subscription) delinquency() (was account.Delinquency) {
+	if s.Status == string(account.StatusPastDue) && (s.PastDueInvoice != nil || s.Items != nil) {
+		was = account.Delinquency{Since: derefTime(s.PastDueSince), InvoiceID: deref(s.PastDueInvoice)}
+	}
+	return was
 }
 
 // rowOf turns a read into a row. The plan is that of one of the items whose prices are in the catalogue, by
