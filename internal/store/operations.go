@@ -309,7 +309,7 @@ func (s *Store) SettleOperation(ctx context.Context, id string, status Operation
 }
 
 // NoteRelease notes, before Stripe is asked to, that the schedule which manages an operation's subscription is to be
-// released, and which phases are dropped with that.
+// released, and which phases are dropped with that. What was done cannot be taken back from then on.
 func (s *Store) NoteRelease(ctx context.Context, o *Operation, schedule string, dropped []account.Phase) error {
 	if dropped == nil {
 		dropped = []account.Phase{} // there are none, which is not that none was released
@@ -318,8 +318,9 @@ func (s *Store) NoteRelease(ctx context.Context, o *Operation, schedule string, 
 	if err != nil {
 		return fmt.Errorf("encoding the phases of a schedule: %w", err)
 	}
-	err = s.pool.QueryRow(ctx, `UPDATE operations SET release_schedule = $2, dropped_phases = CASE WHEN release_schedule = $2 AND dropped_phases IS NOT NULL THEN dropped_phases ELSE $3 END
+	err = s.pool.QueryRow(ctx, `UPDATE operations SET release_schedule = $2, reversible = false, dropped_phases = CASE WHEN release_schedule = $2 AND dropped_phases IS NOT NULL THEN dropped_phases ELSE $3 END
 		WHERE id = $1 RETURNING release_schedule, dropped_phases`, o.ID, schedule, raw).Scan(&o.ReleaseSchedule, &o.DroppedJSON)
+	o.Reversible = o.Reversible && err != nil
 	return classify("note that a schedule is to be released", err)
 }
 

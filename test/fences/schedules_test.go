@@ -394,3 +394,34 @@ func TestSchedulesCostUsersWhoStayNothing(t *testing.T) {
 		t.Errorf("it asked %q", a.asked)
 	}
 }
+
+// A command that began on a subscription without a schedule, and has released one since, is not taken back: what is gone with the schedule is gone.
+func TestAReleaseIsNotToldAsPutBack(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	op := l.asks(s, store.ActionCancel)
+	restore := l.work.refuse("POST /v1/subscriptions/", http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+	in := activities.CommandInput{OperationID: op, CustomerID: s.customer}
+	if _, err := l.work.commands.ApplyCommand(t.Context(), in); err == nil {
+		t.Fatal("it was done")
+	}
+	restore()
+	l.wants("acting true", `SELECT status || ' ' || reversible FROM operations WHERE id = $1`, op)
+	schedule := l.managed(s.subscription, l.addPrice(9900))
+	restore = l.work.refuse("POST /v1/subscription_schedules/"+schedule+"?", http.StatusBadRequest, notAllowed)
+	result, err := l.work.commands.ApplyCommand(t.Context(), in)
+	l.must(err)
+	restore()
+	if got := l.schedule(schedule); !strings.HasPrefix(got, "released") || !result.Recorded {
+		t.Fatalf("the schedule is %s, the command %+v", got, result)
+	}
+	if result.Reversible {
+		t.Errorf("it counts as reversible: %+v", result)
+	}
+	// Clerk refuses for good.
+	l.must(l.work.undo(t.Context(), s, op))
+	if status := l.text(`SELECT status FROM operations WHERE id = $1`, op); status == "undone" {
+		t.Error("it is told as undone, which says that all is as before")
+	}
+}

@@ -177,37 +177,29 @@ func (t *Truth) pastDueSince(subscription string, otherwise time.Time) (time.Tim
 	return at(since), nil
 }
 
-// sinceFailureThatWasTold has grace count from the first failure of the invoice of which an event has told, where one
-// has: which of several failures that is depends on which events were lost. Stripe has to list it.
+// sinceFailureThatWasTold has grace count from the first failure of the invoice that a delivery has told of, since the events of earlier
+// ones may be lost. What counts is what was received, whatever has become of it in our rows.
 func (t *Truth) sinceFailureThatWasTold(ctx context.Context, conn *pgx.Conn, h *account.Held) error {
 	if h.Status != account.StatusPastDue {
 		return nil
 	}
 	var invoice string
-	var told time.Time
-	err := conn.QueryRow(ctx, `SELECT p.id, p.first_failed_at FROM subscriptions s JOIN payments p ON p.kind = 'invoice' AND p.id = s.past_due_invoice
-		WHERE s.stripe_subscription_id = $1 AND p.first_failed_at = s.past_due_since AND p.due_at IS NULL`, h.ID).Scan(&invoice, &told)
+	err := conn.QueryRow(ctx, `SELECT p.id FROM subscriptions s JOIN payments p ON p.kind = 'invoice' AND p.id = s.past_due_invoice
+		WHERE s.stripe_subscription_id = $1 AND p.due_at IS NULL AND p.first_failed_at IS NOT NULL`, h.ID).Scan(&invoice)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil
 	case err != nil:
-		return fmt.Errorf("reading since when an invoice has failed: %w", err)
-	case !told.After(h.PastDueSince):
-		return nil
+		return fmt.Errorf("reading the invoice that is owed: %w", err)
 	}
-	var list struct {
-		Data []struct {
-			Created int64
-			Data    struct{ Object struct{ ID string } }
-		}
+	var first int64
+	err = conn.QueryRow(ctx, `SELECT coalesce(min((payload::jsonb ->> 'created')::bigint), 0) FROM webhook_events
+		WHERE source = 'stripe' AND type = 'invoice.payment_failed' AND status <> 'ignored' AND payload::jsonb #>> '{data,object,id}' = $1`, invoice).Scan(&first)
+	if err != nil {
+		return fmt.Errorf("reading which failures were told: %w", err)
 	}
-	if err := t.get(fmt.Sprintf("/v1/events?limit=100&type=invoice.payment_failed&created[gte]=%d&created[lte]=%[1]d", told.Unix()), &list); err != nil {
-		return err
-	}
-	for _, e := range list.Data {
-		if e.Data.Object.ID == invoice {
-			h.PastDueSince = told
-		}
+	if told := time.Unix(first, 0).UTC(); told.After(h.PastDueSince) {
+		h.PastDueSince = told
 	}
 	return nil
 }
