@@ -92,7 +92,7 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 			deleted := slices.ContainsFunc(due, func(d store.Due) bool { return d.Type == "product.deleted" })
 			if !deleted {
 				result.Outcome = OutcomeMissing
-				return tx.HoldEvents(ctx, due, store.EventWaiting, "Stripe does not know this product")
+				return tx.HoldEvents(ctx, due, store.EventWaiting, "Stripe does not know this product", false)
 			}
 			product = account.Product{ID: in.ProductID, Deleted: true}
 		}

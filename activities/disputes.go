@@ -59,7 +59,7 @@ func (a *Disputes) RouteDispute(ctx context.Context, in ChargeInput) (result Rou
 			return err
 		}
 		if missing {
-			return tx.HoldEvents(ctx, due, store.EventWaiting, "Stripe does not know this charge")
+			return tx.HoldEvents(ctx, due, store.EventWaiting, "Stripe does not know this charge", false)
 		}
 		return tx.IgnoreEvents(ctx, due, "no customer")
 	})

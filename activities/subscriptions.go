@@ -578,7 +578,7 @@ func (a *Subscriptions) commitWaiting(ctx context.Context, tx *store.Tx, custome
 		}
 		return tx.IgnoreEvents(ctx, taken.done, "no user: the customer was deleted")
 	}
-	return tx.HoldEvents(ctx, taken.done, store.EventWaiting, reason)
+	return tx.HoldEvents(ctx, taken.done, store.EventWaiting, reason, false)
 }
 
 // awaited says what the events of a customer that nobody owns are waiting for.
@@ -631,7 +631,8 @@ func (a *Subscriptions) commitMissing(ctx context.Context, tx *store.Tx, in Reco
 	if err := tx.EndWaits(ctx, account.CustomerEntity(in.CustomerID), number, store.NoSuchCustomer); err != nil {
 		return err
 	}
-	if err := tx.HoldEvents(ctx, taken.done, store.EventWaiting, "Stripe does not know this customer"); err != nil {
+	// What they tell is stored, and their user's data is to be forgotten: they may never be completed.
+	if err := tx.HoldEvents(ctx, taken.done, store.EventWaiting, "Stripe does not know this customer", c.user != nil && c.user.Deleting()); err != nil {
 		return err
 	}
 	if c.user == nil || !c.user.Deleting() {

@@ -268,7 +268,7 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64, b
 		if err := tx.EndWaits(ctx, entity, number, store.NoSuchUser); err != nil {
 			return err
 		}
-		return tx.HoldEvents(ctx, due, store.EventWaiting, "Clerk does not know this user")
+		return tx.HoldEvents(ctx, due, store.EventWaiting, "Clerk does not know this user", false)
 	})
 	return result, err
 }

@@ -268,16 +268,18 @@ func (t *Tx) CompleteEvents(ctx context.Context, events []Due, erase bool) error
 }
 
 // HoldEvents leaves events due, with the cause. They are retried by the sweep, half their age
-// later: soon at first, ever more slowly then, at least once an hour.
-func (t *Tx) HoldEvents(ctx context.Context, events []Due, status EventStatus, reason string) error {
+// later: soon at first, ever more slowly then, at least once an hour. erase drops their payloads, as in [Tx.CompleteEvents]:
+// nobody knows whether such an event will ever end otherwise than by being given up.
+func (t *Tx) HoldEvents(ctx context.Context, events []Due, status EventStatus, reason string, erase bool) error {
 	if len(events) == 0 {
 		return nil
 	}
 	sources, ids := keysOf(events)
 	return t.tx.Later(ctx, "hold events", `UPDATE webhook_events e SET status = $3, reason = $4, attempts = attempts + 1, retry_at = `+nextRetry+`,
-			held_since = CASE WHEN status = $3 AND reason = $4 THEN coalesce(held_since, now()) ELSE now() END
+			held_since = CASE WHEN status = $3 AND reason = $4 THEN coalesce(held_since, now()) ELSE now() END,
+			payload = CASE WHEN $5 THEN NULL ELSE payload END
 		FROM unnest($1::text[], $2::text[]) AS k (source, event_id) WHERE e.source = k.source AND e.event_id = k.event_id`,
-		sources, ids, string(status), reason)
+		sources, ids, string(status), reason, erase)
 }
 
 // IgnoreEvents ends events from which nothing follows. As with those that are ignored at the door
@@ -382,13 +384,15 @@ func JobOf(eventType string) account.Job {
 const WaitingNoUser = "no user: "
 
 // ExpireWaiting gives up on events that have waited longer than ttl, most of them for a user.
-// Their facts and claims are kept: a later link still syncs the customer.
+// Their facts and claims are kept: a later link still syncs the customer. The payloads of whoever is being deleted, or is,
+// are dropped.
 func (s *Store) ExpireWaiting(ctx context.Context, ttl time.Duration, limit int) (int64, error) {
 	tag, err := s.pool.Exec(ctx, `WITH due AS MATERIALIZED (
 			SELECT source, event_id FROM webhook_events WHERE status = 'waiting' AND received_at < now() - $1::interval
 			ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED)
 		UPDATE webhook_events e SET status = 'ignored', completed_at = now(), retry_at = NULL, held_since = NULL,
-			reason = CASE WHEN starts_with(reason, $3) THEN 'no user' ELSE 'gave up: ' || reason END
+			reason = CASE WHEN starts_with(reason, $3) THEN 'no user' ELSE 'gave up: ' || reason END,
+			payload = CASE WHEN `+ofDeleted("e.entity")+` THEN NULL ELSE payload END
 		FROM `+dueKeys, ttl, limit, WaitingNoUser)
 	return tag.RowsAffected(), classify("expire waiting events", err)
 }

@@ -196,8 +196,11 @@ func TestEndsOfEvents(t *testing.T) {
 			return tx.IgnoreEvents(ctx, due, "no customer")
 		}, "ignored no customer 0 f t"},
 		{"waiting", func(ctx context.Context, tx *store.Tx, due []store.Due) error {
-			return tx.HoldEvents(ctx, due, store.EventWaiting, "no user: yet")
+			return tx.HoldEvents(ctx, due, store.EventWaiting, "no user: yet", false)
 		}, "waiting no user: yet 1 t f 30"},
+		{"waiting of whoever is deleted", func(ctx context.Context, tx *store.Tx, due []store.Due) error {
+			return tx.HoldEvents(ctx, due, store.EventWaiting, "no customer", true)
+		}, "waiting no customer 1 f f 30"},
 		{"no event", func(ctx context.Context, tx *store.Tx, _ []store.Due) error {
 			if err := tx.CompleteEvents(ctx, nil, true); err != nil {
 				return err
@@ -205,7 +208,7 @@ func TestEndsOfEvents(t *testing.T) {
 			if err := tx.IgnoreEvents(ctx, nil, "x"); err != nil {
 				return err
 			}
-			return tx.HoldEvents(ctx, nil, store.EventFailing, "x")
+			return tx.HoldEvents(ctx, nil, store.EventFailing, "x", false)
 		}, "pending 0 t f 30"},
 	} {
 		id := "evt_" + strings.ReplaceAll(c.name, " ", "_")
@@ -223,7 +226,7 @@ func TestEndsOfEvents(t *testing.T) {
 	for age, want := range map[string]string{"10 seconds": "30", "20 minutes": "600", "20 hours": "3600"} {
 		w.exec(`UPDATE webhook_events SET received_at = now() - $1::text::interval, reason = 'old', status = 'pending' WHERE event_id = 'evt_waiting'`, age)
 		settle("evt_waiting", func(ctx context.Context, tx *store.Tx, due []store.Due) error {
-			return tx.HoldEvents(ctx, due, store.EventFailing, "operator: http_401")
+			return tx.HoldEvents(ctx, due, store.EventFailing, "operator: http_401", false)
 		})
 		if got := state("evt_waiting"); !strings.HasPrefix(got, "failing operator: http_401 ") || !strings.HasSuffix(got, " t f "+want) {
 			t.Errorf("held after %s: %q, want a retry in %s s", age, got, want)
@@ -375,6 +378,28 @@ func TestExpireWaiting(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// What waited too long loses its payload where it is of a user who is being deleted, and only there.
+func TestExpireWaitingOfWhoIsDeleted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for n, deleting := range []bool{true, false} {
+		id, customer := w.user(n), fmt.Sprint("cus_", n)
+		w.link(id, customer)
+		w.add(clerkEvent(fmt.Sprint("msg_", n), "user.updated", id), stripeEvent(fmt.Sprint("evt_", n), customer))
+		if deleting {
+			w.withUser(id, func(ctx context.Context, tx *store.Tx, u *store.User) error { return tx.RequestDeletion(ctx, u, nil) })
+		}
+	}
+	w.add(stripeEvent("evt_nobody", "cus_nobody"))
+	w.exec(`UPDATE webhook_events SET status = 'waiting', received_at = now() - interval '31 days', reason = 'Stripe does not know this customer'`)
+	_, err := w.ExpireWaiting(t.Context(), 30*24*time.Hour, 100)
+	must(t, err)
+	got := all[string](w, `SELECT concat_ws(' ', event_id, status, payload IS NOT NULL) FROM webhook_events ORDER BY seq`)
+	if want := []string{"msg_0 ignored f", "evt_0 ignored f", "msg_1 ignored t", "evt_1 ignored t", "evt_nobody ignored t"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -481,7 +481,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 			return err
 		}
 		for _, err := range []error{
-			tx.HoldEvents(ctx, due, store.EventWaiting, "x"), tx.IgnoreEvents(ctx, due, "x"), tx.CompleteEvents(ctx, due, true),
+			tx.HoldEvents(ctx, due, store.EventWaiting, "x", false), tx.IgnoreEvents(ctx, due, "x"), tx.CompleteEvents(ctx, due, true),
 			tx.MoveEvents(ctx, "charge/ch_1", "customer/cus_7"), tx.NoteMissing(ctx, "sub_7"),
 			tx.SetClaims(ctx, "cus_7", []account.Claim{{CustomerID: "cus_7", ClerkUserID: "user_7", Source: "customer:cus_7"}}),
 			tx.NoteDrift(ctx, "customer/cus_7", account.DriftUnknownPrice, "sub_7"), tx.ResolveDrift(ctx, "customer/cus_7", account.DriftUnknownPrice, ""),

@@ -160,3 +160,40 @@ func TestAProfileThatChangesUnderADelivery(t *testing.T) {
 		return err
 	})
 }
+
+// A delivery that saw its user before the deletion was asked for completes what it brings at the door, and commits only now. Who
+// erases the user waits for it.
+func TestErasingWaitsForADeliveryAtTheDoor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.known(1)
+	door, err := connect(t, w.dsn).Begin(t.Context()) // as a delivery does
+	must(t, err)
+	defer func() { _ = door.Rollback(context.WithoutCancel(t.Context())) }()
+	_, err = door.Exec(t.Context(), `SELECT FROM person_user WHERE clerk_user_id = $1 AND deletion_requested_at IS NULL FOR KEY SHARE SKIP LOCKED`, id)
+	must(t, err)
+	_, err = door.Exec(t.Context(), `INSERT INTO webhook_events (source, event_id, type, entity, status, completed_at, payload)
+		VALUES ('clerk', 'msg_1', 'user.updated', 'user/' || $1::text, 'completed', now(), '{"first_name":"Ada"}')`, id)
+	must(t, err)
+	erased := make(chan error, 1)
+	go func() {
+		erased <- w.Update(t.Context(), "erase", store.Cause{}, func(ctx context.Context, tx *store.Tx) error {
+			u, err := tx.LockUser(ctx, id)
+			if err != nil {
+				return err
+			}
+			if err := tx.RequestDeletion(ctx, u, nil); err != nil {
+				return err
+			}
+			return tx.Erase(ctx, u)
+		})
+	}()
+	for one[int](w, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 0 && len(erased) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	must(t, door.Commit(t.Context()))
+	must(t, <-erased)
+	if left := all[string](w, `SELECT event_id FROM webhook_events WHERE payload IS NOT NULL`); len(left) > 0 {
+		t.Errorf("payloads left: %v", left)
+	}
+}

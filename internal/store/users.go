@@ -235,8 +235,8 @@ func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) er
 }
 
 // Erase removes a user's personal data: from their row, from their customers' rows and from the
-// payloads of their events. The row, its mark and its links stay, as a tombstone that no late
-// event undoes.
+// payloads of their events that were taken; the others lose theirs when they are. The row, its mark and its links stay, as a
+// tombstone that no late event undoes.
 func (t *Tx) Erase(ctx context.Context, u *User) error {
 	customers, err := t.CustomersOf(ctx, u)
 	if err != nil {
@@ -247,13 +247,15 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 		entities = append(entities, string(account.CustomerEntity(c.ID)))
 	}
 	batch := &pgx.Batch{}
+	// A delivery that has seen the user before the mark, and completes what it brings at the door, ends first.
+	batch.Queue(`SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID)
 	batch.Queue(`UPDATE person_user SET first_name = NULL, last_name = NULL, user_name = NULL, email = NULL, email_verified = false,
 		deleted_at = coalesce(deleted_at, now()), published_version = projection_version, publish_due_since = NULL,
 		publish_retry_at = NULL, publish_error = NULL, updated_at = now() WHERE id = $1`, u.ID)
 	batch.Queue(`DELETE FROM customer_hints WHERE user_id = $1`, u.ID)
 	batch.Queue(`UPDATE stripe_customers SET email = NULL, name = NULL WHERE user_id = $1`, u.ID)
 	batch.Queue(`UPDATE subscriptions SET metadata = NULL WHERE user_id = $1 AND metadata IS NOT NULL`, u.ID)
-	batch.Queue(`UPDATE webhook_events SET payload = NULL WHERE entity = ANY($1) AND status IN ('completed', 'ignored') AND payload IS NOT NULL`, entities)
+	batch.Queue(dropTaken, entities)
 	if err := t.tx.SendAll(ctx, batch); err != nil {
 		return classify("erase a user's data", err)
 	}

@@ -187,8 +187,10 @@ func TestErase(t *testing.T) {
 			return tx.SetCustomer(ctx, c, account.Customer{ID: customer, Email: "ada@example.com", Name: "Ada Lovelace"}, 2, true)
 		})
 		w.set(user, account.Subscription{ID: "sub_" + customer, CustomerID: customer, Status: account.StatusActive, Metadata: map[string]string{"name": "Ada Lovelace"}})
-		w.add(clerkEvent("msg_done_"+user, "user.updated", user), clerkEvent("msg_due_"+user, "user.updated", user), stripeEvent("evt_"+customer, customer))
-		w.exec(`UPDATE webhook_events SET payload = 'Ada Lovelace', status = CASE WHEN event_id LIKE 'msg_due%' THEN 'pending' ELSE 'completed' END`)
+		w.add(clerkEvent("msg_done_"+user, "user.updated", user), clerkEvent("msg_due_"+user, "user.updated", user), stripeEvent("evt_"+customer, customer),
+			stripeEvent("evt_waiting_"+customer, customer), stripeEvent("evt_failing_"+customer, customer))
+		w.exec(`UPDATE webhook_events SET payload = 'Ada Lovelace', status = CASE WHEN event_id LIKE 'msg_due%' THEN 'pending' WHEN event_id LIKE 'evt_waiting%' THEN 'waiting'
+			WHEN event_id LIKE 'evt_failing%' THEN 'failing' ELSE 'completed' END`)
 	}
 	erase := func() {
 		w.withUser(id, func(ctx context.Context, tx *store.Tx, u *store.User) error {
@@ -224,7 +226,7 @@ func TestErase(t *testing.T) {
 			t.Errorf("%s still holds %s", table, left)
 		}
 	}
-	if left := all[string](w, `SELECT event_id FROM webhook_events WHERE payload IS NOT NULL ORDER BY 1`); strings.Join(left, " ") != "evt_cus_2 msg_done_user_2 msg_due_user_1 msg_due_user_2" {
+	if left := all[string](w, `SELECT event_id FROM webhook_events WHERE payload IS NOT NULL ORDER BY 1`); strings.Join(left, " ") != "evt_cus_2 evt_failing_cus_1 evt_failing_cus_2 evt_waiting_cus_2 msg_done_user_2 msg_due_user_1 msg_due_user_2" {
 		t.Errorf("payloads left: %v", left)
 	}
 	if owner := one[string](w, `SELECT user_id::text FROM stripe_customers WHERE stripe_customer_id = 'cus_1'`); owner != u.ID {

@@ -301,3 +301,41 @@ func TestOperatorErasesADeletedUser(t *testing.T) {
 	l.must(l.work.lookAtCustomer(t.Context(), customer))
 	l.wants("true", `SELECT cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
 }
+
+// Of whoever is erased nothing personal is kept in the inbox, neither in what came before the deletion nor in what comes after it,
+// though their customer is missing at Stripe, so that its events wait until they are given up.
+func TestAnErasedUsersPayloadsDoNotWait(t *testing.T) {
+	t.Parallel()
+	const personal = `SELECT string_agg(concat_ws(' ', type, status, reason), ', ') FROM webhook_events WHERE payload ~ 'Ada Secret|ada@example.com'`
+	l := newLab(t, policies{})
+	l.bound()
+	user, customer, subscription := l.subscribed("ada")
+	spec := stripesim.CustomerSpec{Email: "ada@example.com", Name: "Ada Secret", Metadata: map[string]string{"k": "v"}}
+	l.must(l.Sandbox.Stripe.UpdateCustomer(customer, spec))
+	l.take()
+	l.must(l.Sandbox.Stripe.UpdateCustomer(customer, spec))
+	late := l.Sandbox.StripeWebhooks.TakeHeld()
+	l.Sandbox.Stripe.Lose(customer, subscription)
+	l.settle()
+	l.wants("true", `SELECT count(*) > 0 FROM webhook_events WHERE status = 'waiting' AND payload ~ 'Ada Secret'`)
+	l.must(l.Sandbox.Clerk.DeleteUser(user))
+	l.settle()
+	for range 3 {
+		l.erasing(user)
+		l.later(missingConfirmedAfter)
+	}
+	l.erasing(user)
+	l.wants("true", erased, user)
+	l.wants("", personal)
+	for _, m := range late {
+		l.Sandbox.StripeWebhooks.Send(m)
+	}
+	l.settle()
+	l.wants("", personal)
+	n, err := l.Store.ExpireWaiting(t.Context(), 0, 100)
+	l.must(err)
+	if n == 0 {
+		t.Error("nothing waited")
+	}
+	l.wants("", personal)
+}
