@@ -90,3 +90,40 @@ func TestADelinquencyThatIsOverSaysNothingOfTheNext(t *testing.T) {
 	b.is([]string{fmt.Sprint(due.Unix())}, `SELECT extract(epoch FROM past_due_since)::bigint::text FROM subscriptions`)
 	b.is([]string{"true"}, `SELECT projection ->> 'subscriptionActive' FROM person_user`)
 }
+
+// Grace counts from the first failure that was told, also where a later one is told in the same moment.
+func TestTheFirstFailureCountsThoughASecondIsToldWithIt(t *testing.T) {
+	t.Parallel()
+	now := time.Now().Truncate(time.Second)
+	for name, second := range map[string]bool{"the first alone": false, "both at once": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, account.DeleteKeep)
+			b.subscriptions.Policy.Access = account.AccessPolicy{PastDueGrace: 72 * time.Hour}
+			b.person("cus_1")
+			created, failed := now.Add(-8*24*time.Hour), now.Add(-24*time.Hour)
+			sub := subscription("sub_1", "cus_1", account.StatusPastDue)
+			sub.LatestInvoiceCreated = created
+			b.stripe.put(sub)
+			b.stripe.invoices = map[string][]account.Payment{"sub_1": {{ID: "in_A", Kind: account.PaymentInvoice, CustomerID: "cus_1", SubscriptionID: "sub_1", InvoiceID: "in_A",
+				Status: "open", Amount: 2000, Currency: "usd", Created: created, FinalizedAt: created, Attempts: 1}}}
+			b.record("cus_1")
+			told := func(id string, at time.Time, attempts int) store.NewEvent {
+				return store.NewEvent{Source: "stripe", EventID: id, Type: "invoice.payment_failed", Entity: "customer/cus_1", Job: account.JobSync, ReceivedAt: now,
+					Payload: fmt.Sprintf(`{"id":%q,"type":"invoice.payment_failed","created":%d,"livemode":false,"data":{"object":{"id":"in_A","object":"invoice","customer":"cus_1","subscription":"sub_1",
+						"status":"open","currency":"usd","total":2000,"amount_paid":0,"attempt_count":%d,"created":%d,"status_transitions":{"finalized_at":%d}}}}`,
+						id, at.Unix(), attempts, created.Unix(), created.Unix())}
+			}
+			events := []store.NewEvent{told("evt_1", failed, 1)}
+			if second {
+				events = append(events, told("evt_2", now.Add(-time.Hour), 2))
+			}
+			if _, err := b.store.AddEvents(t.Context(), events, 0); err != nil {
+				t.Fatal(err)
+			}
+			b.record("cus_1")
+			b.is([]string{fmt.Sprint(failed.Unix())}, `SELECT extract(epoch FROM past_due_since)::bigint::text FROM subscriptions`)
+			b.is([]string{"true"}, `SELECT projection ->> 'subscriptionActive' FROM person_user`)
+		})
+	}
+}

@@ -15,7 +15,9 @@ type Invoice struct {
 	DueAt time.Time
 	// FirstFailedAt is the first failure to collect it that we were told of.
 	FirstFailedAt time.Time
-	FinalizedAt   time.Time
+	// FirstFailedAttempt is which attempt that was of, 0 where it is not known.
+	FirstFailedAttempt int64
+	FinalizedAt        time.Time
 	// PaidAt is when it was paid, zero where it was not, or where that is not known.
 	PaidAt   time.Time
 	Attempts int64
@@ -88,7 +90,7 @@ func PastDueSince(invoices []Invoice, was Delinquency, cycle time.Duration) Deli
 		case i.Status == "open":
 			open = append(open, i)
 		}
-		if i.ID == was.InvoiceID && i.DueAt.IsZero() && i.Attempts <= 1 && i.Due().After(was.Since) {
+		if i.ID == was.InvoiceID && i.DueAt.IsZero() && cmp.Or(i.FirstFailedAttempt, i.Attempts) <= 1 && i.Due().After(was.Since) {
 			now.Since = i.Due()
 		}
 	}

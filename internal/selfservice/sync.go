@@ -150,6 +150,9 @@ func (d *Desk) State(ctx context.Context, caller Caller, named string) (State, *
 	asking, cancel := context.WithTimeout(ctx, clerkPatience)
 	defer cancel()
 	_, held, err := d.Clerk.User(asking, user.ClerkUserID)
+	if failure.IsNotFound(err) {
+		return State{}, nil, userNotFound()
+	}
 	if err != nil {
 		d.Logger.WarnContext(ctx, "Clerk does not answer; its part of the answer is left out", "operation", "read_state",
 			"error_class", string(failure.Of(err)), "error", err.Error())

@@ -30,8 +30,8 @@ func (t *Tx) RecordPayment(ctx context.Context, p account.Payment, eventID strin
 	}
 	if err := t.tx.Later(ctx, "record a payment", `INSERT INTO payments AS p (id, kind, stripe_customer_id, stripe_subscription_id, stripe_invoice_id, payment_intent_id,
 		charge_id, status, status_rank, reason, amount, amount_paid, currency, attempts, occurred_at, paid_at, event_id, told_at, charge_told_at,
-		due_at, finalized_at, first_failed_at, refunded_told, refunded_told_at)
-	VALUES ($1,$2,nullif($3,''),nullif($4,''),nullif($5,''),nullif($6,''),nullif($7,''),$8,$9,nullif($10,''),$11,$12,$13,$14,$15,$16,$17,$18,$18,$19,$20,$21,$22,$23)
+		due_at, finalized_at, first_failed_at, first_failed_attempt, refunded_told, refunded_told_at)
+	VALUES ($1,$2,nullif($3,''),nullif($4,''),nullif($5,''),nullif($6,''),nullif($7,''),$8,$9,nullif($10,''),$11,$12,$13,$14,$15,$16,$17,$18,$18,$19,$20,$21,CASE WHEN $21::timestamptz IS NOT NULL THEN $14::bigint END,$22,$23)
 	ON CONFLICT (id) DO UPDATE SET
 		stripe_customer_id = coalesce(p.stripe_customer_id, excluded.stripe_customer_id),
 		stripe_subscription_id = coalesce(p.stripe_subscription_id, excluded.stripe_subscription_id),
@@ -53,6 +53,8 @@ func (t *Tx) RecordPayment(ctx context.Context, p account.Payment, eventID strin
 		due_at = greatest(p.due_at, excluded.due_at),
 		finalized_at = least(p.finalized_at, excluded.finalized_at),
 		first_failed_at = least(p.first_failed_at, excluded.first_failed_at),
+		first_failed_attempt = CASE WHEN excluded.first_failed_at >= p.first_failed_at THEN p.first_failed_attempt
+			WHEN excluded.first_failed_at IS NOT NULL THEN excluded.first_failed_attempt ELSE p.first_failed_attempt END,
 		refunded_told = CASE WHEN `+laterRefunded+` THEN excluded.refunded_told ELSE p.refunded_told END,
 		refunded_told_at = greatest(p.refunded_told_at, excluded.refunded_told_at),
 		updated_at = now()
@@ -159,11 +161,15 @@ func (s *Store) Owed(ctx context.Context, subscriptionID string) (invoices []acc
 // invoicesOwed reads what decides since when a subscription owes: its last paid invoice, all that came after it, and the
 // one that decided before.
 func invoicesOwed(ctx context.Context, q querier, subscriptionID, before string) ([]account.Invoice, error) {
-	rows, _ := q.Query(ctx, `SELECT id, status, occurred_at, due_at, finalized_at, first_failed_at, paid_at, attempts FROM payments
+	rows, _ := q.Query(ctx, `SELECT id, status, occurred_at, due_at, finalized_at, first_failed_at, first_failed_attempt, paid_at, attempts FROM payments
 		WHERE kind = 'invoice' AND stripe_subscription_id = $1 AND occurred_at IS NOT NULL AND (id = $2 OR occurred_at >= `+lastPaid("$1")+`)`, subscriptionID, before)
 	invoices, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (i account.Invoice, err error) {
 		var created, due, finalized, failed, paid *time.Time
-		err = row.Scan(&i.ID, &i.Status, &created, &due, &finalized, &failed, &paid, &i.Attempts)
+		var attempt *int64
+		err = row.Scan(&i.ID, &i.Status, &created, &due, &finalized, &failed, &attempt, &paid, &i.Attempts)
+		if attempt != nil {
+			i.FirstFailedAttempt = *attempt
+		}
 		i.Created, i.DueAt, i.FinalizedAt, i.FirstFailedAt, i.PaidAt = derefTime(created), derefTime(due), derefTime(finalized), derefTime(failed), derefTime(paid)
 		return i, err
 	})

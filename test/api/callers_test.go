@@ -264,3 +264,18 @@ func TestNewcomerWhomClerkDoesNotShowAtOnce(t *testing.T) {
 	want(t, ada.asks(http.MethodGet, single, ""), http.StatusOK, "")
 	ada.onboarded()
 }
+
+// A user whom we have and whom Clerk does not have any more is not found, whichever way they ask.
+func TestAUserWhomClerkDoesNotHaveAnyMoreIsNotFound(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	ada := w.subscriber("Ada")
+	w.Quiet(true)
+	token := ada.token()
+	if err := w.Sandbox.Clerk.ForgetUser(ada.user); err != nil {
+		t.Fatal(err)
+	}
+	as := map[string]string{"Authorization": "Bearer " + token}
+	want(t, w.ask(http.MethodPost, "/api/sync/clerk-stripe", `{"action":"sync-user"}`, as), http.StatusNotFound, "user_not_found")
+	want(t, w.ask(http.MethodGet, "/api/sync/clerk-stripe", "", as), http.StatusNotFound, "user_not_found")
+}
