@@ -197,7 +197,7 @@ func (a *Bulk) quarantine(ctx context.Context, run *store.BulkRun, again map[acc
 			continue
 		}
 		for _, claim := range d.Claims {
-			if err := a.Store.AddClaim(ctx, claim); err != nil {
+			if err := a.Store.KeepClaim(ctx, claim); err != nil {
 				return err
 			}
 		}
@@ -542,7 +542,7 @@ func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference
 		}
 	}
 	if recorded.Live || recorded.StopDue {
-		// Somebody has to look at its boundaries, or to stop it: its workflow does.
+		// Its workflow goes on with it from now on.
 		return a.Store.PokeRoutinely(ctx, account.JobSync, account.CustomerEntity(id))
 	}
 	return nil

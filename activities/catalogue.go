@@ -119,7 +119,7 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 			entities[i] = account.CustomerEntity(id)
 		}
 		result.Affected = len(entities)
-		if len(product.Prices) > 0 {
+		if len(product.Prices) > 0 || product.PricesPartial {
 			if err := tx.PokeRoutinely(ctx, account.JobSync, entities...); err != nil {
 				return err
 			}

@@ -233,13 +233,10 @@ func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (
 		return customerID, false, nil
 	}
 	claim := account.Claim{CustomerID: customerID, ClerkUserID: user.ClerkUserID, Source: account.PlaceNotes + ":" + user.ClerkUserID}
-	if err := a.Store.AddClaim(ctx, claim); err != nil {
-		return "", false, err
-	}
 	if inBulk {
-		return customerID, true, nil
+		return customerID, true, a.Store.KeepClaim(ctx, claim)
 	}
-	return customerID, true, a.Store.Poke(ctx, account.JobSync, account.CustomerEntity(customerID))
+	return customerID, true, a.Store.AddClaim(ctx, claim)
 }
 
 // create creates a customer, or links the one that an earlier attempt has made and not heard of.

@@ -152,3 +152,37 @@ func TestAnArchivedPriceOfManyIsFoundToBeArchived(t *testing.T) {
 		t.Errorf("came to %+v: %v", got, err)
 	}
 }
+
+// A product that has very many prices, none of them active any more, is renamed for those who have it all the same.
+func TestAProductWhosePricesAreAllArchivedIsRenamedForThoseWhoHaveIt(t *testing.T) {
+	t.Parallel()
+	for name, partial := range map[string]bool{"few prices": false, "very many, none of them active": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, account.DeleteKeep)
+			b.person("cus_1")
+			archived := pro("price_1")
+			archived.Prices[0].Active = false
+			record := func() {
+				t.Helper()
+				if _, err := b.catalogue.RecordProduct(t.Context(), activities.ProductInput{ProductID: "prod_1"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.stripe.products["prod_1"] = archived
+			record()
+			b.stripe.put(subscription("sub_1", "cus_1", account.StatusActive))
+			b.record("cus_1")
+			b.is([]string{"Pro"}, `SELECT projection ->> 'plan' FROM person_user`)
+			b.rows(`UPDATE pokes SET due_at = NULL RETURNING ''`)
+			renamed := archived
+			renamed.Name = "Premium"
+			if partial {
+				renamed.Prices, renamed.PricesPartial = nil, true
+			}
+			b.stripe.products["prod_1"] = renamed
+			record()
+			b.is([]string{"customer/cus_1"}, `SELECT entity FROM pokes WHERE due_at IS NOT NULL AND entity LIKE 'customer/%'`)
+		})
+	}
+}

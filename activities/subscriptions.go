@@ -491,11 +491,20 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 	if result.Commands, result.Awaited, err = tx.UnsettledOperations(ctx, account.CustomerEntity(in.CustomerID), account.UserEntity(user.ClerkUserID)); err != nil {
 		return err
 	}
-	if !user.Deleting() {
-		return nil
+	if user.Deleting() {
+		if err := a.commitDeleting(ctx, c, customer, seen, number, result); err != nil {
+			return err
+		}
 	}
-	return a.commitDeleting(ctx, c, customer, seen, number, result)
+	if in.InBulk && (result.Live || result.StopDue) {
+		// Somebody has to look at its boundaries, or to stop it: its workflow does, once the bulk sync is done with it, or has died.
+		return tx.PokeWithin(ctx, bulkLeaves, account.JobSync, account.CustomerEntity(in.CustomerID))
+	}
+	return nil
 }
+
+// bulkLeaves is how long a bulk sync may take with one customer before their own workflow looks at them.
+const bulkLeaves = time.Minute
 
 // longestOverdue is the slowest that a boundary which Stripe does not act on is looked at.
 const longestOverdue = 6 * time.Hour

@@ -92,7 +92,12 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 		return result, err
 	}
 	if before != nil && before.Deleting() {
-		return a.commitDeleted(ctx, in, number, before)
+		if result, err = a.commitDeleted(ctx, in, number, before); err != nil || before.DeletedAt != nil {
+			return result, err
+		}
+		// Whoever committed the mark may have died before they looked.
+		_, err = a.pokeClaimed(ctx, account.User{ID: in.ClerkUserID})
+		return result, err
 	}
 	user, held, err := a.Clerk.User(ctx, in.ClerkUserID)
 	if failure.IsNotFound(err) && before == nil {

@@ -232,9 +232,22 @@ func (t *Tx) addClaims(ctx context.Context, claims []claimOf) error {
 		WITH ORDINALITY AS c (customer, clerk_user, place, event_id, n)) `+upsertClaims, columnsOf(claims)...)
 }
 
-// AddClaim stores evidence that did not come with an event.
+// AddClaim stores evidence that did not come with an event, and has the customer looked at, which links it. Both or neither: whoever
+// finds the evidence later takes the look for granted.
 func (s *Store) AddClaim(ctx context.Context, claim account.Claim) error {
+	return s.addClaim(ctx, claim, true)
+}
+
+// KeepClaim is [Store.AddClaim] for a caller that sees to the customer itself.
+func (s *Store) KeepClaim(ctx context.Context, claim account.Claim) error {
+	return s.addClaim(ctx, claim, false)
+}
+
+func (s *Store) addClaim(ctx context.Context, claim account.Claim, poke bool) error {
 	return s.Update(ctx, "store a claim", Cause{}, func(ctx context.Context, tx *Tx) error {
-		return tx.addClaims(ctx, []claimOf{{Claim: claim}})
+		if err := tx.addClaims(ctx, []claimOf{{Claim: claim}}); err != nil || !poke {
+			return err
+		}
+		return tx.Poke(ctx, account.JobSync, account.CustomerEntity(claim.CustomerID))
 	})
 }

@@ -185,6 +185,8 @@ func linkedDifferences(row owned, shown account.Customer) []Difference {
 	switch {
 	case row.DeletedInStripe != shown.Deleted:
 		stale("deleted")
+	case row.MissingSince != nil && !shown.Deleted:
+		stale("missing")
 	case shown.Deleted || row.UserIsDeleting:
 		// Nothing is written on either any more.
 	default:

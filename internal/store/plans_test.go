@@ -532,6 +532,9 @@ func inTransactions(t *testing.T, w *world, read int64) {
 	must(t, err)
 	w.link("user_7", "cus_new")
 	w.update(func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.PokeWithin(ctx, time.Minute, account.JobSync, "customer/cus_7"); err != nil {
+			return err
+		}
 		u, created, err := tx.EnsureUser(ctx, "user_new")
 		if err != nil || !created {
 			return fmt.Errorf("a new user was not created: %w", err)

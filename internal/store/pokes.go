@@ -41,6 +41,20 @@ func (t *Tx) pokeAll(ctx context.Context, job account.Job, urgent bool, entities
 	return t.announce(ctx)
 }
 
+// PokeWithin is [Tx.PokeRoutinely] for somebody who sees to the entities first, and may die before: they are looked at after a while at the
+// latest.
+func (t *Tx) PokeWithin(ctx context.Context, after time.Duration, job account.Job, entities ...account.Entity) error {
+	names := make([]string, len(entities))
+	for i, e := range entities {
+		names[i] = string(e)
+	}
+	slices.Sort(names)
+	return t.tx.Later(ctx, "poke within a while", `INSERT INTO pokes AS p (entity, job, due_at, token)
+		SELECT entity, $2, clock_timestamp() + $3::interval, nextval('sync_seq') FROM unnest($1::text[]) AS d (entity)
+		ON CONFLICT (entity) DO UPDATE SET due_at = least(p.due_at, excluded.due_at), token = excluded.token, event_token = 0,
+			job = greatest(CASE WHEN p.due_at IS NULL THEN 0 ELSE p.job END, excluded.job), urgent = p.due_at IS NOT NULL AND p.urgent`, names, int16(job), after)
+}
+
 // announce wakes the dispatchers of all programs once the transaction has committed.
 func (t *Tx) announce(ctx context.Context) error {
 	return t.tx.Later(ctx, "announce pokes", `SELECT pg_notify('`+pokeChannel+`', '')`)

@@ -264,3 +264,81 @@ func TestOneCustomerHoldsUpNoComparison(t *testing.T) {
 		t.Errorf("the run tells of %v: %v", run.Unread, err)
 	}
 }
+
+// A customer who was brought in by an attempt that died is looked after by their own workflow all the same.
+func TestWhoWasBroughtInByAnAttemptThatDiedIsLookedAfter(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user := l.Sandbox.Clerk.AddUser(person("ada", "ada@example.com", true))
+	l.unpoked()
+	l.must(l.work.syncUser(t.Context(), user))
+	customer := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: "ada@example.com", Name: "ada Lovelace", Metadata: byServer(user)})
+	l.buy(stripesim.CheckoutSpec{CustomerID: customer})
+	l.must(l.Sandbox.Stripe.Settled(t.Context()))
+	l.Sandbox.StripeWebhooks.TakeHeld() // it was there before us: nobody tells of it
+	l.exec(`UPDATE pokes SET due_at = NULL`)
+	b := l.bulk(l.actor(policies{}))
+	dies := l.actor(policies{})
+	first := &bulk{&activities.Bulk{Store: dies.users.Store, Stripe: b.Stripe, Clerk: b.Clerk, Users: dies.users, Customers: dies.customers, Subscriptions: dies.subscriptions,
+		Projections: dies.projections, Catalogue: dies.catalogue, Deletion: account.DeleteCancelAtPeriodEnd, AtOnce: 1}, l, b.id}
+	at := dies.arm(t, "sql INSERT INTO pokes", 1)
+	done := begin(func() error {
+		_, err := first.step(activities.BulkCustomers)
+		return err
+	})
+	reach(t, at, done)
+	for _, step := range []string{activities.BulkCustomers, activities.BulkSubscriptions, activities.BulkOnboarding} {
+		_, err := b.step(step)
+		l.must(err)
+	}
+	l.wants("active", `SELECT status FROM subscriptions`)
+	l.wants("true", `SELECT coalesce(bool_or(due_at IS NOT NULL), false)::text FROM pokes WHERE entity = 'customer/' || $1`, customer)
+	at.release()
+	<-done
+}
+
+// So is what a deleted user has bought, which is stopped.
+func TestADeletedUsersPurchaseThatADyingAttemptFoundIsStopped(t *testing.T) {
+	t.Parallel()
+	for _, death := range []bool{false, true} {
+		l := newLab(t, policies{})
+		user, customer := l.signUp("ada")
+		l.must(l.Sandbox.Clerk.DeleteUser(user))
+		l.settle()
+		l.wants("true", erased, user)
+		l.buy(stripesim.CheckoutSpec{CustomerID: customer})
+		l.must(l.Sandbox.Stripe.Settled(t.Context()))
+		l.Sandbox.StripeWebhooks.TakeHeld() // lost
+		l.exec(`UPDATE pokes SET due_at = NULL`)
+		b := l.bulk(l.actor(policies{}))
+		var at *stop
+		var done <-chan error
+		if death {
+			dies := l.actor(policies{})
+			first := &bulk{&activities.Bulk{Store: dies.users.Store, Stripe: b.Stripe, Clerk: b.Clerk, Users: dies.users, Customers: dies.customers, Subscriptions: dies.subscriptions,
+				Projections: dies.projections, Catalogue: dies.catalogue, Deletion: account.DeleteCancelAtPeriodEnd, AtOnce: 1}, l, b.id}
+			at = dies.arm(t, "sql INSERT INTO pokes", 1)
+			done = begin(func() error {
+				_, err := first.step(activities.BulkSubscriptions)
+				return err
+			})
+			reach(t, at, done)
+		}
+		for _, step := range []string{activities.BulkSubscriptions, activities.BulkOnboarding} {
+			_, err := b.step(step)
+			l.must(err)
+		}
+		l.exec(`UPDATE pokes SET due_at = clock_timestamp() WHERE due_at IS NOT NULL`) // a while later
+		l.settle()
+		for _, raw := range l.Sandbox.Stripe.Subscriptions(customer) {
+			if text := strings.ReplaceAll(string(raw), " ", ""); !strings.Contains(text, `"cancel_at_period_end":true`) {
+				t.Errorf("an attempt died %t: the subscription of the erased user runs on", death)
+			}
+		}
+		l.wants("1", `SELECT count(*) FROM subscriptions`)
+		if death {
+			at.release()
+			<-done
+		}
+	}
+}

@@ -278,3 +278,45 @@ func TestNobodyIsErasedBeforeTheBillingIsStopped(t *testing.T) {
 	l.gone(user, account.DeleteCancelAtPeriodEnd, customer)
 	l.wants("1", `SELECT count(*) FROM subscriptions WHERE cancel_at_period_end`)
 }
+
+// Whoever commits the mark of a deletion may die before customers that name the user are looked for: the next attempt looks.
+func TestCustomersThatNameADeletedUserAreLookedAtByAnyAttempt(t *testing.T) {
+	t.Parallel()
+	for _, dies := range []bool{false, true} {
+		l := newLab(t, policies{})
+		user, _ := l.signUp("ada")
+		other, _ := l.signUp("bo")
+		bought := l.buy(stripesim.CheckoutSpec{Email: "payer@example.org", Metadata: byServer(user)})
+		l.buy(stripesim.CheckoutSpec{CustomerID: bought.CustomerID, Metadata: byServer(other)})
+		l.take()
+		l.settle()
+		l.wants("", `SELECT user_id FROM stripe_customers WHERE stripe_customer_id = $1`, bought.CustomerID)
+		_, err := l.Store.ExpireWaiting(t.Context(), 0, 100)
+		l.must(err)
+		l.must(l.Sandbox.Clerk.DeleteUser(user))
+		if dies {
+			l.take()
+			a := l.actor(policies{})
+			at := a.arm(t, "sql SELECT DISTINCT cl.stripe_customer_id FROM customer_claims", 0)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := begin(func() error { return a.syncUser(ctx, user) })
+			reach(t, at, done)
+			cancel()
+			at.release()
+			if err := <-done; err == nil {
+				t.Fatal("it did not die")
+			}
+			l.wants("true", `SELECT (deletion_requested_at IS NOT NULL)::text FROM person_user WHERE clerk_user_id = $1`, user)
+		}
+		l.settle()
+		l.sweep()
+		l.must(l.work.lookAtUser(t.Context(), user))
+		l.settle()
+		l.wants("true", erased, user)
+		for _, raw := range l.Sandbox.Stripe.Subscriptions(bought.CustomerID) {
+			if text := strings.ReplaceAll(string(raw), " ", ""); !strings.Contains(text, `"cancel_at_period_end":true`) {
+				t.Errorf("dies %t: subscription %s of the erased user runs on", dies, stringField(t, raw, "id"))
+			}
+		}
+	}
+}

@@ -292,3 +292,40 @@ func TestACustomerThatIsSomebodyElsesByNowIsNotTheirs(t *testing.T) {
 		t.Errorf("the user has customer %q", has)
 	}
 }
+
+// A customer that a user's own notes name is looked at, also where the attempt that has found them dies.
+func TestANotedCustomerIsLookedAtByAnyAttempt(t *testing.T) {
+	t.Parallel()
+	for _, dies := range []bool{false, true} {
+		l := newLab(t, policies{})
+		customer := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: "ada@example.com", Name: "ada Lovelace"})
+		spec := person("ada", "ada@example.com", true)
+		spec.UnsafeMetadata = map[string]any{"stripe": map[string]any{"customerId": customer}}
+		user := l.Sandbox.Clerk.AddUser(spec)
+		l.unpoked()
+		l.must(l.work.syncUser(t.Context(), user))
+		in := activities.UserInput{ClerkUserID: user}
+		if dies {
+			a := l.actor(policies{})
+			at := a.arm(t, "sql INSERT INTO pokes", 0)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := begin(func() error {
+				_, err := a.customers.EnsureStripeCustomer(ctx, in)
+				return err
+			})
+			reach(t, at, done)
+			cancel()
+			at.release()
+			if err := <-done; err == nil {
+				t.Fatal("it did not die")
+			}
+			l.exec(`UPDATE pokes SET due_at = NULL`)
+		}
+		_, err := l.work.customers.EnsureStripeCustomer(t.Context(), in)
+		l.must(err)
+		l.settle()
+		if has := l.customerOf(user); has != customer {
+			t.Errorf("an attempt died %t: the user has customer %q", dies, has)
+		}
+	}
+}

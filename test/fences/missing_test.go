@@ -339,3 +339,29 @@ func TestAnErasedUsersPayloadsDoNotWait(t *testing.T) {
 	}
 	l.wants("", personal)
 }
+
+// A customer who was once answered with 404, and whom the lists show, is there.
+func TestACustomerThatIsListedAgainIsNotMissing(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, one, two := l.withTwoCustomers()
+	l.buy(stripesim.CheckoutSpec{CustomerID: one})
+	l.take()
+	l.settle()
+	l.wants(one, `SELECT stripe_customer_id FROM person_user WHERE clerk_user_id = $1`, user)
+	restore := l.work.answer("GET /v1/subscriptions?", 404, stripeMissing)
+	l.work.answer("GET /v1/customers/", 404, stripeMissing)
+	l.must(l.work.lookAtCustomer(t.Context(), one))
+	restore()
+	l.wants(two, `SELECT stripe_customer_id FROM person_user WHERE clerk_user_id = $1`, user)
+	l.exec(`UPDATE pokes SET due_at = NULL`)
+	b := l.bulk(l.actor(policies{}))
+	for _, step := range []string{activities.BulkProducts, activities.BulkPrices, activities.BulkCustomers, activities.BulkSubscriptions, activities.BulkOnboarding} {
+		_, err := b.step(step)
+		l.must(err)
+	}
+	l.settle()
+	l.wants("", `SELECT missing_since FROM stripe_customers WHERE stripe_customer_id = $1`, one)
+	l.wants(one, `SELECT stripe_customer_id FROM person_user WHERE clerk_user_id = $1`, user)
+	l.wants(one, `SELECT projection ->> 'customerId' FROM person_user WHERE clerk_user_id = $1`, user)
+}
