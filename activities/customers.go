@@ -51,7 +51,7 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	if err != nil || user == nil {
 		return result, err
 	}
-	if attempt(ctx) > 1 || user.Deleting() {
+	if attempt(ctx) > 1 || in.Again || user.Deleting() {
 		// An attempt before this one may have found out, and told nobody.
 		if result.Undo, err = a.Store.MadeInVain(ctx, in.ClerkUserID); err != nil {
 			return result, err

@@ -32,6 +32,8 @@ type UserInput struct {
 	// Existing is set for a user who has been there for a while, and whom something may have given a customer that we have not been
 	// told of: see [UserResult.Existing].
 	Existing bool `json:"existing,omitempty"`
+	// Again is set where attempts before were given up so that this one begins at once.
+	Again bool `json:"again,omitempty"`
 }
 
 // UserResult says what the workflow has to do next.

@@ -253,3 +253,22 @@ func TestALaterCommandGoesBeforeOneThatSleeps(t *testing.T) {
 	l.finished()
 	answer.is(t, true, 40*time.Second)
 }
+
+// What is begun anew knows that it is not the first: an attempt that was given up may have made something and told nobody.
+func TestWhatIsBegunAnewKnowsThatItIs(t *testing.T) {
+	t.Parallel()
+	back := false
+	u := newUserRun(t, userScript{sync: users(unknown(), unknown(), settled()), ensure: func(int, activities.UserInput) (activities.CustomerResult, error) {
+		if !back {
+			return activities.CustomerResult{}, gone()
+		}
+		return activities.CustomerResult{CustomerID: theCustomer}, nil
+	}})
+	u.at(100*time.Second, func() { back = true; u.SignalWorkflow(workflows.SignalPoke, workflows.Poke{Urgent: true}) })
+	u.run(workflows.UserOnboarding)
+	u.finished()
+	given := u.ensure.given()
+	if given[0].Again || !given[len(given)-1].Again {
+		t.Errorf("it was asked for with %+v", given)
+	}
+}

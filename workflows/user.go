@@ -252,7 +252,7 @@ func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDu
 	const what = "bringing the Stripe customer up to date"
 	u.doing(ctx, what)
 	var result activities.CustomerResult
-	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID, Existing: existing}
+	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID, Existing: existing, Again: u.ensuring.again > 0}
 	// Whoever ends it waits for the attempt that is under way, which is told so within seconds: it may have made what is to be undone.
 	waiting, end := workflow.WithCancel(u.prioritized(workflow.WithWaitForCancellation(onStripe(ctx), true)))
 	defer end()
