@@ -188,8 +188,15 @@ func (a *Commands) look(ctx context.Context, in CommandInput, s *step) error {
 	if s.confirmed {
 		why = because(ctx, s.op)
 	}
-	s.look, _, err = subs.commit(ctx, RecordInput{CustomerID: in.CustomerID, Overdue: in.Overdue}, number, s.seen, why,
-		func(ctx context.Context, c committed) error { return a.decide(ctx, c, s) })
+	decide := func(ctx context.Context, c committed) error { return a.decide(ctx, c, s) }
+	unread := slices.Contains(s.seen.kept, s.op.SubscriptionID)
+	if unread {
+		decide = nil // the rest is recorded, and somebody may be waiting for it
+	}
+	s.look, _, err = subs.commit(ctx, RecordInput{CustomerID: in.CustomerID, Overdue: in.Overdue}, number, s.seen, why, decide)
+	if err == nil && unread {
+		err = s.seen.unread
+	}
 	s.looked = err == nil
 	return err
 }

@@ -41,19 +41,18 @@ func (a *Subscriptions) readAs(ctx context.Context, customerID string, read stor
 		return a.read(ctx, customerID, read.Number)
 	}
 	var schedules []account.Schedule
-	listed, unknown := a.Policy.Deletion != account.DeleteKeep, false
-	if listed {
-		schedules, err = a.Stripe.CustomerSchedules(ctx, customerID)
-		if unknown = failure.IsNotFound(err); err != nil && !unknown {
-			return seen, err
+	var unlisted error
+	wanted, unknown := a.Policy.Deletion != account.DeleteKeep, false
+	if wanted {
+		schedules, unlisted = a.Stripe.CustomerSchedules(ctx, customerID)
+		if unknown = failure.IsNotFound(unlisted); unknown {
+			unlisted = nil
 		}
 	}
 	if seen, err = a.read(ctx, customerID, read.Number); err != nil {
-		return seen, err
+		return seen, failure.Join(err, unlisted)
 	}
-	seen.began, seen.schedules = read.Began, schedules
-	// A list that does not know the customer is none, unless the customer was deleted: then it has nothing left.
-	seen.listed = listed && (!unknown || seen.customer.Deleted)
+	seen.began, seen.schedules, seen.unread = read.Began, schedules, failure.Join(seen.unread, unlisted)
 	if seen.customerMissing {
 		// A customer of whom a subscription can be read is not gone.
 		if err := readLeftOut(ctx, a.Store, a.Stripe, customerID, &seen); err != nil {
@@ -63,18 +62,21 @@ func (a *Subscriptions) readAs(ctx context.Context, customerID string, read stor
 			seen.gone = slices.DeleteFunc(seen.gone, func(id string) bool { return id == customerID })
 		}
 	}
-	if listed && !seen.customer.Deleted {
+	if wanted && unlisted == nil && !seen.customer.Deleted {
 		if err := a.readLeftOutSchedules(ctx, customerID, &seen); err != nil {
 			return seen, err
 		}
 	}
-	if len(seen.gone) > 0 {
+	// A list that does not know the customer is none, unless the customer was deleted: then it has nothing left. Nothing is
+	// concluded from a read that did not show all: neither that all was listed, nor that something is gone.
+	seen.listed = wanted && (!unknown || seen.customer.Deleted) && seen.unread == nil
+	if len(seen.gone) > 0 && seen.unread == nil {
 		seen.vouched, err = a.vouch(ctx)
 	}
 	return seen, err
 }
 
-// readLeftOutSchedules reads each schedule that is stored as not begun and that the list left out.
+// readLeftOutSchedules reads each schedule that is stored as not begun and that the list left out, whatever becomes of the others.
 func (a *Subscriptions) readLeftOutSchedules(ctx context.Context, customerID string, seen *shown) error {
 	stored, err := a.Store.NotBegunSchedules(ctx, customerID)
 	if err != nil {
@@ -89,7 +91,7 @@ func (a *Subscriptions) readLeftOutSchedules(ctx context.Context, customerID str
 		case failure.IsNotFound(err):
 			seen.note(err, id)
 		case err != nil:
-			return err
+			seen.unread = failure.Join(seen.unread, err)
 		case schedule.CustomerID == customerID:
 			seen.schedules = append(seen.schedules, schedule)
 		}

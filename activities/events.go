@@ -12,9 +12,9 @@ import (
 )
 
 // takenEvents are the events that one read answers, and those that came before Stripe's own
-// reads show what they tell.
+// reads show what they tell. Those that are left are answered by no read, since this one did not show all.
 type takenEvents struct {
-	done, early []store.Due
+	done, early, left []store.Due
 }
 
 // Stripe does not promise that a read sees an event at once. An event this young that the read
@@ -68,6 +68,10 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 			return taken, err
 		}
 	}
+	if seen.partial() {
+		taken.left = due
+		return taken, nil
+	}
 	shows := newEvidence(seen, events)
 	for i, d := range due {
 		if in.Reread < maxRereads && now.Sub(d.ReceivedAt) < freshFor && !shows.event(events[i]) {
@@ -113,7 +117,7 @@ func (p toldPayment) saidBy(later toldPayment) bool {
 	return a == b
 }
 
-func (t takenEvents) ids() []string { return eventIDs(t.done) }
+func (t takenEvents) ids() []string { return append(eventIDs(t.done), eventIDs(t.left)...) }
 
 func (t takenEvents) observe(observe func(string, string, store.EventStatus, time.Time), result RecordResult) {
 	if observe == nil || result.Outcome != OutcomeSynced {

@@ -214,6 +214,9 @@ func (a *Reconciler) lookAtCustomer(ctx context.Context, run, id string) ([]stor
 	if err != nil {
 		return nil, err
 	}
+	if seen.unread != nil {
+		return nil, seen.unread // nothing is concluded from a part
+	}
 	compare := a.Store.Compare(run, a.Deletion)
 	stored, err := compare.StoredCustomer(ctx, id)
 	if err != nil {

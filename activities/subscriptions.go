@@ -103,6 +103,9 @@ type RecordResult struct {
 // payment facts and the events that it answers, in one transaction. A customer that no user
 // owns is linked if the evidence names one.
 //
+// What of the customer cannot be read holds up nothing else: that is recorded, and then the failure is answered, so that the
+// customer is read again. The events stay due.
+//
 // What that changes for Clerk it publishes where Clerk takes it at once; else it answers that a publish is due.
 //
 // Idempotent: it stores a state, not a change. An attempt that wakes up late is dropped by the
@@ -114,35 +117,40 @@ func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput)
 		showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err)
 	}()
 	// A bulk sync publishes itself, behind all else that it writes of a customer: what Clerk tells of it is complete then, and nobody's business.
-	if result, err = a.record(ctx, in); err != nil || in.InBulk || !result.PublishDue || result.ClerkUserID == "" {
+	result, unread, err := a.record(ctx, in)
+	if err != nil {
 		return result, err
+	}
+	if in.InBulk || !result.PublishDue || result.ClerkUserID == "" {
+		return result, unread
 	}
 	version, done := a.Prompt.Publish(ctx, result.ClerkUserID, result.Awaited)
 	result.Published, result.PublishDue = version, !done
-	return result, nil
+	return result, unread
 }
 
-func (a *Subscriptions) record(ctx context.Context, in RecordInput) (result RecordResult, err error) {
+// record answers in unread why something of the customer could not be read, where all else is recorded.
+func (a *Subscriptions) record(ctx context.Context, in RecordInput) (result RecordResult, unread, err error) {
 	read, err := a.Store.NextReadOf(ctx, in.CustomerID)
 	if err != nil {
-		return result, err
+		return result, nil, err
 	}
 	number := read.Number
 	seen, err := a.readAs(ctx, in.CustomerID, read)
 	if err != nil {
-		return result, err
+		return result, nil, err
 	}
 	result, linked, err := a.commit(ctx, in, number, seen, cause(ctx), nil)
 	if err != nil || linked || seen.customerMissing {
-		return result, err
+		return result, seen.unread, err
 	}
 	// The claim is committed. Only now look for the user: a user who appears in this very
 	// moment commits first and then looks for claims, so one of the two finds the other.
 	if linked, err = a.link(ctx, in); err != nil || !linked {
-		return result, err
+		return result, seen.unread, err
 	}
 	result, _, err = a.commit(ctx, in, number, seen, cause(ctx), nil)
-	return result, err
+	return result, seen.unread, err
 }
 
 // shown is what one read of Stripe showed of a customer.
@@ -155,11 +163,24 @@ type shown struct {
 	// invoices are open ones of subscriptions that owe, where none was known; told is when they were read.
 	invoices []account.Payment
 	told     time.Time
+	// unread is why something of it could not be read. All else is stored, and no event is completed. kept are the subscriptions
+	// that keep the row that they have, since they were not read, or since it is not known since when they owe.
+	unread error
+	kept   []string
 	ofDeleted
 }
 
+// partial tells whether something could not be read.
+func (s *shown) partial() bool { return s.unread != nil }
+
+// keep notes that something of a subscription could not be read.
+func (s *shown) keep(subscriptionID string, err error) {
+	s.unread = failure.Join(s.unread, err)
+	s.kept = append(s.kept, subscriptionID)
+}
+
 // read reads a customer under a number, and where a subscription is past_due and none of our rows says since when it owes, its open
-// invoices: one more request, and only then.
+// invoices: one more request, and only then. Whatever of a single subscription cannot be read holds up no other.
 func (a *Subscriptions) read(ctx context.Context, customerID string, number int64) (shown, error) {
 	seen, err := readCustomer(ctx, a.Store, a.Stripe, customerID)
 	if err != nil {
@@ -181,7 +202,7 @@ func (a *Subscriptions) read(ctx context.Context, customerID string, number int6
 		seen.told = time.Now()
 		invoices, err := a.Stripe.OpenInvoices(ctx, id)
 		if err != nil && !failure.IsNotFound(err) {
-			return seen, err
+			seen.keep(id, err)
 		}
 		seen.invoices = append(seen.invoices, invoices...)
 	}
@@ -268,7 +289,7 @@ func readLeftOut(ctx context.Context, st *store.Store, stripe Stripe, customerID
 			seen.missing = append(seen.missing, s.StripeID)
 			seen.note(err, s.StripeID)
 		case err != nil:
-			return err
+			seen.keep(s.StripeID, err)
 		case subscription.CustomerID == customerID:
 			seen.subscriptions = append(seen.subscriptions, subscription)
 		}
@@ -385,6 +406,10 @@ func (a *Subscriptions) commitRows(ctx context.Context, tx *store.Tx, user *stor
 		return err
 	}
 	for _, s := range seen.subscriptions {
+		// Of whoever is being deleted what runs has to be known, and not since when it owes.
+		if slices.Contains(seen.kept, s.ID) && !user.Deleting() {
+			continue
+		}
 		if _, err := tx.SetSubscription(ctx, user, stored, s, plans, number, eventIDs); err != nil {
 			return err
 		}
@@ -471,7 +496,7 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 	result.ClerkUserID = user.ClerkUserID
 	result.PublishDue = user.PublishDue()
 	result.Events = len(taken.done)
-	if len(taken.early) > 0 {
+	if len(taken.early) > 0 || seen.unread != nil {
 		result.RereadAfter = a.Policy.RereadDelay
 	}
 	var held []account.Held
