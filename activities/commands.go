@@ -65,17 +65,14 @@ const looks = 8
 //
 // Idempotent: the operation's row says how far it is. Stripe is asked under a key that is the same in
 // each attempt, and a subscription that is as the command wants it is left alone.
-func (a *Commands) ApplyCommand(ctx context.Context, in CommandInput) (result CommandResult, err error) {
-	defer func() {
-		// While it is tried, nothing else may happen to the customer.
-		err = a.Subscriptions.stopUnread(ctx, in.CustomerID, err)
-		showFailing(ctx, a.Subscriptions.Store, account.CustomerEntity(in.CustomerID), err)
-	}()
-	op, err := a.operation(ctx, in)
-	if err != nil || op.Status.Settled() || op.Status == store.OperationRecorded {
-		return resultOf(op), err
-	}
-	return a.run(ctx, in, &step{op: op})
+func (a *Commands) ApplyCommand(ctx context.Context, in CommandInput) (CommandResult, error) {
+	return holding(ctx, a.Subscriptions, in.CustomerID, func(s *stopping) (CommandResult, error) {
+		op, err := a.operation(ctx, in)
+		if err != nil || op.Status.Settled() || op.Status == store.OperationRecorded {
+			return resultOf(op), err
+		}
+		return a.run(ctx, in, &step{op: op, held: s})
+	})
 }
 
 // run looks and acts in turn until a look shows that there is nothing left to do.
@@ -123,7 +120,9 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // step is one attempt at an operation.
 type step struct {
-	op   *store.Operation
+	op *store.Operation
+	// held is the customer, which nobody else may act on meanwhile.
+	held *stopping
 	user string
 	// standing is the subscription as the last look showed it, seen all of the customer.
 	standing account.Subscription
@@ -399,12 +398,14 @@ func (a *Commands) settle(ctx context.Context, c committed, s *step, standing *a
 //
 // Idempotent: a subscription that is as it was before is left alone, and the key is the same in each
 // attempt.
-func (a *Commands) UndoCommand(ctx context.Context, in CommandInput) (result CommandResult, err error) {
-	op, err := a.operation(ctx, in)
-	if err != nil || op.Status != store.OperationRecorded || !op.Reversible {
-		return resultOf(op), err
-	}
-	return a.run(ctx, in, &step{op: op, back: true})
+func (a *Commands) UndoCommand(ctx context.Context, in CommandInput) (CommandResult, error) {
+	return holding(ctx, a.Subscriptions, in.CustomerID, func(s *stopping) (CommandResult, error) {
+		op, err := a.operation(ctx, in)
+		if err != nil || op.Status != store.OperationRecorded || !op.Reversible {
+			return resultOf(op), err
+		}
+		return a.run(ctx, in, &step{op: op, held: s, back: true})
+	})
 }
 
 // Why an operation was undone, and why it was superseded.
@@ -481,6 +482,7 @@ func (a *Commands) unrecorded(ctx context.Context, s *step, err error) error {
 			return err
 		}
 		s.op.Status, s.looked = status, false
+		s.held.gaveUp = err
 		return nil
 	}
 	switch {

@@ -20,65 +20,23 @@ func (a *Subscriptions) StopBilling(ctx context.Context, in RecordInput) (Record
 	if a.Policy.Deletion == account.DeleteKeep {
 		return a.RecordSubscriptions(ctx, in)
 	}
-	failed := a.cancelSchedules(ctx, in.CustomerID)
-	stored, err := a.Store.SubscriptionsOfCustomer(ctx, in.CustomerID)
-	if err != nil {
-		return RecordResult{}, err
-	}
-	for _, s := range stored {
-		if a.Policy.Deletion.Stop(s.Held().Subscription) != account.StopNothing {
-			failed = append(failed, a.stop(ctx, s.StripeID))
+	return holding(ctx, a, in.CustomerID, func(s *stopping) (RecordResult, error) {
+		if err := failure.Join(s.schedules(ctx), s.stored(ctx, false)); err != nil {
+			return RecordResult{}, err
 		}
-	}
-	if err := failure.Join(failed...); err != nil {
-		showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err)
-		return RecordResult{}, err
-	}
-	return a.RecordSubscriptions(ctx, in)
+		return a.recordAndPublish(ctx, in)
+	})
 }
 
-// cancelSchedules cancels the schedules of a customer that would start a subscription by themselves. Those that have begun
-// are stopped with their subscriptions. It answers a failure for each that could not be.
-func (a *Subscriptions) cancelSchedules(ctx context.Context, customerID string) (failed []error) {
-	schedules, err := a.Stripe.CustomerSchedules(ctx, customerID)
-	if failure.IsNotFound(err) {
-		return nil // recording says so
-	}
-	if err != nil {
-		return []error{err}
-	}
-	for _, id := range account.NotBegun(schedules) {
-		err := a.Stripe.CancelSchedule(ctx, id, operationKey(ctx, "cancel-schedule", id))
-		if failure.Of(err) == failure.Permanent {
-			// Refused: it may have begun or ended since. If so, there is nothing to cancel any more, and recording
-			// shows what it has left.
-			now, readErr := a.Stripe.Schedule(ctx, id)
-			if failure.IsNotFound(readErr) || readErr == nil && now.Status != account.ScheduleNotStarted {
-				continue
-			}
-		}
-		if err != nil {
-			failed = append(failed, err)
-		}
-	}
-	return failed
-}
-
-func (a *Subscriptions) stop(ctx context.Context, subscriptionID string) error {
-	current, err := a.Stripe.Subscription(ctx, subscriptionID)
-	if failure.IsNotFound(err) {
-		return nil // recording makes it loud
-	}
-	if err != nil {
-		return err
-	}
+// end stops a subscription that stands as it does by now, or as it is known to; one that complies is left alone.
+func (a *Subscriptions) end(ctx context.Context, current account.Subscription) error {
 	if current.ScheduleID != "" {
 		stopped, err := a.stopThroughSchedule(ctx, current)
 		if err != nil || stopped {
 			return err
 		}
 		// Refused: what stands by now decides.
-		if current, err = a.Stripe.Subscription(ctx, subscriptionID); failure.IsNotFound(err) {
+		if current, err = a.Stripe.Subscription(ctx, current.ID); failure.IsNotFound(err) {
 			return nil
 		} else if err != nil {
 			return err
@@ -97,17 +55,18 @@ func (a *Subscriptions) stop(ctx context.Context, subscriptionID string) error {
 		}
 		// One that could not be released may have let go by itself; else Stripe refuses what follows.
 	}
-	key := operationKey(ctx, "stop", subscriptionID)
+	id, key := current.ID, operationKey(ctx, "stop", current.ID)
+	var err error
 	if stop == account.StopNow {
-		_, err = a.Stripe.CancelNow(ctx, subscriptionID, key)
+		_, err = a.Stripe.CancelNow(ctx, id, key)
 	} else {
-		_, err = a.Stripe.SetEnding(ctx, subscriptionID, current.Ending(), account.Ending{AtPeriodEnd: true}, key)
+		_, err = a.Stripe.SetEnding(ctx, id, current.Ending(), account.Ending{AtPeriodEnd: true}, key)
 	}
 	if failure.Of(err) != failure.Permanent {
 		return err
 	}
 	// Refused: it may have changed since it was read. If it complies by now, all is well.
-	current, readErr := a.Stripe.Subscription(ctx, subscriptionID)
+	current, readErr := a.Stripe.Subscription(ctx, id)
 	if failure.IsNotFound(readErr) || readErr == nil && a.Policy.Deletion.Stop(current) == account.StopNothing {
 		return nil
 	}

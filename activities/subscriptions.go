@@ -108,14 +108,16 @@ type RecordResult struct {
 //
 // What that changes for Clerk it publishes where Clerk takes it at once; else it answers that a publish is due.
 //
+// Where it fails, what bills a user who is being deleted is stopped all the same: see [holding].
+//
 // Idempotent: it stores a state, not a change. An attempt that wakes up late is dropped by the
 // read fence; events that are completed already are not taken again. For what is published see
 // [Projections.PublishProjection].
-func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput) (result RecordResult, err error) {
-	defer func() {
-		err = a.stopUnread(ctx, in.CustomerID, err)
-		showFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), err)
-	}()
+func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput) (RecordResult, error) {
+	return holding(ctx, a, in.CustomerID, func(*stopping) (RecordResult, error) { return a.recordAndPublish(ctx, in) })
+}
+
+func (a *Subscriptions) recordAndPublish(ctx context.Context, in RecordInput) (result RecordResult, err error) {
 	// A bulk sync publishes itself, behind all else that it writes of a customer: what Clerk tells of it is complete then, and nobody's business.
 	result, unread, err := a.record(ctx, in)
 	if err != nil {

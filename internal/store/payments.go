@@ -138,6 +138,18 @@ func (s *Store) PendingInvoices(ctx context.Context, entity account.Entity, numb
 	return payloads, classify("look for events of invoices", err)
 }
 
+// mostOfBilling bounds how many events are looked through for what bills a customer.
+const mostOfBilling = 200
+
+// PendingOfBilling answers the payloads of a customer's events that have not ended and may name a subscription or a schedule, the latest
+// first; of very many, the latest.
+func (s *Store) PendingOfBilling(ctx context.Context, entity account.Entity) ([]string, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT payload FROM webhook_events WHERE entity = $1 AND status IN ('pending', 'failing', 'waiting') AND payload IS NOT NULL
+		AND (type LIKE 'customer.subscription.%' OR type LIKE 'subscription\_schedule.%' OR type LIKE 'invoice.%') ORDER BY seq DESC LIMIT $2`, string(entity), mostOfBilling)
+	payloads, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return payloads, classify("look for events of what bills", err)
+}
+
 // lastPaid is when the last paid invoice of a subscription was made.
 func lastPaid(id string) string {
 	return `coalesce((SELECT max(paid.occurred_at) FROM payments paid WHERE paid.kind = 'invoice' AND paid.status = 'paid' AND paid.stripe_subscription_id = ` + id + `), '-infinity')`

@@ -307,6 +307,8 @@ func deleted(t *testing.T, w *world, op *store.Operation) {
 	for _, call := range []func() error{
 		func() error { _, err := w.NextReadOf(ctx, "cus_8"); return err },
 		func() error { _, err := w.NotBegunSchedules(ctx, "cus_8"); return err },
+		func() error { _, err := w.SchedulesAhead(ctx, "cus_8"); return err },
+		func() error { _, err := w.PendingOfBilling(ctx, "customer/cus_8"); return err },
 		func() error {
 			return w.NoteRelease(ctx, op, "sub_sched_8", []account.Phase{{Prices: []string{"price_8"}}})
 		},

@@ -46,6 +46,14 @@ func (s *Store) NotBegunSchedules(ctx context.Context, customerID string) ([]str
 	return ids, classify("list schedules that have not begun", err)
 }
 
+// SchedulesAhead lists those of them that begin in an hour at the earliest: that they have not begun needs no proof.
+func (s *Store) SchedulesAhead(ctx context.Context, customerID string) ([]string, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT stripe_schedule_id FROM subscription_schedules
+		WHERE stripe_customer_id = $1 AND status = 'not_started' AND begins_at > now() + interval '1 hour' ORDER BY 1`, customerID)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, classify("list schedules that are ahead", err)
+}
+
 // otherSchedules are the schedules of an operation's customer that a command leaves alone: those that have
 // not begun, and those that manage another subscription.
 const otherSchedules = `CASE WHEN action IN ('cancel', 'cancel_now', 'reactivate') THEN ARRAY(
