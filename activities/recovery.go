@@ -191,7 +191,7 @@ func (a *Recovery) scan(ctx context.Context, source string, pass RecoveryPass,
 	if err != nil || !complete {
 		return pass, err
 	}
-	if err := a.Store.AdvanceRecovery(ctx, source, pass.Newest, pass.Missing); err != nil {
+	if err := a.Store.AdvanceRecovery(ctx, source, pass.From, pass.Newest, pass.Missing); err != nil {
 		return pass, err
 	}
 	pass.Complete = true

@@ -343,7 +343,7 @@ func recovery(t *testing.T, w *world) {
 	lost.Recovered = true
 	for _, call := range []func() error{
 		func() error { _, err := w.RecoveryCursor(ctx, "stripe"); return err },
-		func() error { return w.AdvanceRecovery(ctx, "stripe", time.Now(), 1) },
+		func() error { return w.AdvanceRecovery(ctx, "stripe", time.Now().Add(-2*time.Hour), time.Now(), 1) },
 		func() error { _, err := w.RecoverEvents(ctx, []store.NewEvent{lost}, time.Second); return err },
 		func() error { _, err := w.RecoveryStates(ctx); return err },
 		func() error { _, _, err := w.LookAges(ctx); return err },

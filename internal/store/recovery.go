@@ -21,14 +21,14 @@ func (s *Store) RecoveryCursor(ctx context.Context, source string) (safeUntil ti
 	return safeUntil.UTC(), classify("read the recovery cursor", err)
 }
 
-// AdvanceRecovery ends a pass over a provider's list that was complete: until then everything is known,
-// and so many were missing. The cursor never moves back. With a zero time, for a list that was empty,
-// it stays where it is.
-func (s *Store) AdvanceRecovery(ctx context.Context, source string, until time.Time, missing int) error {
+// AdvanceRecovery ends a pass over a provider's list that was complete from one moment until another: in between everything is known,
+// and so many were missing. The cursor never moves back, and never over what the pass has not covered: where the database was put back
+// meanwhile, the next pass begins where that ends. With a zero time, for a list that was empty, it stays where it is.
+func (s *Store) AdvanceRecovery(ctx context.Context, source string, from, until time.Time, missing int) error {
 	_, err := s.pool.Exec(ctx, `INSERT INTO recovery_cursors AS c (source, safe_until, missing, missing_all)
-		VALUES ($1, coalesce($2, now() - $4::interval), $3, $3)
-		ON CONFLICT (source) DO UPDATE SET safe_until = greatest(c.safe_until, coalesce($2, c.safe_until)), advanced_at = now(),
-			missing = excluded.missing, missing_all = c.missing_all + excluded.missing`, source, nullTime(until), missing, recoveryBefore)
+		VALUES ($1, CASE WHEN $5 <= now() - $4::interval THEN coalesce($2, now() - $4::interval) ELSE now() - $4::interval END, $3, $3)
+		ON CONFLICT (source) DO UPDATE SET safe_until = CASE WHEN $5 <= c.safe_until THEN greatest(c.safe_until, coalesce($2, c.safe_until)) ELSE c.safe_until END,
+			advanced_at = now(), missing = excluded.missing, missing_all = c.missing_all + excluded.missing`, source, nullTime(until), missing, recoveryBefore, from.UTC())
 	return classify("advance the recovery cursor", err)
 }
 

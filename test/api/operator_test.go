@@ -235,6 +235,7 @@ func TestOperatorsRepair(t *testing.T) {
 	t.Parallel()
 	w := start(t, map[string]string{"RECONCILE_SETTLE": "1s"})
 	admin, ada := w.as(adminID), w.subscriber("Ada")
+	w.Quiet(false) // nobody looks by themselves at what is lost
 	w.Sandbox.StripeWebhooks.SetFaults(delivery.Faults{Lose: 1})
 	if err := w.Sandbox.Stripe.CancelAtPeriodEnd(ada.subscription); err != nil {
 		t.Fatal(err)
