@@ -9,7 +9,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/activities"
 )
 
-// SignalPoke asks a workflow to look at its entity. It carries a [Poke].
+// SignalPoke asks a workflow to look at its entity. It carries a [Poke], or nothing.
 const SignalPoke = "poke"
 
 // Poke says how urgent it is. One that carries nothing is not.

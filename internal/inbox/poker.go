@@ -37,7 +37,11 @@ func (p TemporalPoker) Poke(ctx context.Context, entity account.Entity, job acco
 	if attribute != nil {
 		options.TypedSearchAttributes = temporal.NewSearchAttributes(attribute)
 	}
-	_, err := p.Client.SignalWithStartWorkflow(ctx, string(entity), workflows.SignalPoke, workflows.Poke{Urgent: urgent}, options, workflow, input)
+	var poke any // nothing, as a rule
+	if urgent {
+		poke = workflows.Poke{Urgent: true}
+	}
+	_, err := p.Client.SignalWithStartWorkflow(ctx, string(entity), workflows.SignalPoke, poke, options, workflow, input)
 	return classify(err)
 }
 

@@ -72,7 +72,11 @@ func TestPokerTargets(t *testing.T) {
 		if s.id != string(c.entity) || s.options.ID != string(c.entity) || nameOf(s.workflow) != c.workflow || !reflect.DeepEqual(s.inputs, []any{c.input}) {
 			t.Errorf("%s, job %d: %s at %q (%q) with %+v", c.entity, c.job, nameOf(s.workflow), s.id, s.options.ID, s.inputs)
 		}
-		if want := (workflows.Poke{Urgent: c.job == account.JobOnboard}); s.signal != workflows.SignalPoke || s.argument != want {
+		var want any
+		if c.job == account.JobOnboard {
+			want = workflows.Poke{Urgent: true}
+		}
+		if s.signal != workflows.SignalPoke || s.argument != want {
 			t.Errorf("%s: signal %q with %v, want a poke with %v", c.entity, s.signal, s.argument, want)
 		}
 		if s.options.TaskQueue != workflows.QueueMain || s.options.WorkflowIDReusePolicy != enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE {
