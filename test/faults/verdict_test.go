@@ -443,9 +443,6 @@ func (v *verdict) audit(ctx context.Context) {
 // faults lists all that is wrong.
 func (v *verdict) faults() (all []string) {
 	all = append(all, v.other...)
-	for d, how := range v.lost {
-		all = append(all, fmt.Sprintf("lost: %s %s: %s", d.source, d.id, how))
-	}
 	for user, what := range v.disagreeing {
 		all = append(all, fmt.Sprintf("disagreeing about %s: %s", user, what))
 	}
@@ -457,6 +454,10 @@ func (v *verdict) faults() (all []string) {
 			all = append(all, fmt.Sprintf("%s of %s, told %q at attempt %d after %s, during %s: %s", c.kind, c.user, c.told, c.attempts,
 				c.took.Round(time.Millisecond), v.s.names(c.during), strings.Join(c.wrong, "; ")))
 		}
+	}
+	// Of these there may be thousands, of one cause.
+	for d, how := range v.lost {
+		all = append(all, fmt.Sprintf("lost: %s %s: %s", d.source, d.id, how))
 	}
 	const most = 40
 	if len(all) > most {
