@@ -11,7 +11,7 @@ func TestRecoveryLeavesNothingOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	now := time.Now().UTC().Truncate(time.Second)
-	ago := func(minutes time.Duration) time.Time { return now.Add(-minutes * time.Minute) }
+	ago := func(minutes int) time.Time { return now.Add(-time.Duration(minutes) * time.Minute) }
 	for _, step := range []struct {
 		what              string
 		from, until, want time.Time
