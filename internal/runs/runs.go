@@ -101,12 +101,13 @@ func (s Server) Of(ctx context.Context, entity account.Entity) (*Run, error) {
 		WorkflowID: info.GetExecution().GetWorkflowId(), RunID: info.GetExecution().GetRunId(), Type: info.GetType().GetName(),
 		Open: info.GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, Status: info.GetStatus().String(),
 	}
+	if !run.Open {
+		return run, nil // what it gave up before it ended, and what the server still lists, is nobody's work
+	}
 	for _, a := range described.GetPendingActivities() {
 		run.Pending = append(run.Pending, Pending{Activity: a.GetActivityType().GetName(), Attempt: a.GetAttempt(), LastFailure: a.GetLastFailure().GetMessage()})
 	}
-	if run.Open {
-		run.Details = s.details(ctx, run)
-	}
+	run.Details = s.details(ctx, run)
 	return run, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
@@ -237,6 +238,8 @@ func (s *stage) rests(ctx context.Context, id string) error {
 		return nil
 	case err != nil:
 		return err
+	case description.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
+		return nil // the server still lists an attempt that a run gave up before it ended, and that died with its worker
 	case len(description.GetPendingActivities()) > 0 || description.GetPendingWorkflowTask() != nil:
 		return fmt.Errorf("%s has work under way", id)
 	default:
