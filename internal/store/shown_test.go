@@ -188,9 +188,7 @@ func TestErasingWaitsForADeliveryAtTheDoor(t *testing.T) {
 			return tx.Erase(ctx, u)
 		})
 	}()
-	for one[int](w, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 0 && len(erased) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	w.waits(1)
 	must(t, door.Commit(t.Context()))
 	must(t, <-erased)
 	if left := all[string](w, `SELECT event_id FROM webhook_events WHERE payload IS NOT NULL`); len(left) > 0 {

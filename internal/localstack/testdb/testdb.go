@@ -4,7 +4,7 @@
 //
 // The tests of one package share a server, started when the first of them asks
 // for a database. The schema is migrated once, into a template, and each test
-// gets a copy of it, which takes some ten milliseconds:
+// gets a copy of it:
 //
 //	var databases = testdb.New(migrations.Up)
 //
@@ -29,6 +29,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,9 +56,13 @@ type Server struct {
 	strategy string // how a template is copied; "" where the server knows one way only
 }
 
-// kept is how many databases a server of our own keeps until it ends. A file system may take minutes to make use of the places
-// of hundreds of small files that were removed, and looks through them for each new one; a database has some 10 MB.
-const kept = 400
+// A server of our own keeps databases until it ends, at most kept of them and while that leaves the disk room: a file system may
+// take minutes until it uses the places of removed files again, and looks through all of them for each new file. A database
+// has hundreds of files.
+const (
+	kept = 400
+	room = 8 << 30 // bytes
+)
 
 // New answers a server that is not started yet. The migrate function brings an
 // empty database to the schema that the tests need, and must close what it opens;
@@ -82,7 +87,7 @@ func (s *Server) DSN(t testing.TB) string {
 	if err := s.exec("CREATE DATABASE " + name + " TEMPLATE " + s.template + s.strategy); err != nil {
 		t.Fatalf("create a test database: %v", err)
 	}
-	if s.postgres != nil && n <= kept {
+	if s.postgres != nil && n <= kept && free(os.TempDir()) > room {
 		return s.dsn(name)
 	}
 	t.Cleanup(func() {
@@ -176,6 +181,15 @@ func (s *Server) quickest(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return " STRATEGY file_copy", nil
+}
+
+// free is how many bytes are left where a server of our own keeps its files, 0 where that cannot be told.
+func free(path string) uint64 {
+	var fs syscall.Statfs_t
+	if syscall.Statfs(path, &fs) != nil {
+		return 0
+	}
+	return uint64(fs.Bavail) * uint64(fs.Bsize) //nolint:unconvert // neither is negative; they have other types elsewhere
 }
 
 func (s *Server) dsn(database string) string {
