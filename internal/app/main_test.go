@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -25,7 +26,13 @@ import (
 // servers are shared by the tests of this package.
 var servers = system.NewServers()
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.Around(m)) }
+func TestMain(m *testing.M) {
+	// Three of them wait for what a program does once a minute: four at a time, unless asked for otherwise.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(servers.Around(m))
+}
 
 // gate stands before a server, as a network does: closed, nobody gets through, and who was
 // connected is cut off.
