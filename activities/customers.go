@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -101,6 +102,13 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 		if result.Claimed, err = a.named(ctx, in.ClerkUserID); err != nil || result.Claimed {
 			return result, err
 		}
+	}
+	// Each of these looks passes over what the user has been given since the first of them.
+	if customers, err = a.Store.CustomersOf(ctx, user); err != nil {
+		return result, err
+	}
+	if slices.ContainsFunc(customers, store.Customer.Exists) {
+		return a.EnsureStripeCustomer(ctx, in)
 	}
 	return a.create(ctx, user)
 }
@@ -322,20 +330,19 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 			result = CustomerResult{Undo: customer.ID, Deleting: true}
 			return tx.MadeInVain(ctx, customer.ID, user.ClerkUserID)
 		}
-		if row.UserID != nil {
-			// Its own event came first and linked it by what we had written on it.
-			result.PublishDue = locked.PublishDue()
-			return nil
-		}
 		owned, err := tx.CustomersOf(ctx, locked)
 		if err != nil {
 			return err
 		}
-		for _, c := range owned {
-			if c.Exists() {
-				result = CustomerResult{CustomerID: c.ID, Undo: customer.ID, PublishDue: locked.PublishDue()}
-				return tx.MadeInVain(ctx, customer.ID, user.ClerkUserID)
-			}
+		other := slices.IndexFunc(owned, func(c store.Customer) bool { return c.Exists() && c.ID != customer.ID })
+		switch {
+		case row.UserID != nil && (other < 0 || number == 0 || *row.UserID != locked.ID):
+			// Its own event came first and linked it by what we had written on it.
+			result.PublishDue = locked.PublishDue()
+			return nil
+		case other >= 0:
+			result = CustomerResult{CustomerID: owned[other].ID, Undo: customer.ID, PublishDue: locked.PublishDue()}
+			return tx.MadeInVain(ctx, customer.ID, user.ClerkUserID)
 		}
 		given := user.ProfileVersion
 		profile, due := user.Profile(), []account.Entity(nil)
@@ -464,19 +471,21 @@ type UndoResult struct {
 	Outcome string `json:"outcome"`
 }
 
-// UndoStripeCustomer removes a customer that this run's onboarding made and could not link. It
-// runs under the user's row lock and removes the customer only if our tables have no link to it
-// and Stripe shows no subscription, payment method or open checkout on it; else the customer is
-// kept and reported as an orphan.
+// UndoStripeCustomer removes a customer that this run's onboarding made beside another one, or for a user who is being deleted. It
+// runs under the user's row lock and removes the customer only if Stripe shows no subscription, payment method or open checkout
+// on it, and if nobody but its own event, before it was found to be in vain, has linked it; else the customer is kept, and reported as
+// an orphan where nobody owns it.
 //
 // Idempotent: a customer that is gone is gone; the key is the same in each attempt.
 func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (result UndoResult, err error) {
 	err = a.Store.Update(ctx, "undo a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
-		_, row, err := tx.LockCustomerFor(ctx, in.ClerkUserID, in.CustomerID)
+		user, row, err := tx.LockCustomerFor(ctx, in.ClerkUserID, in.CustomerID)
 		if err != nil {
 			return err
 		}
-		if row != nil && row.UserID != nil {
+		linked := row != nil && row.UserID != nil
+		// One that its own event had linked before it was found to be in vain is removed like any.
+		if linked && (row.MadeInVainFor == nil || user.Deleting() || *row.UserID != user.ID) {
 			result.Outcome = "linked"
 			return tx.MadeInVain(ctx, in.CustomerID, "")
 		}
@@ -492,6 +501,13 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 			if err := tx.MadeInVain(ctx, in.CustomerID, ""); err != nil {
 				return err
 			}
+			if linked {
+				return nil
+			}
+			// Its own look may have left it to this one, and links it now.
+			if err := tx.Poke(ctx, account.JobSync, account.CustomerEntity(in.CustomerID)); err != nil {
+				return err
+			}
 			return tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftOrphanCustomer, in.CustomerID)
 		}
 		if err := a.Stripe.DeleteCustomer(ctx, in.CustomerID, operationKey(ctx, "undo", in.CustomerID)); err != nil && !failure.IsNotFound(err) {
@@ -500,6 +516,11 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 		result.Outcome = "deleted"
 		if err := tx.MadeInVain(ctx, in.CustomerID, ""); err != nil {
 			return err
+		}
+		if linked {
+			if err := tx.Poke(ctx, account.JobSync, account.CustomerEntity(in.CustomerID)); err != nil {
+				return err
+			}
 		}
 		return tx.Audit(ctx, store.Entry{Action: "customer.undone", Entity: account.CustomerEntity(in.CustomerID), Subject: in.CustomerID})
 	})

@@ -12,7 +12,8 @@ import (
 // answers whether the customer has an owner afterwards.
 //
 // A user who is being deleted is linked too: the policy has to reach a checkout that completes
-// late, also on a customer that we had never seen.
+// late, also on a customer that we had never seen. A customer that was made for a user who got another meanwhile is
+// left to whoever undoes it.
 func (a *Subscriptions) link(ctx context.Context, in RecordInput) (linked bool, err error) {
 	customerID := in.CustomerID
 	err = a.Store.Update(ctx, "link a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
@@ -28,6 +29,10 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput) (linked bool, 
 		}
 		if customer.UserID != nil {
 			linked = true
+			return nil
+		}
+		if customer.MadeInVainFor != nil && !user.Deleting() {
+			linked = false
 			return nil
 		}
 		// Under the locks: did the evidence change before they were had?

@@ -2,19 +2,23 @@
    and nobody ends with two customers. */
 
 bool user, claim;            /* rows that are committed: the user, and a claim on the customer that Stripe told of */
+bool had;                    /* whether the user has had a customer at Stripe since before there was anything to be heard of */
+bool begun;                  /* whether that is settled */
 bool shown;                  /* whether a customer of this user exists at Stripe that we did not make */
-byte owner;                  /* who owns: 0 nobody, 1 the customer that was there, 2 the one that we made */
+bool ours;                   /* the customer that was there is linked */
 bool made, removed;          /* the customer that onboarding makes */
-byte creations;              /* how many it has made */
+bool linked;                 /* it is linked, by linkCreated or by its own event */
+bool vain;                   /* it is noted as made in vain */
+byte creations;              /* how many onboarding has made */
 bool used;                   /* the key under which it is made has been used */
-bool taken;                  /* a customer that was linked has lost its owner */
+bool beside;                 /* it was made beside a customer that was linked by then */
 
 /* activities.Subscriptions.link, after the commit of the claim; and Users.pokeClaimed, after that of the user.
    Both link under the user's row lock. */
 inline link() {
 	atomic {
 		if
-		:: user && claim && owner == 0 -> owner = 1
+		:: user && claim -> ours = true
 		:: else
 		fi
 	}
@@ -22,21 +26,25 @@ inline link() {
 
 active proctype Customer() {
 	bool sees;
+	begun;
 	if
-	:: shown = true;
+	:: had
+	:: !had -> shown = true
+	:: !had -> goto none
+	fi;
 #ifdef LOOK_BEFORE_COMMIT
-	   sees = user; claim = true;
-	   if :: sees -> link() :: else fi
+	sees = user; claim = true;
+	if :: sees -> link() :: else fi;
 #else
-	   claim = true;
-	   link()
+	claim = true;
+	link();
 #endif
-	:: true                                /* there is none */
-	fi
+none:	skip
 }
 
 active proctype User() {
 	bool sees;
+	if :: atomic { had = true; shown = true; begun = true } :: begun = true fi;
 #ifdef LOOK_BEFORE_COMMIT
 	sees = claim; user = true;
 	if :: sees -> link() :: else fi
@@ -46,37 +54,43 @@ active proctype User() {
 #endif
 }
 
-/* activities.Customers.EnsureStripeCustomer: two attempts, of which one may not have heard the other's answer. */
+/* activities.Customers.EnsureStripeCustomer: two attempts, of which one may not have heard the other's answer. The user was there
+   before us, so that Stripe is asked for what it had. */
 active [2] proctype Onboarding() {
-	bool mine;
+	bool mine, again;
 	user;
-	if
-	:: owner != 0 || claim -> goto out     /* has one, or one is about to be linked */
-	:: else
-	fi;
+	if :: claim && !ours -> goto out :: else fi;           /* one is about to be linked */
+	if :: ours || linked -> goto out :: else fi;           /* has one */
+	if :: shown && !ours -> goto out :: else fi;           /* search finds one, which is looked at now */
+#ifndef NO_LOOK_AGAIN
+	if :: ours || linked -> goto out :: else fi;           /* it was linked while it was looked for */
+#endif
 	atomic {
 #ifndef NO_KEY
+		again = used;                                  /* the same key: Stripe answers with the same customer */
+#endif
 		if
-		:: used                            /* the same key: Stripe answers with the same customer */
-		:: else ->
-#endif
-			made = true; used = true; creations++
-#ifndef NO_KEY
+		:: again
+		:: else -> made = true; used = true; creations++
 		fi
-#endif
 	};
-	atomic {                               /* linkCreated: under the user's row lock */
+	atomic {                                               /* linkCreated: under the user's row lock */
+		mine = true;
 		if
+		:: linked && (again || !ours)                  /* its own event came first */
 #ifndef NO_LINK_CHECK
-		:: owner == 1 -> mine = false
+		:: !(linked && (again || !ours)) && ours -> mine = false; if :: !removed -> vain = true :: else fi
+		:: !(linked && (again || !ours)) && !ours -> linked = !removed
+#else
+		:: !(linked && (again || !ours)) -> beside = beside || ours; linked = !removed
 #endif
-		:: else -> taken = taken || owner == 1; if :: !removed -> owner = 2; mine = true :: else fi
-		fi
+		fi;
+		beside = beside || vain
 	};
 	if
 	:: !mine ->
 #ifndef NO_UNDO
-	   atomic { if :: owner != 2 -> removed = true :: else fi }  /* UndoStripeCustomer */
+	   atomic { if :: vain -> removed = true; linked = false; vain = false :: else fi }  /* UndoStripeCustomer */
 #else
 	   skip
 #endif
@@ -85,11 +99,26 @@ active [2] proctype Onboarding() {
 out:	skip
 }
 
+/* The event that tells of the customer that was made, which names its user: it comes at any time. */
+active proctype Created() {
+end:	made;                                                  /* where one is */
+	atomic {
+		if
+		:: removed
+#ifndef NO_VAIN
+		:: !removed && vain                            /* left to whoever undoes it */
+		:: !removed && !vain -> linked = true
+#else
+		:: !removed -> linked = true; vain = false     /* and the undo leaves alone what is linked */
+#endif
+		fi
+	}
+}
+
 active proctype Quiet() {
 	timeout ->
 	assert(creations <= 1);
-	assert(!taken);
-	assert(!(shown && owner == 0));                       /* who is there is linked */
-	assert(!(made && !removed && owner == 1));            /* and nothing is left over */
-	assert(!(shown && owner == 2 && removed))
+	assert(!(shown && !ours));                             /* who is there is linked */
+	assert(!(had && made));                                /* who had one is given no other, not even for a moment */
+	assert(!(beside && (linked || vain)))                  /* and nothing is left over of one that was made beside another */
 }

@@ -26,6 +26,8 @@ type Customer struct {
 	// SchedulesReadSeq is the number of the last read that listed the customer's schedules too. Only
 	// those of a user who is being deleted do.
 	SchedulesReadSeq int64 `db:"schedules_read_seq"`
+	// MadeInVainFor is the user whom the customer was made for in vain, nil once it is undone or kept.
+	MadeInVainFor *string `db:"made_in_vain_for"`
 }
 
 // Exists tells whether the customer is at Stripe, as far as we were shown: neither deleted nor missing.
@@ -35,7 +37,7 @@ func (c Customer) Exists() bool { return !c.DeletedInStripe && c.MissingSince ==
 // this version before: somebody has overwritten it at Stripe.
 func (c Customer) ProfileForgotten() bool { return c.ProfileVersion < 0 }
 
-const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since, coalesce(schedules_read_seq, 0) AS schedules_read_seq`
+const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since, coalesce(schedules_read_seq, 0) AS schedules_read_seq, made_in_vain_for`
 
 // errLinkMoved says that a customer got another user between reading the link and locking the
 // rows. The transaction starts again.

@@ -123,7 +123,7 @@ func (a *actor) lookAtUser(ctx context.Context, id string) error {
 			return err
 		}
 		if result.CustomerDue {
-			made, err := a.ensure(ctx, id)
+			made, err := a.give(ctx, activities.UserInput{ClerkUserID: id, Existing: result.Existing})
 			if err != nil {
 				return err
 			}
@@ -139,13 +139,17 @@ func (a *actor) lookAtUser(ctx context.Context, id string) error {
 	}
 }
 
-// ensure gives a user a customer, and undoes one that was made in vain.
 func (a *actor) ensure(ctx context.Context, user string) (activities.CustomerResult, error) {
-	made, err := a.customers.EnsureStripeCustomer(ctx, activities.UserInput{ClerkUserID: user})
+	return a.give(ctx, activities.UserInput{ClerkUserID: user})
+}
+
+// give gives a user a customer, and undoes one that was made in vain.
+func (a *actor) give(ctx context.Context, in activities.UserInput) (activities.CustomerResult, error) {
+	made, err := a.customers.EnsureStripeCustomer(ctx, in)
 	if err != nil || made.Undo == "" {
 		return made, err
 	}
-	_, err = a.customers.UndoStripeCustomer(ctx, activities.UndoInput{ClerkUserID: user, CustomerID: made.Undo})
+	_, err = a.customers.UndoStripeCustomer(ctx, activities.UndoInput{ClerkUserID: in.ClerkUserID, CustomerID: made.Undo})
 	return made, err
 }
 

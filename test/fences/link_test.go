@@ -78,6 +78,46 @@ func TestCustomerAndUserAppearAtOnce(t *testing.T) {
 	}
 }
 
+// A user who was there before us is looked at while the customer that they had is: that one is given to them, and no other is made,
+// whichever step of the one the other comes at.
+func TestWhoHadACustomerIsGivenNoOther(t *testing.T) {
+	t.Parallel()
+	for _, userFirst := range []bool{true, false} {
+		t.Run(map[bool]string{true: "the user is interrupted", false: "the customer is interrupted"}[userFirst], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			n := 0
+			l.explore(policies{}, func() scene {
+				n++
+				spec := person("ada", fmt.Sprintf("ada%d@example.com", n), true)
+				spec.CreatedAt = time.Now().Add(-24 * time.Hour)
+				user := l.Sandbox.Clerk.AddUser(spec)
+				customer := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Metadata: map[string]string{"clerk_user_id": user}})
+				l.must(l.Sandbox.Stripe.Settled(l.t.Context()))
+				l.Sandbox.StripeWebhooks.TakeHeld() // nobody told us of it
+				l.unpoked()
+				l.must(l.work.syncUser(l.t.Context(), user))
+				lookAtUser := func(ctx context.Context, a *actor) error { return a.lookAtUser(ctx, user) }
+				lookAtCustomer := func(ctx context.Context, a *actor) error { return a.lookAtCustomer(ctx, customer) }
+				s := scene{first: lookAtUser, second: lookAtCustomer, check: func() {
+					l.settle()
+					l.wants(user, `SELECT u.clerk_user_id FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE c.stripe_customer_id = $1`, customer)
+					if n := l.live(user); n != 1 {
+						t.Errorf("the user has %d customers", n)
+					}
+					if n := l.Sandbox.StripeFaults.Requests()["POST /v1/customers"]; n != 0 {
+						t.Errorf("%d customers were made", n)
+					}
+				}}
+				if !userFirst {
+					s.first, s.second = s.second, s.first
+				}
+				return s
+			})
+		})
+	}
+}
+
 // The same where no event carries the evidence: it stands on the customer at Stripe and is found
 // by reading. Whoever commits last looks last.
 func TestUserAppearsWhileTheClaimIsRead(t *testing.T) {
