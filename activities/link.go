@@ -8,8 +8,8 @@ import (
 )
 
 // link gives a customer that nobody owns to the user whom the committed evidence names: the
-// claims, else, where it is switched on, the one user whose verified primary email it has. It
-// answers whether the customer has an owner afterwards.
+// claims, else, or where they name only users whom nobody has, and where it is switched on, the one user whose verified primary
+// email it has. It answers whether the customer has an owner afterwards.
 //
 // A user who is being deleted is linked too: the policy has to reach a checkout that completes
 // late, also on a customer that we had never seen. A customer that was made for a user who got another meanwhile is
@@ -74,12 +74,13 @@ func (a *Subscriptions) claimant(ctx context.Context, tx *store.Tx, customerID s
 		return "", "", err
 	}
 	owner := account.Claimant(evidence)
-	if owner.Conflict || owner.ClerkUserID != "" {
+	named := owner.Conflict || owner.ClerkUserID != ""
+	if named && !owner.Missing || !a.Policy.LinkByEmail {
 		return owner.ClerkUserID, owner.Source, nil
 	}
-	if !a.Policy.LinkByEmail {
-		return "", "", nil
-	}
 	clerkUserID, err = tx.UserByCustomerEmail(ctx, customerID)
+	if named && clerkUserID == "" {
+		return owner.ClerkUserID, owner.Source, err
+	}
 	return clerkUserID, "verified email", err
 }

@@ -107,6 +107,8 @@ type Owner struct {
 	// Conflict is set where claims of the same weight name different users: then nobody is linked, since either
 	// could be wrong.
 	Conflict bool
+	// Missing is set where Clerk has nobody of those who are named: they lose to whoever is found in another way.
+	Missing bool
 	// Unverified are the references to users that nothing has confirmed; they do not count.
 	Unverified []Claim
 }
@@ -143,6 +145,7 @@ func Claimant(e Evidence) Owner {
 	// Each rule leaves those over which nobody wins by it.
 	users = prefer(users, func(id string) bool { return e.Users[id].Tombstone })
 	users = prefer(users, func(id string) bool { return !e.Users[id].Missing })
+	owner.Missing = len(users) > 0 && e.Users[users[0]].Missing
 	top := unverified
 	for _, id := range users {
 		top = max(top, ranks[id])
@@ -162,7 +165,7 @@ func Claimant(e Evidence) Owner {
 // see it.
 func (e Evidence) Against(ownerID string) bool {
 	named := Claimant(e)
-	return named.Conflict || named.ClerkUserID != "" && named.ClerkUserID != ownerID
+	return !named.Missing && (named.Conflict || named.ClerkUserID != "" && named.ClerkUserID != ownerID)
 }
 
 // Outvoted tells whether a claim keeps a customer from being linked to a user by what is known: one that names another user

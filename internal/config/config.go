@@ -172,8 +172,8 @@ type Policy struct {
 	PastDueGrace time.Duration `env:"PAST_DUE_GRACE" envDefault:"72h"`
 	// AccessWhilePaused says whether a subscription whose collection is paused grants access.
 	AccessWhilePaused bool `env:"ACCESS_WHILE_PAUSED" envDefault:"false"`
-	// LinkByEmail lets a customer without other evidence be linked to the one user who has its email
-	// as verified primary address.
+	// LinkByEmail lets a customer without other evidence, or that names only users whom Clerk does not have, be linked to the one
+	// user who has its email as verified primary address.
 	LinkByEmail bool `env:"LINK_BY_EMAIL" envDefault:"false"`
 	// TrustClientReference has the client_reference_id of a checkout session say whose its customer is, also where the
 	// session's metadata do not: for those whose own server opens every session.

@@ -96,13 +96,14 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 }
 
 // NoteNotInClerk keeps that Clerk does not have a user whom a claim names, and has those customers looked at that name
-// somebody else too: they may be somebody else's now.
+// somebody else too, or have the verified address of somebody: they may be somebody else's now.
 func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string) error {
 	rows, _ := t.tx.Query(ctx, `WITH noted AS (INSERT INTO users_not_in_clerk (clerk_user_id) SELECT $1::text WHERE EXISTS (SELECT FROM customer_claims WHERE clerk_user_id = $1)
 			ON CONFLICT (clerk_user_id) DO UPDATE SET seen_at = now())
 		SELECT DISTINCT 'customer/' || cl.stripe_customer_id FROM customer_claims cl LEFT JOIN stripe_customers c USING (stripe_customer_id)
 		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL
-			AND EXISTS (SELECT FROM customer_claims o WHERE o.stripe_customer_id = cl.stripe_customer_id AND o.clerk_user_id <> $1)`, clerkUserID)
+			AND (EXISTS (SELECT FROM customer_claims o WHERE o.stripe_customer_id = cl.stripe_customer_id AND o.clerk_user_id <> $1)
+				OR EXISTS (SELECT FROM person_user u WHERE lower(u.email) = lower(c.email) AND u.email_verified AND u.deletion_requested_at IS NULL))`, clerkUserID)
 	contested, err := pgx.CollectRows(rows, pgx.RowTo[account.Entity])
 	if err != nil || len(contested) == 0 {
 		return classify("note that Clerk does not have a user", err)
@@ -124,14 +125,17 @@ func (s *Store) UnlinkedClaimed(ctx context.Context, clerkUserID string) ([]stri
 	return ids, classify("look for claims", err)
 }
 
-// UnlinkedByEmail lists the customers with this email that no user owns and about which there is no evidence.
+// UnlinkedByEmail lists the customers with this email that no user owns and about which there is no evidence, or none but of users
+// whom Clerk did not have, however long ago: whoever looks at the customer has that asked again.
 func (s *Store) UnlinkedByEmail(ctx context.Context, email string) ([]string, error) {
 	if strings.TrimSpace(email) == "" {
 		return nil, nil
 	}
 	rows, _ := s.pool.Query(ctx, `SELECT stripe_customer_id FROM stripe_customers c WHERE lower(email) = lower($1) AND user_id IS NULL
 		AND NOT deleted_in_stripe AND missing_since IS NULL AND NOT EXISTS (SELECT FROM customer_claims cl WHERE cl.stripe_customer_id = c.stripe_customer_id
-			AND split_part(cl.source, ':', 1) <> ALL($2)) ORDER BY 1`, email, account.UnverifiedPlaces(s.trustReferences))
+			AND split_part(cl.source, ':', 1) <> ALL($2)
+			AND (EXISTS (SELECT FROM person_user u WHERE u.clerk_user_id = cl.clerk_user_id)
+				OR NOT EXISTS (SELECT FROM users_not_in_clerk m WHERE m.clerk_user_id = cl.clerk_user_id))) ORDER BY 1`, email, account.UnverifiedPlaces(s.trustReferences))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for customers by email", err)
 }

@@ -1,6 +1,7 @@
 package fences_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -229,6 +230,56 @@ func TestAUserWhomNobodyHasLoses(t *testing.T) {
 	l.wants(ada, `SELECT u.clerk_user_id FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE c.stripe_customer_id = $1`, customer)
 	if n := l.drifts(account.DriftConflictingClaims, customer); n != "1" {
 		t.Errorf("%s conflicts are told of", n)
+	}
+}
+
+// Whose app has moved from one Clerk instance to another has customers that name users whom Clerk does not have. Where that is
+// switched on, they are the one user's who has verified their address, whichever of the two comes first, and not a guess where two have.
+func TestAUserWhomNobodyHasLosesToAVerifiedAddress(t *testing.T) {
+	t.Parallel()
+	for _, linkByEmail := range []bool{true, false} {
+		for _, userFirst := range []bool{true, false} {
+			t.Run(fmt.Sprintf("switched on %t, the user first %t", linkByEmail, userFirst), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, policies{linkByEmail: linkByEmail})
+				gone := l.Sandbox.Clerk.AddUser(person("gone", "gone@example.com", true))
+				l.Sandbox.ClerkWebhooks.TakeHeld()
+				l.must(l.Sandbox.Clerk.ForgetUser(gone))
+				var ada, twice string
+				appear := func() {
+					ada = l.Sandbox.Clerk.AddUser(person("ada", "ada@example.com", true))
+					l.settle()
+				}
+				if userFirst {
+					appear()
+				}
+				customer := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: "Ada@example.com", Metadata: byServer(gone)})
+				bought := l.buy(stripesim.CheckoutSpec{CustomerID: customer, Metadata: byServer(gone)})
+				for _, name := range []string{"bo", "cy"} {
+					l.Sandbox.Clerk.AddUser(person(name, "both@example.com", true))
+				}
+				twice = l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: "both@example.com", Metadata: byServer(gone)})
+				l.settle()
+				if !userFirst {
+					appear()
+				}
+				l.unowned(twice)
+				if !linkByEmail {
+					l.unowned(customer)
+					return
+				}
+				l.wants(ada, `SELECT u.clerk_user_id FROM subscriptions s JOIN person_user u ON u.id = s.user_id WHERE s.stripe_subscription_id = $1 AND s.status = 'active'`,
+					bought.SubscriptionID)
+				l.agree(ada)
+				l.wants("0", `SELECT count(*) FROM webhook_events WHERE entity = 'customer/' || $1 AND status NOT IN ('completed', 'ignored')`, customer)
+				if n := l.drifts(account.DriftConflictingClaims, customer); n != "0" {
+					t.Errorf("%s conflicts are told of", n)
+				}
+				if made := l.live(ada); !userFirst && made != 1 {
+					t.Errorf("the user has %d customers", made)
+				}
+			})
+		}
 	}
 }
 
