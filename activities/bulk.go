@@ -521,6 +521,9 @@ func (a *Bulk) compensate(ctx context.Context, clerkUserID, customerID string) (
 
 func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference) error {
 	recorded, err := a.Subscriptions.RecordSubscriptions(ctx, RecordInput{CustomerID: id, InBulk: true})
+	if err == nil && recorded.UndoFor != "" {
+		err = a.compensate(ctx, recorded.UndoFor, id)
+	}
 	if err != nil || recorded.ClerkUserID == "" {
 		return err
 	}

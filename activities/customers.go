@@ -342,7 +342,11 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 			return nil
 		case other >= 0:
 			result = CustomerResult{CustomerID: owned[other].ID, Undo: customer.ID, PublishDue: locked.PublishDue()}
-			return tx.MadeInVain(ctx, customer.ID, user.ClerkUserID)
+			if err := tx.MadeInVain(ctx, customer.ID, user.ClerkUserID); err != nil {
+				return err
+			}
+			// Whoever looks at it undoes it too, where this attempt is the last that anybody hears of.
+			return tx.Poke(ctx, account.JobSync, account.CustomerEntity(customer.ID))
 		}
 		given := user.ProfileVersion
 		profile, due := user.Profile(), []account.Entity(nil)

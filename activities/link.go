@@ -13,8 +13,8 @@ import (
 //
 // A user who is being deleted is linked too: the policy has to reach a checkout that completes
 // late, also on a customer that we had never seen. A customer that was made for a user who got another meanwhile is
-// left to whoever undoes it.
-func (a *Subscriptions) link(ctx context.Context, in RecordInput) (linked bool, err error) {
+// not, since it is about to be undone, unless something was bought on it.
+func (a *Subscriptions) link(ctx context.Context, in RecordInput, bought bool) (linked bool, err error) {
 	customerID := in.CustomerID
 	err = a.Store.Update(ctx, "link a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		claimant, source, err := a.claimant(ctx, tx, customerID)
@@ -32,8 +32,13 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput) (linked bool, 
 			return nil
 		}
 		if customer.MadeInVainFor != nil && !user.Deleting() {
-			linked = false
-			return nil
+			if !bought {
+				linked = false
+				return nil
+			}
+			if err := tx.MadeInVain(ctx, customerID, ""); err != nil {
+				return err
+			}
 		}
 		// Under the locks: did the evidence change before they were had?
 		again, _, err := a.claimant(ctx, tx, customerID)

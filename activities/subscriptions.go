@@ -95,6 +95,8 @@ type RecordResult struct {
 	// Commands are the operations of this customer that have not ended. As a rule their own
 	// requests see to them; here are those too whose request got lost.
 	Commands []string `json:"commands,omitempty"`
+	// UndoFor is the user whom the customer was made for in vain, where that is not undone: whoever has found out may be gone.
+	UndoFor string `json:"undoFor,omitempty"`
 	// ProfileDue is set when the customer was not given the user's present name and email. It is for a bulk sync, and in no history.
 	ProfileDue bool `json:"-"`
 }
@@ -148,7 +150,7 @@ func (a *Subscriptions) record(ctx context.Context, in RecordInput) (result Reco
 	}
 	// The claim is committed. Only now look for the user: a user who appears in this very
 	// moment commits first and then looks for claims, so one of the two finds the other.
-	if linked, err = a.link(ctx, in); err != nil || !linked {
+	if linked, err = a.link(ctx, in, len(seen.subscriptions) > 0); err != nil || !linked {
 		return result, seen.unread, err
 	}
 	result, _, err = a.commit(ctx, in, number, seen, cause(ctx), nil)
@@ -364,6 +366,9 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 					return err
 				}
 			}
+		}
+		if customer.MadeInVainFor != nil && (user == nil || !user.Deleting()) {
+			result.UndoFor = *customer.MadeInVainFor
 		}
 		if user == nil {
 			result.Outcome = OutcomeWaiting

@@ -196,6 +196,13 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 		}
 		l.publisher.ask(looking, result.ClerkUserID, false)
 	}
+	if err == nil && result.UndoFor != "" {
+		undo := activities.UndoInput{ClerkUserID: result.UndoFor, CustomerID: l.in.CustomerID}
+		if roused, err = l.underWay.execute(looking, nil, l.set.customers.UndoStripeCustomer, undo); roused {
+			l.due, l.gaveWay = true, true
+			return
+		}
+	}
 	if err != nil {
 		l.fail(ctx, err)
 	}

@@ -30,6 +30,7 @@ type lifecycle struct {
 	stop    *performance[activities.RecordInput]
 	apply   *performance[activities.CommandInput]
 	undo    *performance[activities.CommandInput]
+	remove  *performance[activities.UndoInput]
 }
 
 // script says how the activities of a customer answer. What is left out answers at once: a
@@ -57,6 +58,7 @@ func newLifecycle(t *testing.T, play_ script) *lifecycle {
 	l.publish = play(l.stage, c.projections.PublishProjection, play_.publishTakes, play_.publish)
 	l.apply = play(l.stage, c.commands.ApplyCommand, play_.applyTakes, play_.apply)
 	l.undo = play(l.stage, c.commands.UndoCommand, nil, play_.undo)
+	l.remove = play(l.stage, c.customers.UndoStripeCustomer, nil, inTurn[activities.UndoInput](activities.UndoResult{Outcome: "deleted"}))
 	return l
 }
 
@@ -107,6 +109,16 @@ func TestPokesDuringASyncCostOneMore(t *testing.T) {
 			equal(t, "looks", l.record.since(), []time.Duration{0, 10 * time.Second})
 		})
 	}
+}
+
+// Whoever finds out that a customer was made in vain may be gone: who looks at it has it undone.
+func TestWhatWasMadeInVainIsUndoneByWhoLooks(t *testing.T) {
+	t.Parallel()
+	vain := activities.RecordResult{Outcome: activities.OutcomeWaiting, UndoFor: theUser}
+	l := newLifecycle(t, script{record: looks(vain)})
+	l.run()
+	l.finished()
+	equal(t, "undone", l.remove.given(), []activities.UndoInput{{ClerkUserID: theUser, CustomerID: theCustomer}})
 }
 
 // Whoever does something for a run has to show that it lives: else a task that got lost waits for the end of its time.

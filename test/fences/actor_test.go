@@ -95,6 +95,9 @@ func (a *actor) lookAtCustomer(ctx context.Context, id string) error {
 		if err == nil && result.PublishDue {
 			err = a.publish(ctx, result.ClerkUserID, false)
 		}
+		if err == nil && result.UndoFor != "" {
+			_, err = a.customers.UndoStripeCustomer(ctx, activities.UndoInput{ClerkUserID: result.UndoFor, CustomerID: id})
+		}
 		if err != nil || result.RereadAfter == 0 {
 			return err
 		}

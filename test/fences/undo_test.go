@@ -255,54 +255,71 @@ func TestCreationMeetsAnotherCustomer(t *testing.T) {
 }
 
 // While a customer is made for a user, the one that they had turns out to be theirs. The new one is undone, whether its own event
-// came before that was found or after; only where it is used already it is kept, and theirs too.
+// came before that was found or after, and by whoever looks at it where who found out is gone; only where it is used already it is kept,
+// and theirs too. What is bought on it gives access at once.
 func TestCustomerMadeBesideAnotherIsRemoved(t *testing.T) {
 	t.Parallel()
-	for _, used := range []bool{false, true} {
+	for name, c := range map[string]struct {
+		use  func(l *lab, customer string) error
+		live int
+	}{
+		"unused": {nil, 1},
+		"a card": {func(l *lab, customer string) error { return l.Sandbox.Stripe.AddCard(customer) }, 2},
+		"a subscription": {func(l *lab, customer string) error {
+			l.buy(stripesim.CheckoutSpec{CustomerID: customer})
+			return nil
+		}, 2},
+	} {
 		for _, toldFirst := range []bool{false, true} {
-			t.Run(fmt.Sprintf("used %t, told first %t", used, toldFirst), func(t *testing.T) {
-				t.Parallel()
-				l := newLab(t, policies{})
-				user := l.newcomer("ada")
-				a := l.actor(policies{})
-				at := a.arm(t, "answered POST /v1/customers", 0)
-				var made activities.CustomerResult
-				done := begin(func() (err error) {
-					made, err = a.customers.EnsureStripeCustomer(t.Context(), activities.UserInput{ClerkUserID: user})
-					return err
-				})
-				reach(t, at, done)
-				before := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Metadata: map[string]string{"clerk_user_id": user}})
-				l.must(l.work.record(t.Context(), before))
-				owner := ""
-				if toldFirst {
+			for _, dies := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, told first %t, dies %t", name, toldFirst, dies), func(t *testing.T) {
+					t.Parallel()
+					l := newLab(t, policies{})
+					user := l.newcomer("ada")
+					a := l.actor(policies{})
+					at := a.arm(t, "answered POST /v1/customers", 0)
+					var made activities.CustomerResult
+					done := begin(func() (err error) {
+						made, err = a.customers.EnsureStripeCustomer(t.Context(), activities.UserInput{ClerkUserID: user})
+						return err
+					})
+					reach(t, at, done)
+					before := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Metadata: map[string]string{"clerk_user_id": user}})
+					l.must(l.work.record(t.Context(), before))
+					owner := ""
+					if toldFirst {
+						l.settle()
+						owner = l.text(`SELECT id::text FROM person_user`)
+					}
+					at.release()
+					wait(t, done)
+					if made.CustomerID != before || made.Undo == "" {
+						t.Fatalf("the creation answered %+v", made)
+					}
+					l.wants(owner, `SELECT user_id FROM stripe_customers WHERE stripe_customer_id = $1`, made.Undo)
+					if c.use != nil {
+						l.must(c.use(l, made.Undo))
+					}
+					if !dies {
+						want := "deleted"
+						if c.use != nil {
+							want = "kept"
+						}
+						if got := l.undo(user, made.Undo); got != want {
+							t.Errorf("the undo says %q, want %q", got, want)
+						}
+					}
 					l.settle()
-					owner = l.text(`SELECT id::text FROM person_user`)
-				}
-				at.release()
-				wait(t, done)
-				if made.CustomerID != before || made.Undo == "" {
-					t.Fatalf("the creation answered %+v", made)
-				}
-				l.settle()
-				l.wants(owner, `SELECT user_id FROM stripe_customers WHERE stripe_customer_id = $1`, made.Undo)
-				want, live := "deleted", 1
-				if used {
-					l.must(l.Sandbox.Stripe.AddCard(made.Undo))
-					want, live = "kept", 2
-				}
-				if got := l.undo(user, made.Undo); got != want {
-					t.Errorf("the undo says %q, want %q", got, want)
-				}
-				l.settle()
-				l.agree(user)
-				if n := l.live(user); n != live {
-					t.Errorf("the user has %d customers, want %d", n, live)
-				}
-				l.wants(fmt.Sprint(live), `SELECT count(*) FROM stripe_customers WHERE user_id IS NOT NULL AND NOT deleted_in_stripe`)
-				l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
-				l.wants("", `SELECT string_agg(entity || ' ' || type || ' ' || status || ' ' || coalesce(reason, ''), ', ') FROM webhook_events WHERE status NOT IN ('completed', 'ignored')`)
-			})
+					l.agree(user)
+					if n := l.live(user); n != c.live {
+						t.Errorf("the user has %d customers, want %d", n, c.live)
+					}
+					l.wants(fmt.Sprint(c.live), `SELECT count(*) FROM stripe_customers WHERE user_id IS NOT NULL AND NOT deleted_in_stripe`)
+					l.wants("0", `SELECT count(*) FROM stripe_customers WHERE made_in_vain_for IS NOT NULL`)
+					l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
+					l.wants("", `SELECT string_agg(entity || ' ' || type || ' ' || status || ' ' || coalesce(reason, ''), ', ') FROM webhook_events WHERE status NOT IN ('completed', 'ignored')`)
+				})
+			}
 		}
 	}
 }
