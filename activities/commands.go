@@ -144,6 +144,8 @@ type step struct {
 	// refused to release it.
 	refusedSchedule string
 	releaseRefused  bool
+	// released is the schedule whose release Stripe has confirmed to this attempt, whatever a look shows behind it.
+	released string
 }
 
 func (s *step) result() CommandResult {
@@ -248,7 +250,7 @@ func (a *Commands) begin(ctx context.Context, c committed, s *step) error {
 	case s.decision.Refused != "":
 		return a.settle(ctx, c, s, &s.standing, store.OperationRefused, string(s.decision.Refused))
 	case s.decision.Satisfied:
-		return recorded(ctx, c, s.op, s.standing, s.standing)
+		return recorded(ctx, c, s, s.standing, s.standing)
 	case s.op.Outdone:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	}
@@ -272,7 +274,7 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		if s.found() {
 			return nil
 		}
-		return recorded(ctx, c, s.op, was, s.standing)
+		return recorded(ctx, c, s, was, s.standing)
 	case s.refusedAs != "":
 		return a.settle(ctx, c, s, &s.standing, store.OperationFailed, s.failedAs())
 	case s.decision.Refused != "":
@@ -371,14 +373,16 @@ func (a *Commands) outcome(s *step, err error) error {
 func (s *step) key(name string) string { return s.op.ID + ":" + name }
 
 // recorded notes that the command has reached Stripe and our rows.
-func recorded(ctx context.Context, c committed, op *store.Operation, before, after account.Subscription) error {
-	if err := c.tx.RecordOperation(ctx, op, after.Ending(), c.user); err != nil {
+func recorded(ctx context.Context, c committed, s *step, before, after account.Subscription) error {
+	if err := c.tx.RecordOperation(ctx, s.op, after.Ending(), c.user); err != nil {
 		return err
 	}
-	if err := c.tx.ForgetRelease(ctx, op, &after); err != nil {
-		return err
+	if s.holds(&after) {
+		if err := c.tx.ForgetRelease(ctx, s.op); err != nil {
+			return err
+		}
 	}
-	return c.tx.AuditOperation(ctx, op, &before, &after)
+	return c.tx.AuditOperation(ctx, s.op, &before, &after)
 }
 
 // settle ends an operation that was not done.
@@ -386,8 +390,10 @@ func (a *Commands) settle(ctx context.Context, c committed, s *step, standing *a
 	if err := c.tx.SettleOperation(ctx, s.op, status, reason); err != nil {
 		return err
 	}
-	if err := c.tx.ForgetRelease(ctx, s.op, standing); err != nil {
-		return err
+	if s.holds(standing) {
+		if err := c.tx.ForgetRelease(ctx, s.op); err != nil {
+			return err
+		}
 	}
 	return c.tx.AuditOperation(ctx, s.op, standing, standing)
 }
@@ -431,7 +437,7 @@ func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
 		case s.confirmed:
 			return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 		case s.refusedAs != "" && s.op.Status == store.OperationActing:
-			return recorded(ctx, c, s.op, s.standing, s.standing)
+			return recorded(ctx, c, s, s.standing, s.standing)
 		}
 		s.act = s.refusedAs == ""
 		return nil

@@ -330,17 +330,16 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 			result = CustomerResult{Undo: customer.ID, Deleting: true}
 			return tx.MadeInVain(ctx, customer.ID, user.ClerkUserID)
 		}
+		if row.UserID != nil {
+			// Its own event came first and linked it by what we had written on it.
+			result.PublishDue = locked.PublishDue()
+			return nil
+		}
 		owned, err := tx.CustomersOf(ctx, locked)
 		if err != nil {
 			return err
 		}
-		other := slices.IndexFunc(owned, func(c store.Customer) bool { return c.Exists() && c.ID != customer.ID })
-		switch {
-		case row.UserID != nil && (other < 0 || number == 0 || *row.UserID != locked.ID):
-			// Its own event came first and linked it by what we had written on it.
-			result.PublishDue = locked.PublishDue()
-			return nil
-		case other >= 0:
+		if other := slices.IndexFunc(owned, store.Customer.Exists); other >= 0 {
 			result = CustomerResult{CustomerID: owned[other].ID, Undo: customer.ID, PublishDue: locked.PublishDue()}
 			if err := tx.MadeInVain(ctx, customer.ID, user.ClerkUserID); err != nil {
 				return err
@@ -475,21 +474,17 @@ type UndoResult struct {
 	Outcome string `json:"outcome"`
 }
 
-// UndoStripeCustomer removes a customer that this run's onboarding made beside another one, or for a user who is being deleted. It
-// runs under the user's row lock and removes the customer only if Stripe shows no subscription, payment method or open checkout
-// on it, and if nobody but its own event, before it was found to be in vain, has linked it; else the customer is kept, and reported as
-// an orphan where nobody owns it.
-//
-// Idempotent: a customer that is gone is gone; the key is the same in each attempt.
+// UndoStripeCustomer removes a customer that an onboarding made beside another one, or for a user who is being deleted. It
+// runs under the user's row lock and removes the customer only if our tables have no link to it
+// and Stripe shows no subscription, payment method or open checkout on it; else the customer is
+// kept, and reported as an orphan until its own look links it.
 func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (result UndoResult, err error) {
 	err = a.Store.Update(ctx, "undo a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
-		user, row, err := tx.LockCustomerFor(ctx, in.ClerkUserID, in.CustomerID)
+		_, row, err := tx.LockCustomerFor(ctx, in.ClerkUserID, in.CustomerID)
 		if err != nil {
 			return err
 		}
-		linked := row != nil && row.UserID != nil
-		// One that its own event had linked before it was found to be in vain is removed like any.
-		if linked && (row.MadeInVainFor == nil || user.Deleting() || *row.UserID != user.ID) {
+		if row != nil && row.UserID != nil {
 			result.Outcome = "linked"
 			return tx.MadeInVain(ctx, in.CustomerID, "")
 		}
@@ -505,9 +500,6 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 			if err := tx.MadeInVain(ctx, in.CustomerID, ""); err != nil {
 				return err
 			}
-			if linked {
-				return nil
-			}
 			// Its own look may have left it to this one, and links it now.
 			if err := tx.Poke(ctx, account.JobSync, account.CustomerEntity(in.CustomerID)); err != nil {
 				return err
@@ -520,11 +512,6 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 		result.Outcome = "deleted"
 		if err := tx.MadeInVain(ctx, in.CustomerID, ""); err != nil {
 			return err
-		}
-		if linked {
-			if err := tx.Poke(ctx, account.JobSync, account.CustomerEntity(in.CustomerID)); err != nil {
-				return err
-			}
 		}
 		return tx.Audit(ctx, store.Entry{Action: "customer.undone", Entity: account.CustomerEntity(in.CustomerID), Subject: in.CustomerID})
 	})
@@ -547,7 +534,7 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 		return err
 	}
 	// A request whose lease has run out opens nothing any more; what it has opened is listed below.
-	left, err := a.Store.LeftCheckout(ctx, user.ID)
+	left, due, err := a.Store.LeftCheckouts(ctx, user.ID)
 	if err != nil {
 		return err
 	}
@@ -561,15 +548,22 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 			failed = append(failed, err)
 		}
 	}
+	var closed []string
 	for _, c := range customers {
-		if c.DeletedInStripe {
-			continue
+		before := len(failed)
+		if !c.DeletedInStripe {
+			sessions, err := a.Stripe.OpenCheckoutSessions(ctx, c.ID)
+			note(err)
+			for _, s := range sessions {
+				note(a.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID))
+			}
 		}
-		sessions, err := a.Stripe.OpenCheckoutSessions(ctx, c.ID)
-		note(err)
-		for _, s := range sessions {
-			note(a.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID))
+		if failure.Join(failed[before:]...) == nil {
+			closed = append(closed, c.ID)
 		}
+	}
+	if due {
+		note(a.Store.CheckoutsListed(ctx, closed))
 	}
 	note(a.undoUnheard(ctx, in.ClerkUserID))
 	if err := failure.Join(failed...); err != nil || left == "" {

@@ -31,7 +31,13 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, bought bool) (
 			linked = true
 			return nil
 		}
-		if customer.MadeInVainFor != nil && !user.Deleting() {
+		// Under the locks: did the evidence change before they were had?
+		again, _, err := a.claimant(ctx, tx, customerID)
+		if err != nil || again != claimant {
+			linked = false
+			return err
+		}
+		if customer.MadeInVainFor != nil && *customer.MadeInVainFor == claimant && !user.Deleting() {
 			if !bought {
 				linked = false
 				return nil
@@ -39,12 +45,6 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, bought bool) (
 			if err := tx.MadeInVain(ctx, customerID, ""); err != nil {
 				return err
 			}
-		}
-		// Under the locks: did the evidence change before they were had?
-		again, _, err := a.claimant(ctx, tx, customerID)
-		if err != nil || again != claimant {
-			linked = false
-			return err
 		}
 		linked = true
 		profile := user.Profile()
@@ -57,6 +57,11 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, bought bool) (
 		}
 		for _, class := range []account.Drift{account.DriftOrphanCustomer, account.DriftUnverifiedReference} {
 			if err := tx.ResolveDrift(ctx, account.CustomerEntity(customerID), class, ""); err != nil {
+				return err
+			}
+		}
+		if user.Deleting() {
+			if err := tx.CheckoutsDue(ctx, user, customerID); err != nil {
 				return err
 			}
 		}

@@ -367,11 +367,11 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 				}
 			}
 		}
-		if customer.MadeInVainFor != nil && (user == nil || !user.Deleting()) {
-			result.UndoFor = *customer.MadeInVainFor
-		}
 		if user == nil {
 			result.Outcome = OutcomeWaiting
+			if customer.MadeInVainFor != nil {
+				result.UndoFor = *customer.MadeInVainFor
+			}
 			if err := a.commitWaiting(ctx, tx, in.CustomerID, seen.customer.Deleted, taken, &result); err != nil {
 				return err
 			}

@@ -52,7 +52,8 @@ type UserResult struct {
 	// PublishForced is set when Clerk holds something else than what was published last: a
 	// write that came late, or somebody's replacing update. Such a publish may not skip.
 	PublishForced bool `json:"publishForced,omitempty"`
-	// CheckoutsDue is set for a user who is being deleted, or is, where a checkout that was being opened meanwhile may have been left open.
+	// CheckoutsDue is set for a user who is being deleted, or is, where a checkout that was being opened meanwhile may have been left open,
+	// or one on a customer that came to them later.
 	CheckoutsDue bool `json:"checkoutsDue,omitempty"`
 	// Awaited is set where there is something to publish that somebody waits for.
 	Awaited bool `json:"awaited,omitempty"`
@@ -317,11 +318,11 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 	if before.DeletedAt != nil {
 		result.Outcome = OutcomeDeleted
 	}
-	left, err := a.Store.LeftCheckout(ctx, before.ID)
+	left, due, err := a.Store.LeftCheckouts(ctx, before.ID)
 	if err != nil {
 		return result, err
 	}
-	result.CheckoutsDue = left != ""
+	result.CheckoutsDue = left != "" || due
 	err = a.Store.Update(ctx, "record a deleted user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.Reading(ctx, number, before.HighestNumber()); err != nil {
 			return err

@@ -77,12 +77,12 @@ active [2] proctype Onboarding() {
 	atomic {                                               /* linkCreated: under the user's row lock */
 		mine = true;
 		if
-		:: linked && (again || !ours)                  /* its own event came first */
+		:: linked                                      /* its own event came first: it stays, they may be buying on it */
 #ifndef NO_LINK_CHECK
-		:: !(linked && (again || !ours)) && ours -> mine = false; if :: !removed -> vain = true :: else fi
-		:: !(linked && (again || !ours)) && !ours -> linked = !removed
+		:: !linked && ours -> mine = false; if :: !removed -> vain = true :: else fi
+		:: !linked && !ours -> linked = !removed
 #else
-		:: !(linked && (again || !ours)) -> beside = beside || ours; linked = !removed
+		:: !linked -> beside = beside || ours; linked = !removed
 #endif
 		fi;
 		beside = beside || vain

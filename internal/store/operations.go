@@ -309,7 +309,7 @@ func (s *Store) SettleOperation(ctx context.Context, id string, status Operation
 }
 
 // NoteRelease notes, before Stripe is asked to, that the schedule which manages an operation's subscription is to be
-// released, and which phases are dropped with that. What was done cannot be taken back from then on.
+// released, and which phases are dropped with that, beside those of another schedule that it was to be released from before. What was done cannot be taken back from then on.
 func (s *Store) NoteRelease(ctx context.Context, o *Operation, schedule string, dropped []account.Phase) error {
 	if dropped == nil {
 		dropped = []account.Phase{} // there are none, which is not that none was released
@@ -318,18 +318,15 @@ func (s *Store) NoteRelease(ctx context.Context, o *Operation, schedule string, 
 	if err != nil {
 		return fmt.Errorf("encoding the phases of a schedule: %w", err)
 	}
-	err = s.pool.QueryRow(ctx, `UPDATE operations SET release_schedule = $2, reversible = false, dropped_phases = CASE WHEN release_schedule = $2 AND dropped_phases IS NOT NULL THEN dropped_phases ELSE $3 END
+	err = s.pool.QueryRow(ctx, `UPDATE operations SET release_schedule = $2, reversible = false,
+			dropped_phases = CASE WHEN release_schedule = $2 THEN coalesce(dropped_phases, $3) ELSE coalesce(dropped_phases, '[]') || $3 END
 		WHERE id = $1 RETURNING release_schedule, dropped_phases`, o.ID, schedule, raw).Scan(&o.ReleaseSchedule, &o.DroppedJSON)
 	o.Reversible = o.Reversible && err != nil
 	return classify("note that a schedule is to be released", err)
 }
 
-// ForgetRelease forgets, when an operation is recorded or ends, that its schedule was to be released, where that manages the subscription
-// still: it never was.
-func (t *Tx) ForgetRelease(ctx context.Context, o *Operation, standing *account.Subscription) error {
-	if o.DroppedJSON == nil || standing == nil || standing.ScheduleID != o.ReleaseSchedule {
-		return nil
-	}
+// ForgetRelease forgets, when an operation is recorded or ends, that its schedule was to be released: it never was.
+func (t *Tx) ForgetRelease(ctx context.Context, o *Operation) error {
 	o.DroppedJSON = nil
 	return t.tx.Later(ctx, "forget that a schedule was to be released", `UPDATE operations SET dropped_phases = NULL WHERE id = $1`, o.ID)
 }
@@ -533,20 +530,34 @@ func (t *Tx) settle(ctx context.Context, o *Operation, status OperationStatus, r
 	return t.AuditOperation(ctx, o, nil, nil)
 }
 
-// LeftCheckout answers the request that held a user's lease and did not give it back, "" for none: its process has ended, or could not close
-// what it had opened.
-func (s *Store) LeftCheckout(ctx context.Context, userID string) (holder string, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT operation FROM checkout_leases WHERE user_id = $1 AND until < now()`, userID).Scan(&holder)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil
+// LeftCheckouts answers the request that held a user's lease and did not give it back, "" for none: its process has ended, or could not
+// close what it had opened. due is set where checkouts may be open on a customer that came to the user later.
+func (s *Store) LeftCheckouts(ctx context.Context, userID string) (holder string, due bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT coalesce((SELECT operation FROM checkout_leases WHERE user_id = $1 AND until < now()), ''),
+		EXISTS (SELECT FROM stripe_customers WHERE user_id = $1 AND checkouts_due)`, userID).Scan(&holder, &due)
+	return holder, due, classify("look for checkouts that were left", err)
+}
+
+// CheckoutsDue notes that checkouts may be open on a customer which has come to a user who is being deleted, or is, and has them
+// closed: nobody has listed them for that user.
+func (t *Tx) CheckoutsDue(ctx context.Context, u *User, customerID string) error {
+	if err := t.tx.Later(ctx, "note that checkouts may be open", `UPDATE stripe_customers SET checkouts_due = true WHERE stripe_customer_id = $1`, customerID); err != nil {
+		return err
 	}
-	return holder, classify("look for a checkout that was left", err)
+	return t.Poke(ctx, account.JobOffboard, account.UserEntity(u.ClerkUserID))
+}
+
+// CheckoutsListed forgets that, once what was open on these customers is closed.
+func (s *Store) CheckoutsListed(ctx context.Context, customerIDs []string) error {
+	_, err := s.pool.Exec(ctx, `UPDATE stripe_customers SET checkouts_due = false WHERE stripe_customer_id = ANY($1) AND checkouts_due`, customerIDs)
+	return classify("note that no checkouts are open", err)
 }
 
 // sweepCheckouts has the workflows of users who are being deleted, or are, close what a request may have left open.
 func (t *Tx) sweepCheckouts(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
-	rows, _ := t.tx.Query(ctx, `SELECT u.clerk_user_id FROM checkout_leases l JOIN person_user u ON u.id = l.user_id
-		WHERE l.until < now() AND u.deletion_requested_at IS NOT NULL LIMIT $1`, limit)
+	rows, _ := t.tx.Query(ctx, `SELECT u.clerk_user_id FROM person_user u JOIN (SELECT user_id FROM checkout_leases WHERE until < now()
+			UNION SELECT user_id FROM stripe_customers WHERE checkouts_due) AS left_open ON left_open.user_id = u.id
+		WHERE u.deletion_requested_at IS NOT NULL LIMIT $1`, limit)
 	users, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return classify("sweep checkouts", err)

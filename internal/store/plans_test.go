@@ -259,7 +259,8 @@ func operations(t *testing.T, w *world) {
 		func() error { return w.ReleaseCheckout(ctx, user.ID, "op_1") },
 		func() error { _, _, err := w.OwnerOf(ctx, "sub_8"); return err },
 		func() error { _, err := w.SubscriptionsOfUser(ctx, user); return err },
-		func() error { _, err := w.LeftCheckout(ctx, user.ID); return err },
+		func() error { _, _, err := w.LeftCheckouts(ctx, user.ID); return err },
+		func() error { return w.CheckoutsListed(ctx, []string{"cus_8"}) },
 		func() error { return w.CheckoutOpened(ctx, "op_800", "cs_test_1") },
 		func() error { return w.RefuseCheckout(ctx, "op_1000", "other_subscription", "sub_8", account.Ending{}) },
 		func() error {
@@ -284,11 +285,9 @@ func operations(t *testing.T, w *world) {
 		}
 		tx.Because(locked)
 		before := account.Subscription{ID: "sub_8", Status: account.StatusActive}
-		noted := *locked
-		noted.DroppedJSON, noted.ReleaseSchedule = []byte("[]"), "sub_sched_8"
 		for _, err := range []error{
 			tx.ActOn(ctx, locked, before, account.Decision{}), tx.RecordOperation(ctx, locked, account.Ending{AtPeriodEnd: true}, u),
-			tx.ForgetRelease(ctx, &noted, &account.Subscription{ScheduleID: "sub_sched_8"}), tx.EndWaits(ctx, "customer/cus_8", 1, store.NoSuchCustomer),
+			tx.ForgetRelease(ctx, locked), tx.CheckoutsDue(ctx, u, "cus_8"), tx.EndWaits(ctx, "customer/cus_8", 1, store.NoSuchCustomer),
 			tx.AuditOperation(ctx, locked, &before, &before), tx.SettleOperation(ctx, locked, store.OperationDone, ""),
 		} {
 			if err != nil {

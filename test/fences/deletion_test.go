@@ -320,3 +320,42 @@ func TestCustomersThatNameADeletedUserAreLookedAtByAnyAttempt(t *testing.T) {
 		}
 	}
 }
+
+// The product's server makes a customer for ada, and opens a checkout on it, while her deletion is asked for; what Stripe tells of that comes
+// a little later. The checkout is closed.
+func TestCheckoutOnACustomerThatIsLinkedToADeletedUserIsClosed(t *testing.T) {
+	t.Parallel()
+	for _, late := range []bool{false, true} {
+		t.Run(map[bool]string{false: "told in time", true: "told late"}[late], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			user, _ := l.signUp("ada")
+			customer := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: "ada@example.com", Metadata: map[string]string{"clerk_user_id": user}})
+			l.must(l.Sandbox.Stripe.Settled(t.Context()))
+			if !late {
+				l.settle()
+			}
+			held := l.Sandbox.StripeWebhooks.TakeHeld()
+			l.must(l.openCheckout(customer))
+			held = append(held, l.Sandbox.StripeWebhooks.TakeHeld()...)
+			l.must(l.Sandbox.Clerk.DeleteUser(user))
+			l.settle()
+			for _, m := range held {
+				l.Sandbox.StripeWebhooks.Send(m)
+			}
+			l.settle()
+			l.must(l.work.lookAtUser(t.Context(), user))
+			_, err := l.Store.Sweep(t.Context(), 100)
+			l.must(err)
+			l.settle()
+			l.wants("true", `SELECT deleted_at IS NOT NULL FROM person_user WHERE clerk_user_id = $1`, user)
+			l.wants(user, `SELECT u.clerk_user_id FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE c.stripe_customer_id = $1`, customer)
+			open, err := l.work.stripe.OpenCheckoutSessions(t.Context(), customer)
+			l.must(err)
+			if len(open) > 0 {
+				t.Errorf("%d checkouts of an erased user are open", len(open))
+			}
+			l.wants("0", `SELECT count(*) FROM stripe_customers WHERE checkouts_due`)
+		})
+	}
+}

@@ -425,3 +425,59 @@ func TestAReleaseIsNotToldAsPutBack(t *testing.T) {
 		t.Error("it is told as undone, which says that all is as before")
 	}
 }
+
+// Stripe has released the schedule and said so, refuses the end, and the read that follows is a little behind.
+func TestReleaseThatIsNotShownYetIsNotCalledNothing(t *testing.T) {
+	t.Parallel()
+	for _, behind := range []bool{false, true} {
+		t.Run(map[bool]string{false: "the read is up to date", true: "the read is behind"}[behind], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			schedule := l.managed(s.subscription, l.price, l.addPrice(9900))
+			l.settle()
+			stale := l.byServer(http.MethodGet, "/v1/subscriptions?customer="+s.customer+"&status=all&limit=100&expand[]=data.latest_invoice&expand[]=data.customer&expand[]=data.schedule", nil)
+			l.work.refuse("POST /v1/subscription_schedules/"+schedule+"?", http.StatusBadRequest, notAllowed)
+			restore := l.work.refuse("POST /v1/subscriptions/", http.StatusBadRequest, notAllowed)
+			if behind {
+				l.work.answer("GET /v1/subscriptions?", http.StatusOK, stale)
+			}
+			op := l.asks(s, store.ActionCancel)
+			l.must(l.work.apply(t.Context(), s, op))
+			restore()
+			l.settle()
+			if got := l.schedule(schedule); got != "released release 3" {
+				t.Fatalf("the schedule is %q", got)
+			}
+			l.wants("failed schedule_released", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, op)
+			l.wants("2", `SELECT jsonb_array_length(dropped_phases) FROM operations WHERE id = $1`, op)
+		})
+	}
+}
+
+// A schedule was about to be released, which Stripe did not answer. The product's own server has put another one in its place by the next
+// attempt: that one is asked to end the subscription first, as every schedule is, and nothing of it is lost.
+func TestAnotherScheduleIsAskedBeforeItIsReleased(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	dear := l.addPrice(9900)
+	one := l.managed(s.subscription, l.price, dear)
+	l.settle()
+	op := l.asks(s, store.ActionCancel)
+	in := activities.CommandInput{OperationID: op, CustomerID: s.customer}
+	l.work.refuse("POST /v1/subscription_schedules/"+one+"?", http.StatusBadRequest, notAllowed)
+	restore := l.work.refuse("POST /v1/subscription_schedules/"+one+"/release", http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+	if _, err := l.work.commands.ApplyCommand(t.Context(), in); err == nil {
+		t.Fatal("it was done")
+	}
+	restore()
+	l.byServer(http.MethodPost, "/v1/subscription_schedules/"+one+"/release", nil)
+	other := l.managed(s.subscription, l.price, dear)
+	l.must(l.work.apply(t.Context(), s, op))
+	l.settle()
+	l.wants("done", `SELECT status FROM operations WHERE id = $1`, op)
+	if got := l.schedule(other); got != "active cancel 1" {
+		t.Errorf("the other schedule is %q, want %q: its phases are lost, though it was not asked", got, "active cancel 1")
+	}
+}
