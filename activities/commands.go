@@ -146,6 +146,14 @@ type step struct {
 	releaseRefused  bool
 	// released is the schedule whose release Stripe has confirmed to this attempt, whatever a look shows behind it.
 	released string
+	// spent is set once the key of an operation that is outdone has been used for what it was outdone by.
+	spent bool
+}
+
+// outdone tells whether the end that was asked for is not wanted any more, since another was asked for later, and is done. The end of a
+// subscription at once is final: where it was done, it was.
+func (s *step) outdone() bool {
+	return s.op.OutdoneBy != "" && s.op.OutdoneBy != s.op.Action && s.op.Action != store.ActionCancelNow
 }
 
 func (s *step) result() CommandResult {
@@ -251,7 +259,7 @@ func (a *Commands) begin(ctx context.Context, c committed, s *step) error {
 		return a.settle(ctx, c, s, &s.standing, store.OperationRefused, string(s.decision.Refused))
 	case s.decision.Satisfied:
 		return recorded(ctx, c, s, s.standing, s.standing)
-	case s.op.Outdone:
+	case s.op.OutdoneBy != "":
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	}
 	s.act = true
@@ -268,6 +276,14 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	was := s.standing
 	was.Status, was.CancelAtPeriodEnd, was.CancelAt, was.ScheduleID = s.op.StatusBefore, before.AtPeriodEnd, before.At, ""
 	switch {
+	case s.outdone():
+		// It slept while something that was asked for later was done: whoever asked last has the last word. Its own request may be
+		// under way still, or have been done behind the other.
+		if s.spent || s.standing.Status.Terminal() {
+			return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
+		}
+		s.act = true
+		return nil
 	case account.Decide(s.op.Action.Command(), s.standing, false).Satisfied, s.confirmed && s.op.Action == store.ActionCancel && s.standing.Status.Terminal():
 		// So it is also where its user is being deleted since: what was asked for is done. And what was set to end with a period
 		// that was over has ended.
@@ -284,8 +300,7 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		return a.late() // nobody can take back what has ended
 	case s.confirmed:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
-	case s.op.Outdone:
-		// It slept while something that was asked for later was done: whoever asked last has the last word.
+	case s.op.OutdoneBy != "" && s.op.OutdoneBy != s.op.Action:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	case s.op.ActingSince != nil && c.now.Sub(*s.op.ActingSince) > keyLife:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, "too_late_to_repeat")
@@ -325,8 +340,11 @@ func (a *Commands) late() error {
 // asks again under the same key.
 func (a *Commands) change(ctx context.Context, s *step) error {
 	stripe := a.Subscriptions.Stripe
-	if s.back {
+	switch {
+	case s.back:
 		return a.restore(ctx, s)
+	case s.outdone():
+		return a.spend(ctx, s)
 	}
 	if s.decision.ReleaseSchedule != "" {
 		if done, err := a.changeThroughSchedule(ctx, s); err != nil || done {
@@ -338,13 +356,32 @@ func (a *Commands) change(ctx context.Context, s *step) error {
 	case store.ActionCancelNow:
 		_, err = stripe.CancelNow(ctx, s.op.SubscriptionID, s.key("cancel"))
 	case store.ActionReactivate:
-		_, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), account.Ending{}, s.key("reactivate"))
+		_, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), account.Ending{}, s.endingKey())
 	default:
-		_, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), account.Ending{AtPeriodEnd: true}, s.key("cancel"))
+		_, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), account.Ending{AtPeriodEnd: true}, s.endingKey())
 	}
 	err = a.outcome(s, err)
 	s.confirmed = err == nil && s.refusedAs == ""
 	return err
+}
+
+// spend asks Stripe, under the key of an operation that is outdone, for what it was outdone by. Where its own request has not arrived
+// yet, Stripe refuses it from then on, as it refuses a key with other parameters. Where it has, and was done, it is this that is refused,
+// and what was asked for last is set again.
+func (a *Commands) spend(ctx context.Context, s *step) error {
+	to := account.Ending{AtPeriodEnd: s.op.OutdoneBy == store.ActionCancel}
+	_, err := a.Subscriptions.Stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), to, s.endingKey())
+	err = a.outcome(s, err)
+	s.spent = err == nil
+	return err
+}
+
+// endingKey is the key under which a command sets how its subscription ends.
+func (s *step) endingKey() string {
+	if s.op.Action == store.ActionReactivate {
+		return s.key("reactivate")
+	}
+	return s.key("cancel")
 }
 
 // restore asks Stripe to take back what was done.

@@ -85,10 +85,10 @@ type Operation struct {
 	DroppedJSON []byte `db:"dropped_phases"`
 	// OtherSchedules are those of the same customer that a command leaves alone, as far as events and lists have told.
 	OtherSchedules []string `db:"other_schedules"`
-	// Outdone is set where a command has not ended, and one that was asked for the same subscription over five seconds later is
-	// done. Commands that are asked for at once have no order: each is done in the order in which the workflow receives them, and
-	// only one that has slept for longer than that can be overtaken.
-	Outdone     bool       `db:"outdone"`
+	// OutdoneBy is what was asked for the same subscription over five seconds later, of several the last, and is done, where this
+	// command has not ended; "" where there is none. Commands that are asked for at once have no order: each is done in the order in
+	// which the workflow receives them, and only one that has slept for longer than that can be overtaken.
+	OutdoneBy   Action     `db:"outdone_by"`
 	Reversible  bool       `db:"reversible"`
 	ActingSince *time.Time `db:"acting_since"`
 	CreatedAt   time.Time  `db:"created_at"`
@@ -100,8 +100,10 @@ const operationColumns = `id, request_hash, caller, action, clerk_user_id, entit
 	coalesce(stripe_session_id, '') AS stripe_session_id, seq, status, coalesce(reason, '') AS reason,
 	coalesce(status_before, '') AS status_before, ending_before,
 	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at,
-	dropped_phases, status IN ('accepted', 'acting') AND EXISTS (SELECT FROM operations later WHERE later.stripe_subscription_id = operations.stripe_subscription_id
-		AND later.seq > operations.seq AND later.created_at > operations.created_at + interval '5 seconds' AND later.status IN ('recorded', 'done') AND later.action IN ('cancel', 'cancel_now', 'reactivate')) AS outdone, ` + otherSchedules
+	dropped_phases, CASE WHEN status IN ('accepted', 'acting') THEN coalesce((SELECT later.action FROM operations later
+		WHERE later.stripe_subscription_id = operations.stripe_subscription_id AND later.seq > operations.seq
+			AND later.created_at > operations.created_at + interval '5 seconds' AND later.status IN ('recorded', 'done')
+			AND later.action IN ('cancel', 'cancel_now', 'reactivate') ORDER BY later.seq DESC LIMIT 1), '') ELSE '' END AS outdone_by, ` + otherSchedules
 
 // Before is how the subscription was set to end before the operation's step.
 func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJSON) }

@@ -1,6 +1,7 @@
 package fences_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 
@@ -42,6 +43,54 @@ func TestAnEarlierCommandIsNotDoneAfterALaterOne(t *testing.T) {
 			l.settle()
 			l.wants("active "+ends, `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
 			l.agree(s.user)
+		}
+	}
+}
+
+// A command's request is given up before it has arrived at Stripe, and a later command is done. When the request lands at last, before the
+// earlier command is looked at again or after, what was asked for last stands.
+func TestALateRequestOfAnEarlierCommandDoesNotHaveTheLastWord(t *testing.T) {
+	t.Parallel()
+	for _, earlier := range []store.Action{store.ActionReactivate, store.ActionCancel} {
+		for _, landsFirst := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, lands first %t", earlier, landsFirst), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, policies{})
+				s := l.subject(1)
+				later := store.ActionReactivate
+				if earlier == store.ActionReactivate {
+					later = store.ActionCancel
+					l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
+					l.settle()
+				}
+				a := l.actor(policies{})
+				first := l.asks(s, earlier)
+				land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
+				if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
+					t.Fatal("it was done")
+				}
+				l.exec(`UPDATE operations SET created_at = created_at - interval '10 seconds'`)
+				second := l.asks(s, later)
+				l.must(l.work.apply(t.Context(), s, second))
+				l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+				if landsFirst {
+					if status := land(); status != http.StatusOK {
+						t.Fatalf("the late request was answered %d", status)
+					}
+				}
+				l.must(l.work.apply(t.Context(), s, first))
+				if !landsFirst {
+					if status := land(); status != http.StatusBadRequest {
+						t.Errorf("the late request was answered %d", status)
+					}
+				}
+				l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
+				l.settle()
+				if ends := l.endsByPeriod(s.subscription); ends != (later == store.ActionCancel) {
+					t.Errorf("the last that was asked for is %s, and it ends with its period: %t", later, ends)
+				}
+				l.agree(s.user)
+			})
 		}
 	}
 }
