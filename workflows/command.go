@@ -58,14 +58,24 @@ type command struct {
 	// recorded is set while Stripe and our rows have it and only Clerk is left.
 	recorded bool
 	ended    bool
-	// waits is set while it waits for its turn to act on the customer, and gaveWay once it was given up so that others could.
-	waits, gaveWay bool
+	// waits is set while it waits for its turn to act on the customer, and gaveWay once it was given up so that others could: behindLook
+	// where one of them is a look for which somebody waits.
+	waits, gaveWay, behindLook bool
+	// hurries is set while somebody waits for it who has come since it last had its turn.
+	hurries bool
+	// repeats is how the step that is under way was begun anew.
+	repeats repeats
 }
 
 // onCommand answers an update.
 func (l *lifecycle) onCommand(ctx workflow.Context, in CommandRequest) (CommandAnswer, error) {
 	l.underWay.rouse(ctx, changeRouse) // whatever acts on the customer and sleeps: the command waits for it
 	c := l.command(in.OperationID)
+	if c.recorded && !c.waits {
+		l.publisher.hurries = true // it waits for Clerk
+	} else {
+		c.hurries = true
+	}
 	ended, err := workflow.AwaitWithTimeout(ctx, in.Wait, func() bool { return c.ended })
 	return CommandAnswer{Settled: ended}, err
 }
@@ -143,6 +153,19 @@ func (l *lifecycle) laterWaits(c *command) bool {
 	return slices.ContainsFunc(later, func(other *command) bool { return other.waits })
 }
 
+// wanted tells whether somebody waits for their turn to act on the customer, or for a look at it.
+func (l *lifecycle) wanted() bool {
+	return l.pokes.press() || slices.ContainsFunc(l.commands, func(c *command) bool { return c.hurries })
+}
+
+// forget has who waits by now wait for whatever comes.
+func (l *lifecycle) forget() {
+	l.pokes.forget()
+	for _, c := range l.commands {
+		c.hurries = false
+	}
+}
+
 // act runs one step of a command while nothing else may happen to the customer, and takes over what
 // the step saw. The mutex is released before Clerk is waited for.
 func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activities.CommandResult, error) {
@@ -156,18 +179,26 @@ func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activit
 // try is one try at a step. roused is set where it was given up for somebody else's command, or because it was asked for again.
 func (l *lifecycle) try(ctx workflow.Context, activity any, c *command) (result activities.CommandResult, roused bool, err error) {
 	c.waits = true
-	err = l.turn(ctx, func() bool { return c.gaveWay && l.laterWaits(c) })
-	c.waits = false
+	err = l.turn(ctx, func() bool {
+		// A look that gave way itself does not go before.
+		return c.gaveWay && (l.laterWaits(c) || c.behindLook && !l.gaveWay && l.pokes.press())
+	})
+	c.waits, c.hurries, c.behindLook = false, false, false
 	if err != nil {
 		return result, false, err
 	}
 	defer l.mutex.Unlock()
 	in := activities.CommandInput{OperationID: c.id, CustomerID: l.in.CustomerID, Overdue: l.overdue}
-	if roused, err = l.underWay.execute(urgently(onStripe(ctx)), &result, activity, in); err != nil {
+	roused, err = l.underWay.execute(urgently(onStripe(ctx)), &c.repeats, &result, activity, in)
+	c.hurries = c.hurries && roused // nobody waits for a step that has ended
+	if err != nil {
 		if ctx.Err() == nil && !roused {
 			workflow.GetLogger(ctx).Error("a command failed", "customer", l.in.CustomerID, "operation", c.id, "error", err)
 		}
 		c.gaveWay = c.gaveWay || roused
+		if roused && l.pokes.press() && workflow.GetVersion(ctx, changeRouseLater, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+			c.behindLook, l.gaveWay = true, false
+		}
 		return result, roused, err
 	}
 	if result.Looked {

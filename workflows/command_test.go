@@ -184,20 +184,20 @@ func TestACommandThatIsNoneIsRejected(t *testing.T) {
 func TestOneAtATimeActsOnTheCustomer(t *testing.T) {
 	t.Parallel()
 	var over_ bool
-	l := newLifecycle(t, script{record: untilOver(&over_), recordTakes: always(10 * time.Second),
-		apply: applies(recorded()), applyTakes: always(5 * time.Second), publishTakes: always(time.Minute)})
-	first, second := l.command(time.Second, opCancel, 90*time.Second), l.command(2*time.Second, opReactivate, 100*time.Second)
-	l.poke(12 * time.Second)
+	l := newLifecycle(t, script{record: untilOver(&over_), recordTakes: always(6 * time.Second),
+		apply: applies(recorded()), applyTakes: always(5 * time.Second), publishTakes: always(6 * time.Second)})
+	first, second := l.command(time.Second, opCancel, 90*time.Second), l.command(2*time.Second, opReactivate, 10*time.Second)
+	l.poke(8 * time.Second)
 	stopAt(l, time.Hour, &over_)
 	l.run()
 	l.finished()
-	equal(t, "commands", l.apply.since(), []time.Duration{10 * time.Second, 15 * time.Second})
+	equal(t, "commands", l.apply.since(), []time.Duration{6 * time.Second, 11 * time.Second})
 	// The poke came while the first command was under way.
-	equal(t, "looks", l.record.since()[:2], []time.Duration{0, 20 * time.Second})
+	equal(t, "looks", l.record.since()[:2], []time.Duration{0, 16 * time.Second})
 	// The first command's publish began before the second command was recorded, so there is one more.
-	equal(t, "publishes", l.publish.since(), []time.Duration{15 * time.Second, 75 * time.Second})
-	first.is(t, true, 75*time.Second)
-	second.is(t, false, 102*time.Second)
+	equal(t, "publishes", l.publish.since(), []time.Duration{11 * time.Second, 17 * time.Second})
+	first.is(t, true, 17*time.Second)
+	second.is(t, false, 12*time.Second)
 }
 
 // Clerk refuses for good: what can be taken back is, the last one first.

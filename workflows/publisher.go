@@ -18,8 +18,11 @@ type publisher struct {
 	priority int
 	// begun and ended count the passes.
 	begun, ended int
-	// attempts is the activity that is under way.
+	// attempts is the activity that is under way, and repeats is how it was begun anew.
 	attempts sleeper
+	repeats  repeats
+	// hurries is set while somebody waits for the pass that is to begin.
+	hurries bool
 	// failed is set when the last publish ended in a permanent failure. The versions still
 	// differ, so the sweep comes back to it.
 	failed bool
@@ -36,6 +39,7 @@ func (p *publisher) ask(ctx workflow.Context, clerkUserID string, forced bool) (
 	p.queued = true
 	if key := workflow.GetActivityOptions(ctx).Priority.PriorityKey; key > 0 && key <= activities.PriorityNew {
 		p.attempts.rouse(ctx, changeRouse)
+		p.hurries = true
 	}
 	if key := workflow.GetActivityOptions(ctx).Priority.PriorityKey; key > 0 && (p.priority == 0 || key < p.priority) {
 		p.priority = key
@@ -63,10 +67,11 @@ func (p *publisher) publish(ctx workflow.Context, clerkUserID string) {
 	if p.priority > 0 {
 		publishing = prioritized(publishing, p.priority, "publish")
 	}
-	p.forced, p.priority = false, 0
+	p.forced, p.priority, p.hurries = false, 0, false
 	p.begun++
 	var result activities.PublishResult
-	roused, err := p.attempts.execute(publishing, &result, set.projections.PublishProjection, in)
+	p.attempts.wanted, p.attempts.forget = func() bool { return p.hurries }, func() { p.hurries = false }
+	roused, err := p.attempts.execute(publishing, &p.repeats, &result, set.projections.PublishProjection, in)
 	if roused {
 		// What was asked for of this pass the next one does. It is forced, as every further attempt of an activity is.
 		p.queued, p.forced = true, true

@@ -119,6 +119,8 @@ type pokes struct {
 	channel workflow.ReceiveChannel
 	// came is set from the first poke until a look answers it, and urgent from the first urgent one until somebody has hurried.
 	came, urgent bool
+	// urgents counts the urgent ones, and answered is how many of them there were when a look last began.
+	urgents, answered int
 }
 
 func receivePokes(ctx workflow.Context) pokes {
@@ -133,7 +135,10 @@ func (p *pokes) receive() {
 		if !p.channel.ReceiveAsync(&poke) {
 			return
 		}
-		p.urgent = p.urgent || poke.Urgent
+		if poke.Urgent {
+			p.urgent = true
+			p.urgents++
+		}
 	}
 }
 
@@ -151,11 +156,24 @@ func (p *pokes) hurry() bool {
 	return urgent
 }
 
+// urgentSoFar is how many urgent pokes have come.
+func (p *pokes) urgentSoFar() int {
+	p.receive()
+	return p.urgents
+}
+
+// press tells whether somebody waits for what a poke asks for, for which no look has begun since.
+func (p *pokes) press() bool { return p.urgentSoFar() > p.answered }
+
 // drain forgets the pokes that have come: one look answers them all.
 func (p *pokes) drain() {
 	p.receive()
 	p.came, p.urgent = false, false
+	p.forget()
 }
+
+// forget has who waits by now wait for whatever comes.
+func (p *pokes) forget() { p.answered = p.urgents }
 
 // pastPause is how long an alarm waits that is set to a moment in the past. Such a moment comes
 // from a clock that is behind: asked again at once, it would give the same moment again, as fast

@@ -99,8 +99,9 @@ type lifecycle struct {
 	alarm     alarm
 	publisher publisher
 	set       activitySet
-	// underWay is what acts on the customer, under the mutex.
-	underWay sleeper
+	// underWay is what acts on the customer, under the mutex. The others are how each of what a look does was begun anew.
+	underWay               sleeper
+	looks, stops, removals repeats
 	// gaveWay is set where a look was given up so that others could act on the customer.
 	gaveWay bool
 	// mutex lets one at a time act on the customer: a look, the deletion policy, a step of a command.
@@ -120,7 +121,7 @@ type lifecycle struct {
 
 func newLifecycle(ctx workflow.Context, in SubscriptionLifecycleInput) (*lifecycle, error) {
 	l := &lifecycle{in: in, pokes: receivePokes(ctx), mutex: workflow.NewMutex(ctx), due: true, state: LifecycleState{CustomerID: in.CustomerID}}
-	l.underWay.hurry = l.pokes.hurry
+	l.underWay.hurry, l.underWay.wanted, l.underWay.forget = l.pokes.hurry, l.wanted, l.forget
 	l.spawn = func(do func(workflow.Context)) { workflow.Go(ctx, do) }
 	if err := workflow.SetQueryHandler(ctx, QueryState, func() (LifecycleState, error) {
 		l.state.Publishing, l.state.Commands = l.publisher.running, l.outstanding()
@@ -165,7 +166,7 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	l.state.Syncs++
 	var result activities.RecordResult
 	looking := l.prioritized(onStripe(ctx))
-	roused, err := l.underWay.execute(looking, &result, l.set.subscriptions.RecordSubscriptions, in)
+	roused, err := l.underWay.execute(looking, &l.looks, &result, l.set.subscriptions.RecordSubscriptions, in)
 	if roused {
 		l.due, l.gaveWay = true, true // behind who waits for it
 		return
@@ -180,7 +181,7 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 		// that completes late is covered too. Its result is another value: what it leaves out
 		// must not be filled with what was read before it.
 		var stopped activities.RecordResult
-		roused, err = l.underWay.execute(looking, &stopped, l.set.subscriptions.StopBilling, in)
+		roused, err = l.underWay.execute(looking, &l.stops, &stopped, l.set.subscriptions.StopBilling, in)
 		if roused {
 			l.due, l.gaveWay = true, true
 			return
@@ -198,7 +199,7 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	}
 	if err == nil && result.UndoFor != "" {
 		undo := activities.UndoInput{ClerkUserID: result.UndoFor, CustomerID: l.in.CustomerID}
-		if roused, err = l.underWay.execute(looking, nil, l.set.customers.UndoStripeCustomer, undo); roused {
+		if roused, err = l.underWay.execute(looking, &l.removals, nil, l.set.customers.UndoStripeCustomer, undo); roused {
 			l.due, l.gaveWay = true, true
 			return
 		}

@@ -110,17 +110,23 @@ type userRun struct {
 	// expiringSince is when open checkouts could not be expired first.
 	expiringSince time.Time
 	tries         int
-	// reading is the look at the user that is under way.
+	// reading is the look at the user that is under way, and reads is how it was begun anew.
 	reading sleeper
-	// ensuring is what is done at Stripe.
+	reads   repeats
+	// ensuring is what is done at Stripe, and ensures is how it was begun anew.
 	ensuring sleeper
+	ensures  repeats
+	// ensured is how many urgent pokes there were when it began.
+	ensured int
 	// undoing are customers that were made in vain, while they are being removed.
 	undoing []string
 }
 
 func newUserRun(ctx workflow.Context, job account.Job, in UserWorkflowInput) (*userRun, error) {
 	u := &userRun{in: in, job: job, pokes: receivePokes(ctx), due: true, state: UserState{ClerkUserID: in.ClerkUserID}}
-	u.reading.hurry = u.pokes.hurry
+	u.reading.hurry, u.reading.wanted, u.reading.forget = u.pokes.hurry, u.pokes.press, u.pokes.forget
+	u.ensuring.wanted = func() bool { return u.pokes.urgentSoFar() > u.ensured }
+	u.ensuring.forget = func() { u.ensured = u.pokes.urgentSoFar() }
 	if err := workflow.SetQueryHandler(ctx, QueryState, func() (UserState, error) {
 		u.state.Publishing = u.publisher.running
 		return u.state, nil
@@ -194,7 +200,7 @@ func (u *userRun) read(ctx workflow.Context) (result activities.UserResult, err 
 	for roused := true; roused; {
 		u.pokes.drain()
 		u.due = false
-		roused, err = u.reading.execute(u.prioritized(onClerk(ctx)), &result, u.set.users.SyncUser, in)
+		roused, err = u.reading.execute(u.prioritized(onClerk(ctx)), &u.reads, &result, u.set.users.SyncUser, in)
 	}
 	if err != nil {
 		u.fail(ctx, "reading the user", err)
@@ -252,12 +258,14 @@ func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDu
 	const what = "bringing the Stripe customer up to date"
 	u.doing(ctx, what)
 	var result activities.CustomerResult
-	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID, Existing: existing, Again: u.ensuring.again > 0}
+	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID, Existing: existing, Again: u.ensures.inARow > 0}
 	// Whoever ends it waits for the attempt that is under way, which is told so within seconds: it may have made what is to be undone.
 	waiting, end := workflow.WithCancel(u.prioritized(workflow.WithWaitForCancellation(onStripe(ctx), true)))
 	defer end()
-	u.ensuring.begin(ctx, end)
+	u.ensuring.begin(ctx, end, &u.ensures)
+	u.ensuring.forget() // whoever waits by now has it tried at once
 	ensuring := workflow.ExecuteActivity(waiting, u.set.customers.EnsureStripeCustomer, in)
+	workflow.Go(waiting, func(ctx workflow.Context) { u.ensuring.attend(ctx, ensuring) })
 	job, overtaken := u.untilOvertaken(ctx, ensuring)
 	if overtaken {
 		end()
@@ -265,9 +273,10 @@ func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDu
 		u.doing(ctx, what)
 	}
 	err := ensuring.Get(ctx, &result)
-	u.ensuring.end(ctx, err)
+	roused := u.ensuring.end(ctx, err)
+	u.due = u.due || roused
 	switch {
-	case err != nil && overtaken && temporal.IsCanceledError(err):
+	case roused, err != nil && overtaken && temporal.IsCanceledError(err):
 		return false, job
 	case err != nil:
 		u.fail(ctx, "ensuring the customer", err)

@@ -207,8 +207,9 @@ func words() []string {
 		"operator",         // who asks from the command line
 		"AwaitWithTimeout", // what the SDK calls the timer of a caller's patience
 		"Sleep",            // and that of a pause
-		"show-failure",     // a change of the code; and what a run of which version of it is found by
+		"What has not ended by then is begun anew, since somebody waits for it.",
+		"show-failure", // a change of the code; and what a run of which version of it is found by
 		"show-failure-1",
-		"overtaking", "overtaking-1", "rouse", "rouse-1", "hurry", "hurry-1", "ACTIVITY_ID_NOT_STARTED", "expire-again", "expire-again-1",
+		"overtaking", "overtaking-1", "rouse", "rouse-1", "hurry", "hurry-1", "rouse-later", "rouse-later-1", "ACTIVITY_ID_NOT_STARTED", "expire-again", "expire-again-1",
 	}
 }

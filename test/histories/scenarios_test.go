@@ -361,6 +361,39 @@ func TestHistoriesOfAnOutage(t *testing.T) {
 	bought, err := s.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{CustomerID: customer, PriceID: price, ClientReferenceID: user})
 	must(t, err)
 	s.Quiet(false)
+	// Who comes before a look sleeps is remembered, and has it begun anew when it does.
+	back = gone(http.MethodGet, "/v1/subscriptions")
+	must(t, s.Sandbox.Stripe.SetQuantity(bought.SubscriptionID, 2))
+	remembered := func(history *historypb.History) error {
+		if err := marked("rouse-later")(history); err != nil {
+			return err
+		}
+		if !has(history, enumspb.EVENT_TYPE_TIMER_FIRED) || !has(history, enumspb.EVENT_TYPE_ACTIVITY_TASK_CANCELED) {
+			return errors.New("it has begun nothing anew")
+		}
+		return nil
+	}
+	s.Until("a look is under way", func(ctx context.Context) error {
+		run, err := s.Temporal.DescribeWorkflowExecution(ctx, workflows.CustomerWorkflowID(customer), "")
+		if err == nil && len(run.GetPendingActivities()) == 0 {
+			err = errors.New("there is none")
+		}
+		return err
+	})
+	must(t, s.Store.Poke(t.Context(), account.JobSync, account.CustomerEntity(customer)))
+	late := false
+	theRun(t, s, workflows.CustomerWorkflowID(customer), "SubscriptionLifecycle", "open", func(history *historypb.History) error {
+		if !late && asksForVersion(history, "hurry") {
+			late = true // on a slow machine it slept already; what is begun anew is young
+			must(t, s.Store.Poke(t.Context(), account.JobSync, account.CustomerEntity(customer)))
+		}
+		return remembered(history)
+	})
+	back()
+	s.Quiet(false)
+	s.Agree(user, account.AccessPolicy{})
+	keep(t, "SubscriptionLifecycle-remembered", theRun(t, s, workflows.CustomerWorkflowID(customer), "SubscriptionLifecycle", "open", remembered))
+
 	back = gone(http.MethodGet, "/v1/subscriptions")
 	must(t, s.Sandbox.Stripe.SetQuantity(bought.SubscriptionID, 3))
 	asleep(workflows.CustomerWorkflowID(customer), "RecordSubscriptions")
