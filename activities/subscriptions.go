@@ -259,7 +259,20 @@ func readCustomer(ctx context.Context, st *store.Store, stripe Stripe, customerI
 	case err != nil:
 		return seen, err
 	}
-	seen.subscriptions = list
+	for _, s := range list {
+		if !s.Unread {
+			seen.subscriptions = append(seen.subscriptions, s)
+			continue
+		}
+		alone, err := stripe.Subscription(ctx, s.ID)
+		switch {
+		case failure.IsNotFound(err): // as the list may be behind
+		case err != nil:
+			seen.keep(s.ID, err)
+		default:
+			seen.subscriptions = append(seen.subscriptions, alone)
+		}
+	}
 	if customer != nil {
 		seen.customer = *customer
 	} else {
@@ -284,7 +297,7 @@ func readLeftOut(ctx context.Context, st *store.Store, stripe Stripe, customerID
 		return err
 	}
 	for _, s := range stored {
-		if _, listed := find(seen.subscriptions, s.StripeID); account.Status(s.Status).Terminal() || listed {
+		if _, listed := find(seen.subscriptions, s.StripeID); account.Status(s.Status).Terminal() || listed || slices.Contains(seen.kept, s.StripeID) {
 			continue
 		}
 		subscription, err := stripe.Subscription(ctx, s.StripeID)

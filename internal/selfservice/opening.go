@@ -185,6 +185,9 @@ func (o *opening) clear(ctx context.Context, user *store.User, own string) error
 		if err != nil && !failure.IsNotFound(err) {
 			failed = append(failed, err)
 		}
+		if slices.ContainsFunc(subscriptions, func(s account.Subscription) bool { return s.Unread && live(s) }) {
+			failed = append(failed, failure.New(failure.Transient, "stripe", "list subscriptions", "items_not_listed", nil))
+		}
 		held = append(held, subscriptions...)
 		if c.ID == *user.StripeCustomerID {
 			o.otherCurrency = slices.ContainsFunc(subscriptions, func(s account.Subscription) bool {

@@ -8,7 +8,6 @@ import (
 	"github.com/stripe/stripe-go/v76"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
-	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
@@ -111,16 +110,9 @@ func (c *Client) SubscriptionsPage(ctx context.Context, after string) (subscript
 		if each.Customer == nil || each.Customer.ID == "" {
 			return nil, "", badBody(op)
 		}
-		subscription, err := c.toSubscription(ctx, op, each, answer)
-		class := failure.Of(err)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil, class == failure.Throttled, class == failure.Operator:
+		subscription, err := c.listed(ctx, op, each, answer)
+		if err != nil {
 			return nil, "", err
-		default:
-			// What of it Stripe left out cannot be read. It holds up no other: whoever looks at it by itself meets the failure.
-			subscription = account.Subscription{ID: each.ID, CustomerID: each.Customer.ID, Status: account.Status(each.Status),
-				Created: unix(each.Created), Metadata: each.Metadata, Unread: true}
 		}
 		subscriptions = append(subscriptions, subscription)
 	}

@@ -8,11 +8,13 @@ import (
 	"github.com/stripe/stripe-go/v76"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
 
 // CustomerSubscriptions reads all subscriptions that a customer has or had, newest first, with
 // their latest invoices and the schedules that manage them, and the customer as the same read showed
-// it: one request, as long as there are at most a hundred. It answers all of them or an error, never a part.
+// it: one request, as long as there are at most a hundred. It answers all of them or an error, never a part. One of which Stripe leaves
+// out items, and does not answer for them, is Unread: it holds up no other.
 //
 // The customer is nil where no subscription shows it. A customer that Stripe does not know is
 // answered as an error for which failure.IsNotFound holds, or as no subscriptions.
@@ -53,13 +55,29 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 		if customer == nil && s.Customer.Object == "customer" {
 			customer = new(toCustomer(s.Customer))
 		}
-		subscription, err := c.toSubscription(ctx, op, s.Subscription, s.page)
+		subscription, err := c.listed(ctx, op, s.Subscription, s.page)
 		if err != nil {
 			return nil, nil, err
 		}
 		subscriptions = append(subscriptions, subscription)
 	}
 	return subscriptions, customer, nil
+}
+
+// listed is a subscription of a list, Unread where what Stripe has left out of it cannot be read: whoever looks at it by itself meets the
+// failure. It is an error where nothing else could be read either.
+func (c *Client) listed(ctx context.Context, op string, s *stripe.Subscription, answer []byte) (account.Subscription, error) {
+	subscription, err := c.toSubscription(ctx, op, s, answer)
+	class := failure.Of(err)
+	switch {
+	case err == nil:
+		return subscription, nil
+	case ctx.Err() != nil, class == failure.Throttled, class == failure.Operator, s.Status == "":
+		return account.Subscription{}, err
+	default:
+		return account.Subscription{ID: s.ID, CustomerID: s.Customer.ID, Status: account.Status(s.Status),
+			Created: unix(s.Created), Metadata: s.Metadata, Unread: true}, nil
+	}
 }
 
 // Subscription reads one subscription with its latest invoice.

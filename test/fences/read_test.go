@@ -2,7 +2,9 @@ package fences_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"testing"
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
@@ -157,4 +159,41 @@ func TestTwoReadsOfOneCustomer(t *testing.T) {
 			},
 		}
 	})
+}
+
+// The items of one subscription cannot be listed (it has more than ten). What became of the customer's other one is recorded all the same.
+func TestItemsThatCannotBeListedHoldUpNoOther(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, customer, first := l.subscribed("ada")
+	other := l.Sandbox.Stripe.AddPrice(l.Sandbox.Stripe.AddProduct("Extra"), 500, "month")
+	l.settle()
+	many := l.buy(stripesim.CheckoutSpec{CustomerID: customer, ClientReferenceID: user, PriceID: other}).SubscriptionID
+	l.settle()
+	l.must(l.Sandbox.Stripe.CancelNow(first))
+	l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(many))
+	l.take()
+	list := l.byServer(http.MethodGet, "/v1/subscriptions?customer="+customer+"&status=all&limit=100&expand[]=data.latest_invoice&expand[]=data.customer&expand[]=data.schedule", nil)
+	var shown map[string]any
+	l.must(json.Unmarshal([]byte(list), &shown))
+	for _, each := range shown["data"].([]any) {
+		if s := each.(map[string]any); s["id"] == many {
+			s["items"].(map[string]any)["has_more"] = true
+		}
+	}
+	raw, err := json.Marshal(shown)
+	l.must(err)
+	l.work.answer("GET /v1/subscriptions?", http.StatusOK, string(raw))
+	items := l.work.refuse("GET /v1/subscription_items", http.StatusInternalServerError, `{"error":{"type":"api_error","message":"?"}}`)
+	alone := l.work.refuse("GET /v1/subscriptions/"+many, http.StatusInternalServerError, `{"error":{"type":"api_error","message":"?"}}`)
+	if err := l.work.lookAtCustomer(t.Context(), customer); err == nil {
+		t.Error("the look says that it has seen all")
+	}
+	l.wants("canceled", `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, first)
+	l.wants("active false", `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, many)
+	items()
+	alone()
+	l.settle()
+	l.wants("active true", `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, many)
+	l.agree(user)
 }
