@@ -363,9 +363,19 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		if err := tx.ResolveDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftCustomerMissing, ""); err != nil {
 			return err
 		}
+		if !c.fresh && !seen.partial() && customer.WholeSeq < number {
+			// What overtook it has not seen all that it has: neither of the two may say that its events are answered.
+			return failure.New(failure.Transient, "postgres", "record subscriptions", "overtaken_in_part", nil)
+		}
 		if c.fresh {
+			whole := customer.WholeSeq
 			if err := tx.SetCustomer(ctx, customer, seen.customer, number, user == nil || !user.Deleting()); err != nil {
 				return err
+			}
+			if seen.partial() {
+				if err := tx.ReadInPart(ctx, customer, whole); err != nil {
+					return err
+				}
 			}
 			claims := account.ReadClaims(seen.customer, seen.subscriptions)
 			if err := tx.SetClaims(ctx, in.CustomerID, claims); err != nil {

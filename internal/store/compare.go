@@ -106,7 +106,7 @@ type owned struct {
 	Unverified bool `db:"unverified"`
 }
 
-const ownedColumns = `c.stripe_customer_id, c.user_id, c.link_source, c.read_seq, c.email, c.name, c.profile_version, c.stripe_created_at, c.deleted_in_stripe, c.missing_since, coalesce(c.schedules_read_seq, 0) AS schedules_read_seq, c.made_in_vain_for,
+const ownedColumns = `c.stripe_customer_id, c.user_id, c.link_source, c.read_seq, c.email, c.name, c.profile_version, c.stripe_created_at, c.deleted_in_stripe, c.missing_since, coalesce(c.schedules_read_seq, 0) AS schedules_read_seq, coalesce(c.whole_read_seq, c.read_seq) AS whole_seq, c.made_in_vain_for,
 	u.clerk_user_id, u.first_name, u.last_name, u.email AS user_email, u.deletion_requested_at IS NOT NULL AS user_is_deleting,
 	u.id IS NOT NULL AND split_part(coalesce(c.link_source, ''), ':', 1) = ANY($2) AND c.link_source NOT LIKE '%' || $3 AND NOT EXISTS (SELECT FROM customer_claims cl
 		WHERE cl.stripe_customer_id = c.stripe_customer_id AND cl.clerk_user_id = u.clerk_user_id AND split_part(cl.source, ':', 1) <> ALL($2)) AS unverified`

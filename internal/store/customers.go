@@ -26,6 +26,8 @@ type Customer struct {
 	// SchedulesReadSeq is the number of the last read that listed the customer's schedules too. Only
 	// those of a user who is being deleted do.
 	SchedulesReadSeq int64 `db:"schedules_read_seq"`
+	// WholeSeq is the number of the last read that showed all of the customer: ReadSeq, unless the last read could not.
+	WholeSeq int64 `db:"whole_seq"`
 	// MadeInVainFor is the user whom the customer was made for in vain, nil once it is undone or kept.
 	MadeInVainFor *string `db:"made_in_vain_for"`
 }
@@ -37,7 +39,7 @@ func (c Customer) Exists() bool { return !c.DeletedInStripe && c.MissingSince ==
 // this version before: somebody has overwritten it at Stripe.
 func (c Customer) ProfileForgotten() bool { return c.ProfileVersion < 0 }
 
-const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since, coalesce(schedules_read_seq, 0) AS schedules_read_seq, made_in_vain_for`
+const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since, coalesce(schedules_read_seq, 0) AS schedules_read_seq, coalesce(whole_read_seq, read_seq) AS whole_seq, made_in_vain_for`
 
 // errLinkMoved says that a customer got another user between reading the link and locking the
 // rows. The transaction starts again.
@@ -98,11 +100,18 @@ func (t *Tx) SetCustomer(ctx context.Context, c *Customer, seen account.Customer
 	if !personal {
 		seen.Email, seen.Name = "", ""
 	}
-	c.ReadSeq, c.DeletedInStripe, c.MissingSince = read, seen.Deleted, nil
-	return t.tx.Later(ctx, "store a customer", `UPDATE stripe_customers SET read_seq = $2,
+	c.ReadSeq, c.WholeSeq, c.DeletedInStripe, c.MissingSince = read, read, seen.Deleted, nil
+	return t.tx.Later(ctx, "store a customer", `UPDATE stripe_customers SET read_seq = $2, whole_read_seq = NULL,
 		email = CASE WHEN $6 THEN email ELSE nullif($3, '') END, name = CASE WHEN $6 THEN name ELSE nullif($4, '') END,
 		stripe_created_at = coalesce($5, stripe_created_at), deleted_in_stripe = $6, missing_since = NULL
 		WHERE stripe_customer_id = $1`, c.ID, read, fit(seen.Email), fit(seen.Name), nullTime(seen.Created), seen.Deleted)
+}
+
+// ReadInPart notes that the read which has just been stored did not show all, and which one was the last that did. What it has left out
+// is as that one showed it: nothing is concluded from the number of this one.
+func (t *Tx) ReadInPart(ctx context.Context, c *Customer, whole int64) error {
+	c.WholeSeq = whole
+	return t.tx.Later(ctx, "note that a customer was read in part", `UPDATE stripe_customers SET whole_read_seq = $2 WHERE stripe_customer_id = $1`, c.ID, whole)
 }
 
 // SetMissing stores that Stripe does not know a customer. Whatever else is stored of it stays.

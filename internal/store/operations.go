@@ -85,9 +85,9 @@ type Operation struct {
 	DroppedJSON []byte `db:"dropped_phases"`
 	// OtherSchedules are those of the same customer that a command leaves alone, as far as events and lists have told.
 	OtherSchedules []string `db:"other_schedules"`
-	// OutdoneBy is what was asked for the same subscription over five seconds later, of several the last, and is done, where this
-	// command has not ended; "" where there is none. Commands that are asked for at once have no order: each is done in the order in
-	// which the workflow receives them, and only one that has slept for longer than that can be overtaken.
+	// OutdoneBy is what was asked for the same subscription later, of several the last, and is done, where this command has not ended;
+	// "" where there is none. Commands that are asked for within five seconds have no order: each is done in the order in which the workflow
+	// receives them, which is that in which they begin to act.
 	OutdoneBy   Action     `db:"outdone_by"`
 	Reversible  bool       `db:"reversible"`
 	ActingSince *time.Time `db:"acting_since"`
@@ -102,7 +102,7 @@ const operationColumns = `id, request_hash, caller, action, clerk_user_id, entit
 	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at,
 	dropped_phases, CASE WHEN status IN ('accepted', 'acting') THEN coalesce((SELECT later.action FROM operations later
 		WHERE later.stripe_subscription_id = operations.stripe_subscription_id AND later.seq > operations.seq
-			AND later.created_at > operations.created_at + interval '5 seconds' AND later.status IN ('recorded', 'done')
+			AND (operations.acting_since < coalesce(later.acting_since, later.settled_at) OR later.created_at > operations.created_at + interval '5 seconds') AND later.status IN ('recorded', 'done')
 			AND later.action IN ('cancel', 'cancel_now', 'reactivate') ORDER BY later.seq DESC LIMIT 1), '') ELSE '' END AS outdone_by, ` + otherSchedules
 
 // Before is how the subscription was set to end before the operation's step.
@@ -233,13 +233,13 @@ func (s *Store) Operation(ctx context.Context, id string) (*Operation, error) {
 }
 
 // seen holds of an operation o and its user u once both providers have been read since the request, and
-// Clerk has what came of it: for a sync the user and all of their customers, for a return from a
+// Clerk has what came of it: for a sync the user and all of their customers, each of them whole, for a return from a
 // checkout the customer who paid, whose subscription is known by then. A customer whom Stripe has said since that it does not have is not
 // waited for.
 const seen = `u.projection_version = u.published_version AND u.projection_version > 0 AND CASE o.action
 	WHEN 'sync' THEN u.read_seq > o.seq AND u.stripe_customer_id IS NOT NULL AND NOT EXISTS (SELECT FROM stripe_customers c
-		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe AND c.missing_since IS NULL AND (c.read_seq <= o.seq OR c.profile_version < u.profile_version))
-	ELSE EXISTS (SELECT FROM stripe_customers c WHERE 'customer/' || c.stripe_customer_id = o.entity AND c.user_id = u.id AND c.read_seq > o.seq)
+		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe AND c.missing_since IS NULL AND (coalesce(c.whole_read_seq, c.read_seq) <= o.seq OR c.profile_version < u.profile_version))
+	ELSE EXISTS (SELECT FROM stripe_customers c WHERE 'customer/' || c.stripe_customer_id = o.entity AND c.user_id = u.id AND coalesce(c.whole_read_seq, c.read_seq) > o.seq)
 		AND (o.stripe_subscription_id IS NULL OR EXISTS (SELECT FROM subscriptions s WHERE s.stripe_subscription_id = o.stripe_subscription_id AND s.user_id = u.id))
 	END`
 

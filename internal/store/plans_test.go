@@ -553,7 +553,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 			return err
 		}
 		for _, err := range []error{
-			tx.SetCustomer(ctx, c, account.Customer{ID: "cus_7"}, read, true), tx.SetCustomerProfile(ctx, c, "a", "b", 1),
+			tx.SetCustomer(ctx, c, account.Customer{ID: "cus_7"}, read, true), tx.ReadInPart(ctx, c, read), tx.SetCustomerProfile(ctx, c, "a", "b", 1),
 			tx.MadeInVain(ctx, "cus_9", "user_9"), tx.MadeInVain(ctx, "cus_9", ""), tx.SetHint(ctx, u, "cus_9"), tx.SetHint(ctx, u, ""), tx.RequestDeletion(ctx, u, nil), tx.Erase(ctx, u), tx.EraseCustomer(ctx, c),
 		} {
 			if err != nil {

@@ -5,11 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
+	"github.com/nepfy/clerk-stripe-sync/internal/selfservice"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
 // An attempt whose answer from Stripe comes late wakes after its successor has committed. What it
@@ -196,4 +201,96 @@ func TestItemsThatCannotBeListedHoldUpNoOther(t *testing.T) {
 	l.settle()
 	l.wants("active true", `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, many)
 	l.agree(user)
+}
+
+// Somebody asks for a sync. Their customer's subscription has become past_due, of which nobody told, and its open invoices cannot be
+// listed, so that it keeps the row that it had. The sync is not told as done before it can be.
+func TestASyncThatDidNotSeeAllIsNotDone(t *testing.T) {
+	t.Parallel()
+	for _, partial := range []bool{false, true} {
+		t.Run(map[bool]string{false: "all can be read", true: "its invoices cannot be listed"}[partial], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			user, customer, subscription := l.subscribed("ada")
+			l.must(l.Sandbox.Stripe.SetPayments(customer, false))
+			l.must(l.Sandbox.Stripe.Advance(t.Context(), 32*day))
+			l.must(l.Sandbox.Stripe.Settled(t.Context()))
+			l.Sandbox.StripeWebhooks.TakeHeld() // lost
+			l.unpoked()
+			restore := func() {}
+			if partial {
+				restore = l.work.refuse("GET /v1/invoices", http.StatusInternalServerError, `{"error":{"type":"api_error","message":"?"}}`)
+			}
+			desk := l.requests(l.actor(policies{}))
+			desk.Wait = 100 * time.Millisecond
+			op, err := desk.Sync(t.Context(), selfservice.Caller{UserID: user}, selfservice.Key{}, "")
+			l.must(err)
+			if op.Status != store.OperationAccepted {
+				t.Fatalf("it is %s", op.Status)
+			}
+			l.must(l.work.lookAtUser(t.Context(), user))
+			for range 3 { // attempts of one activity
+				err = l.work.lookAtCustomer(t.Context(), customer)
+			}
+			if (err != nil) != partial {
+				t.Fatal(err)
+			}
+			l.must(l.work.lookAtUser(t.Context(), user))
+			want := "done past_due"
+			if partial {
+				want = "accepted active"
+			}
+			states := `SELECT o.status || ' ' || s.status FROM operations o, subscriptions s WHERE o.id = $1 AND s.stripe_subscription_id = $2`
+			_, err = l.Store.Operation(t.Context(), op.ID)
+			l.must(err)
+			l.wants(want, states, op.ID, subscription)
+			restore()
+			l.must(l.work.lookAtCustomer(t.Context(), customer))
+			_, err = l.Store.Operation(t.Context(), op.ID)
+			l.must(err)
+			l.wants("done past_due", states, op.ID, subscription)
+		})
+	}
+}
+
+// A full read is under way while another read, a younger one, cannot see all. What the full one drops because of that is not what its
+// events told: they stay due until it is stored.
+func TestEventsAreNotCompletedByAReadWhoseRowsAPartialOneHasDropped(t *testing.T) {
+	t.Parallel()
+	for _, partial := range []bool{false, true} {
+		t.Run(map[bool]string{false: "the younger read is whole", true: "the younger read is partial"}[partial], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			_, customer, subscription := l.subscribed("ada")
+			l.must(l.Sandbox.Stripe.SetPayments(customer, false))
+			l.must(l.Sandbox.Stripe.Advance(t.Context(), 32*day))
+			l.must(l.Sandbox.Stripe.Settled(t.Context()))
+			for _, m := range l.Sandbox.StripeWebhooks.TakeHeld() {
+				if strings.Contains(string(m.Body), `customer.subscription.updated`) {
+					l.Sandbox.StripeWebhooks.Send(m) // those of the invoices are lost
+				}
+			}
+			l.unpoked()
+			full, other := l.actor(policies{}), l.actor(policies{})
+			at := full.arm(t, "answered GET /v1/invoices", 0)
+			done := begin(func() error { return full.lookAtCustomer(t.Context(), customer) })
+			reach(t, at, done)
+			if partial {
+				other.refuse("GET /v1/invoices", http.StatusInternalServerError, `{"error":{"type":"api_error","message":"?"}}`)
+			}
+			if err := other.lookAtCustomer(t.Context(), customer); (err != nil) != partial {
+				t.Fatal(err)
+			}
+			at.release()
+			if err := <-done; (failure.CodeOf(err) == "overtaken_in_part") != partial {
+				t.Fatal(err)
+			}
+			if partial {
+				l.wants("active", `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
+				l.must(full.lookAtCustomer(t.Context(), customer)) // the next attempt
+			}
+			l.wants("past_due", `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
+			l.wants("0", `SELECT count(*) FROM webhook_events WHERE entity = $1 AND status NOT IN ('completed', 'ignored')`, "customer/"+customer)
+		})
+	}
 }
