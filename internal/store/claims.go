@@ -237,8 +237,14 @@ func (t *Tx) addClaims(ctx context.Context, claims []claimOf) error {
 }
 
 // AddClaim stores evidence that did not come with an event, and has the customer looked at, which links it. Both or neither: whoever
-// finds the evidence later takes the look for granted.
+// finds the evidence later takes the look for granted. Where it is stored and the customer has an owner, nothing is left to do.
 func (s *Store) AddClaim(ctx context.Context, claim account.Claim) error {
+	var known bool
+	if err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM customer_claims k JOIN stripe_customers c USING (stripe_customer_id)
+		WHERE k.stripe_customer_id = $1 AND k.source = $2 AND k.clerk_user_id = $3 AND c.user_id IS NOT NULL)`,
+		claim.CustomerID, claim.Source, claim.ClerkUserID).Scan(&known); err != nil || known {
+		return classify("look for a claim", err)
+	}
 	return s.addClaim(ctx, claim, true)
 }
 

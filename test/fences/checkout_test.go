@@ -600,3 +600,32 @@ func (l *lab) stripeAnswers(method, path string, form ...string) (status int, bo
 	l.must(err)
 	return response.StatusCode, body
 }
+
+// Who comes back from a checkout asks again, under the same key, when it has been done: nothing is asked of Stripe for that but the session.
+func TestAskingAgainForAReturnThatIsDoneCostsNoLook(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, _ := l.signUp("ada")
+	desk := l.requests(l.actor(policies{}))
+	opened, _, err := desk.Checkout(t.Context(), l.checkoutOf(user, ""))
+	l.must(err)
+	l.buy(stripesim.CheckoutSpec{SessionID: opened.SessionID})
+	l.settle()
+	key := selfservice.Key{Method: http.MethodPost, Route: "/api/checkout/return", Value: "k"}
+	desk.Wait = 50 * time.Millisecond
+	_, err = desk.Return(t.Context(), selfservice.Caller{UserID: user}, key, opened.SessionID)
+	l.must(err)
+	l.settle()
+	op, err := desk.Return(t.Context(), selfservice.Caller{UserID: user}, key, opened.SessionID)
+	l.must(err)
+	if op.Status != store.OperationDone {
+		t.Fatalf("it is %s", op.Status)
+	}
+	l.settle()
+	for range 3 {
+		_, err := desk.Return(t.Context(), selfservice.Caller{UserID: user}, key, opened.SessionID)
+		l.must(err)
+		l.wants("", `SELECT string_agg(entity || ' urgent ' || urgent, ', ') FROM pokes WHERE due_at IS NOT NULL`)
+		l.settle()
+	}
+}
