@@ -55,7 +55,12 @@ func showFailing(ctx context.Context, s *store.Store, entity account.Entity, err
 	if err == nil || ctx.Err() != nil || (class != failure.Operator && class != failure.Permanent && attempt(ctx) < loudFrom) {
 		return
 	}
-	reason := "unexpected"
+	noteFailing(ctx, s, entity, err)
+}
+
+// noteFailing shows a failure, however seldom it has occurred.
+func noteFailing(ctx context.Context, s *store.Store, entity account.Entity, err error) {
+	class, reason := failure.Of(err), "unexpected"
 	if code := failure.CodeOf(err); code != "" {
 		reason = string(class) + ": " + code
 	}

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
@@ -24,7 +25,8 @@ func (a *Subscriptions) StopBilling(ctx context.Context, in RecordInput) (Record
 		if err := failure.Join(s.schedules(ctx), s.stored(ctx, false)); err != nil {
 			return RecordResult{}, err
 		}
-		return a.recordAndPublish(ctx, in)
+		result, unread, err := a.recordAndPublish(ctx, in)
+		return result, cmp.Or(err, unread)
 	})
 }
 

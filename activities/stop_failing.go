@@ -51,7 +51,7 @@ func holding[R any](ctx context.Context, a *Subscriptions, customerID string, ac
 type stopping struct {
 	*Subscriptions
 	customerID string
-	// gaveUp is a failure for good that the activity answers as its result, and not as a failure.
+	// gaveUp is a failure that the activity answers as its result, and not as a failure.
 	gaveUp error
 	// tried are subscriptions of which the attempt knows how they stand, and that it has stopped or not been able to; unread are those
 	// that could not be read, as they are stored.

@@ -51,6 +51,8 @@ type RecordInput struct {
 	Overdue int `json:"overdue,omitempty"`
 	// ForBoundary is set when nothing but a boundary that has passed is the reason to read.
 	ForBoundary bool `json:"forBoundary,omitempty"`
+	// InPart is set where the look before could read a part of the customer only, and its workflow comes back to the rest by itself.
+	InPart bool `json:"inPart,omitempty"`
 	// InBulk is set by a bulk sync, which gives a customer that it links the user's name and email itself, and publishes after that.
 	InBulk bool `json:"inBulk,omitempty"`
 }
@@ -95,6 +97,9 @@ type RecordResult struct {
 	// Commands are the operations of this customer that have not ended. As a rule their own
 	// requests see to them; here are those too whose request got lost.
 	Commands []string `json:"commands,omitempty"`
+	// InPart is the class of the failure that has kept something of the customer from being read, "" where all was. What could be read
+	// is recorded, and the rest is to be come back to.
+	InPart string `json:"inPart,omitempty"`
 	// UndoFor is the user whom the customer was made for in vain, where that is not undone: whoever has found out may be gone.
 	UndoFor string `json:"undoFor,omitempty"`
 	// ProfileDue is set when the customer was not given the user's present name and email. It is for a bulk sync, and in no history.
@@ -106,7 +111,8 @@ type RecordResult struct {
 // owns is linked if the evidence names one.
 //
 // What of the customer cannot be read holds up nothing else: that is recorded, and then the failure is answered, so that the
-// customer is read again. The events stay due.
+// customer is read again, and the events stay due. Where a few attempts have met it, what was recorded is the result, with the failure
+// beside it: whoever asked has to act on it, such as on a command that it found.
 //
 // What that changes for Clerk it publishes where Clerk takes it at once; else it answers that a publish is due.
 //
@@ -116,21 +122,31 @@ type RecordResult struct {
 // read fence; events that are completed already are not taken again. For what is published see
 // [Projections.PublishProjection].
 func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput) (RecordResult, error) {
-	return holding(ctx, a, in.CustomerID, func(*stopping) (RecordResult, error) { return a.recordAndPublish(ctx, in) })
+	return holding(ctx, a, in.CustomerID, func(s *stopping) (RecordResult, error) {
+		result, unread, err := a.recordAndPublish(ctx, in)
+		class := failure.Of(unread)
+		switch {
+		case err != nil, unread == nil:
+			return result, err
+		case in.InBulk, !in.InPart && class != failure.Permanent && attempt(ctx) < loudFrom:
+			return result, unread
+		}
+		s.gaveUp, result.InPart = unread, string(class)
+		noteFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), unread)
+		return result, nil
+	})
 }
 
-func (a *Subscriptions) recordAndPublish(ctx context.Context, in RecordInput) (result RecordResult, err error) {
+// recordAndPublish answers in unread why something of the customer could not be read, where all else is recorded.
+func (a *Subscriptions) recordAndPublish(ctx context.Context, in RecordInput) (result RecordResult, unread, err error) {
 	// A bulk sync publishes itself, behind all else that it writes of a customer: what Clerk tells of it is complete then, and nobody's business.
-	result, unread, err := a.record(ctx, in)
-	if err != nil {
-		return result, err
-	}
-	if in.InBulk || !result.PublishDue || result.ClerkUserID == "" {
-		return result, unread
+	result, unread, err = a.record(ctx, in)
+	if err != nil || in.InBulk || !result.PublishDue || result.ClerkUserID == "" {
+		return result, unread, err
 	}
 	version, done := a.Prompt.Publish(ctx, result.ClerkUserID, result.Awaited)
 	result.Published, result.PublishDue = version, !done
-	return result, unread
+	return result, unread, nil
 }
 
 // record answers in unread why something of the customer could not be read, where all else is recorded.

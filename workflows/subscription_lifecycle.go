@@ -30,8 +30,10 @@ type CarriedLifecycle struct {
 	WakeAt      time.Time      `json:"wakeAt,omitzero"`
 	Overdue     int            `json:"overdue,omitempty"`
 	Reread      int            `json:"reread,omitempty"`
-	Due         bool           `json:"due,omitempty"`
-	LastFailure string         `json:"lastFailure,omitempty"`
+	// InPart counts the looks in a row that showed a part of the customer only.
+	InPart      int    `json:"inPart,omitempty"`
+	Due         bool   `json:"due,omitempty"`
+	LastFailure string `json:"lastFailure,omitempty"`
 	// ShownFailure is the failure by which the run is found.
 	ShownFailure string         `json:"shownFailure,omitempty"`
 	Publish      PublishPending `json:"publish,omitzero"`
@@ -115,6 +117,9 @@ type lifecycle struct {
 	due     bool
 	overdue int
 	reread  int
+	// inPart counts the looks in a row that showed a part of the customer only, and backAt is when to come back to the rest.
+	inPart int
+	backAt time.Time
 	// shown is the failure by which the run is found.
 	shown string
 }
@@ -136,8 +141,11 @@ func newLifecycle(ctx workflow.Context, in SubscriptionLifecycleInput) (*lifecyc
 	}
 	if c := in.Carried; c != nil {
 		l.state.ClerkUserID, l.state.Status, l.state.Live = c.ClerkUserID, c.Status, c.Live
-		l.due, l.overdue, l.reread = c.Due, c.Overdue, c.Reread
+		l.due, l.overdue, l.reread, l.inPart = c.Due, c.Overdue, c.Reread, c.InPart
 		l.wake(ctx, c.WakeAt)
+		if c.InPart > 0 {
+			l.backAt = c.WakeAt
+		}
 		l.state.LastFailure, l.shown = c.LastFailure, c.ShownFailure
 		if c.Publish.Due {
 			l.publisher.ask(ctx, c.ClerkUserID, c.Publish.Forced)
@@ -157,8 +165,8 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	}
 	defer l.mutex.Unlock()
 	l.gaveWay = false
-	in := activities.RecordInput{CustomerID: l.in.CustomerID, Reread: l.reread, Overdue: l.overdue}
-	in.ForBoundary = l.alarm.fired && l.reread == 0 && !l.due && !l.pokes.waiting()
+	in := activities.RecordInput{CustomerID: l.in.CustomerID, Reread: l.reread, Overdue: l.overdue, InPart: l.inPart > 0}
+	in.ForBoundary = l.alarm.fired && l.reread == 0 && l.inPart == 0 && !l.due && !l.pokes.waiting()
 	l.pokes.drain()
 	l.due = false
 	l.state.Syncing = true
@@ -190,6 +198,7 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 			result = stopped
 		}
 	}
+	l.comeBack(ctx, result)
 	l.adopt(ctx, result)
 	if result.PublishDue {
 		if result.Awaited {
@@ -229,7 +238,7 @@ func (l *lifecycle) fail(ctx workflow.Context, err error) {
 		return // cancelled, which is no failure
 	}
 	l.state.LastFailure = failureType(err)
-	l.reread = 0
+	l.reread, l.inPart, l.backAt = 0, 0, time.Time{}
 	workflow.GetLogger(ctx).Error("sync failed for good", "customer", l.in.CustomerID, "error", err)
 	if l.state.Live {
 		l.wake(ctx, workflow.Now(ctx).Add(retryFailed))
@@ -239,12 +248,37 @@ func (l *lifecycle) fail(ctx workflow.Context, err error) {
 	l.describe(ctx)
 }
 
+// What could not be read of a customer is come back to after firstBack, and after twice as long each time, up to lastBack. Its events
+// and whoever pokes have it tried before.
+const (
+	firstBack = 30 * time.Second
+	lastBack  = 15 * time.Minute
+)
+
+// comeBack says when to look again where a look has shown a part of the customer only.
+func (l *lifecycle) comeBack(ctx workflow.Context, result activities.RecordResult) {
+	if result.InPart == "" {
+		l.inPart, l.backAt = 0, time.Time{}
+		return
+	}
+	l.backAt = workflow.Now(ctx).Add(min(firstBack<<min(l.inPart, 8), lastBack))
+	l.inPart++
+}
+
 func (l *lifecycle) adopt(ctx workflow.Context, result activities.RecordResult) {
 	l.upsertSearch(ctx, result)
 	l.state.ClerkUserID, l.state.Status, l.state.Live = result.ClerkUserID, result.Status, result.Live
-	l.state.Outcome, l.state.LastFailure = result.Outcome, ""
-	l.overdue = result.Overdue
+	l.state.Outcome, l.overdue = result.Outcome, result.Overdue
 	at := result.WakeAt
+	switch {
+	case l.inPart == 0:
+		l.state.LastFailure = ""
+	case result.InPart != "":
+		l.state.LastFailure = result.InPart
+		fallthrough
+	default:
+		at = earlier(at, l.backAt)
+	}
 	if result.RereadAfter > 0 {
 		l.reread++
 		at = earlier(at, workflow.Now(ctx).Add(result.RereadAfter))
@@ -314,7 +348,7 @@ func (l *lifecycle) showFailure(ctx workflow.Context) {
 
 // settled tells whether nothing can change any more and nothing is owed.
 func (l *lifecycle) settled(ctx workflow.Context) bool {
-	return !l.due && !l.pokes.waiting() && !l.state.Live && l.reread == 0 && !l.alarm.fired && !l.publisher.running &&
+	return !l.due && !l.pokes.waiting() && !l.state.Live && l.reread == 0 && l.inPart == 0 && !l.alarm.fired && !l.publisher.running &&
 		len(l.commands) == 0 && workflow.AllHandlersFinished(ctx)
 }
 
@@ -348,7 +382,7 @@ func (l *lifecycle) continueAsNew(ctx workflow.Context) error {
 	next := l.in
 	next.Carried = &CarriedLifecycle{
 		ClerkUserID: l.state.ClerkUserID, Status: l.state.Status, Live: l.state.Live, WakeAt: l.alarm.at,
-		Overdue: l.overdue, Reread: l.reread, Due: owed, LastFailure: l.state.LastFailure, ShownFailure: l.shown,
+		Overdue: l.overdue, Reread: l.reread, InPart: l.inPart, Due: owed, LastFailure: l.state.LastFailure, ShownFailure: l.shown,
 		Publish: l.publisher.pending(), Commands: l.outstanding(),
 	}
 	return workflow.NewContinueAsNewError(ctx, SubscriptionLifecycle, next)

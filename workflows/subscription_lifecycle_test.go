@@ -13,6 +13,7 @@ import (
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
@@ -108,6 +109,40 @@ func TestPokesDuringASyncCostOneMore(t *testing.T) {
 			l.finished()
 			equal(t, "looks", l.record.since(), []time.Duration{0, 10 * time.Second})
 		})
+	}
+}
+
+// A look that shows a part of the customer is acted on, and come back to: what it found is done, what it knows of times is kept, and the run
+// does not end before all was seen.
+func TestAPartialLookIsActedOnAndComeBackTo(t *testing.T) {
+	t.Parallel()
+	part := activities.RecordResult{Outcome: activities.OutcomeSynced, ClerkUserID: theUser, Status: account.StatusCanceled, InPart: "transient"}
+	found := part
+	found.Commands = []string{opCancel}
+	l := newLifecycle(t, script{record: looks(found, part, part, over()), apply: func(int, activities.CommandInput) (activities.CommandResult, error) {
+		return settledAs(store.OperationDone), nil
+	}})
+	l.run()
+	l.finished()
+	equal(t, "looks", l.record.since(), []time.Duration{0, 30 * time.Second, 90 * time.Second, 210 * time.Second})
+	equal(t, "commands", l.apply.since(), []time.Duration{0})
+	for i, in := range l.record.given() {
+		if in.InPart != (i > 0) || in.ForBoundary {
+			t.Errorf("look %d is for %+v", i, in)
+		}
+	}
+}
+
+// What could not be read is come back to by the next run too, and a boundary that comes before is kept.
+func TestAPartialLookIsHandedOn(t *testing.T) {
+	t.Parallel()
+	part := liveUntil(after(10 * time.Second))
+	part.InPart = "transient"
+	l := newLifecycle(t, script{record: looks(part)})
+	l.runWith(workflows.SubscriptionLifecycleInput{CustomerID: theCustomer, ContinueAfter: 1})
+	_, next := continued[workflows.SubscriptionLifecycleInput](l.stage)
+	if c := next.Carried; c.InPart != 1 || !c.WakeAt.Equal(after(10*time.Second)) || c.LastFailure != "transient" {
+		t.Errorf("handed on is %+v", c)
 	}
 }
 

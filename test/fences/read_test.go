@@ -294,3 +294,25 @@ func TestEventsAreNotCompletedByAReadWhoseRowsAPartialOneHasDropped(t *testing.T
 		})
 	}
 }
+
+// A look that has met the same before answers what it could read, with the failure beside it. No event is completed, and the failure is shown.
+func TestAPartialLookIsAResult(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	_, customer, subscription := l.subscribed("ada")
+	l.must(l.Sandbox.Stripe.SetPayments(customer, false))
+	l.must(l.Sandbox.Stripe.Advance(t.Context(), 32*day))
+	l.take()
+	restore := l.work.refuse("GET /v1/invoices", http.StatusInternalServerError, `{"error":{"type":"api_error","message":"?"}}`)
+	l.exec(`UPDATE webhook_events SET type = 'customer.updated' WHERE type LIKE 'invoice.%'`) // which would say since when it owes
+	result, err := l.work.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: customer, InPart: true})
+	l.must(err)
+	if result.InPart != string(failure.Transient) || !result.Live {
+		t.Errorf("it came to %+v", result)
+	}
+	l.wants("active", `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
+	l.wants("0", `SELECT count(*) FROM webhook_events WHERE entity = $1 AND status NOT IN ('failing') AND received_at > now() - interval '1 minute' AND completed_at IS NULL`, "customer/"+customer)
+	restore()
+	l.settle()
+	l.wants("past_due", `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
+}
