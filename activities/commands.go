@@ -34,6 +34,9 @@ type CommandInput struct {
 	CustomerID  string `json:"customerId"`
 	// Overdue is [RecordInput.Overdue].
 	Overdue int `json:"overdue,omitempty"`
+	// GaveWay is set where others may have acted on the customer since the workflow received the operation: what was asked for later, and
+	// is done, has the last word then, however soon behind it was asked for.
+	GaveWay bool `json:"gaveWay,omitempty"`
 }
 
 // CommandResult says how far the operation is, and, where the customer was read, what a sync says.
@@ -71,7 +74,7 @@ func (a *Commands) ApplyCommand(ctx context.Context, in CommandInput) (CommandRe
 		if err != nil || op.Status.Settled() || op.Status == store.OperationRecorded {
 			return resultOf(op), err
 		}
-		return a.run(ctx, in, &step{op: op, held: s})
+		return a.run(ctx, in, &step{op: op, held: s, gaveWay: in.GaveWay})
 	})
 }
 
@@ -146,6 +149,8 @@ type step struct {
 	releaseRefused  bool
 	// released is the schedule whose release Stripe has confirmed to this attempt, whatever a look shows behind it.
 	released string
+	// gaveWay is set where others may have acted on the customer since the operation was received, before it could.
+	gaveWay bool
 	// spent is set once the key of an operation that is outdone has been used for what it was outdone by.
 	spent bool
 }
@@ -218,6 +223,9 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 		return err
 	}
 	s.op = op
+	if s.gaveWay && op.OutdoneBy == "" {
+		op.OutdoneBy = op.LaterDone
+	}
 	if op.Status.Settled() || op.Status == store.OperationRecorded && !s.back {
 		return nil // another attempt got there
 	}

@@ -188,7 +188,7 @@ func (l *lifecycle) try(ctx workflow.Context, activity any, c *command) (result 
 		return result, false, err
 	}
 	defer l.mutex.Unlock()
-	in := activities.CommandInput{OperationID: c.id, CustomerID: l.in.CustomerID, Overdue: l.overdue}
+	in := activities.CommandInput{OperationID: c.id, CustomerID: l.in.CustomerID, Overdue: l.overdue, GaveWay: c.gaveWay}
 	roused, err = l.underWay.execute(urgently(onStripe(ctx)), &c.repeats, &result, activity, in)
 	c.hurries = c.hurries && roused // nobody waits for a step that has ended
 	if err != nil {

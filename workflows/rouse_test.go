@@ -252,6 +252,16 @@ func TestALaterCommandGoesBeforeOneThatSleeps(t *testing.T) {
 	l.run()
 	l.finished()
 	answer.is(t, true, 40*time.Second)
+	// The one that gave way says so from then on.
+	var said []bool
+	for _, in := range l.apply.given() {
+		if in.OperationID == opReactivate {
+			said = append(said, in.GaveWay)
+		}
+	}
+	if len(said) < 2 || said[0] || !said[len(said)-1] {
+		t.Errorf("the tries of the first said that it gave way: %v", said)
+	}
 }
 
 // What is begun anew knows that it is not the first: an attempt that was given up may have made something and told nobody.

@@ -88,7 +88,9 @@ type Operation struct {
 	// OutdoneBy is what was asked for the same subscription later, of several the last, and is done, where this command has not ended;
 	// "" where there is none. Commands that are asked for within five seconds have no order: each is done in the order in which the workflow
 	// receives them, which is that in which they begin to act.
-	OutdoneBy   Action     `db:"outdone_by"`
+	OutdoneBy Action `db:"outdone_by"`
+	// LaterDone is the same whenever it was asked for, for one of which it is known that it gave way.
+	LaterDone   Action     `db:"later_done"`
 	Reversible  bool       `db:"reversible"`
 	ActingSince *time.Time `db:"acting_since"`
 	CreatedAt   time.Time  `db:"created_at"`
@@ -96,14 +98,18 @@ type Operation struct {
 	SettledAt   *time.Time `db:"settled_at"`
 }
 
+// laterDone begins to look for what was asked for the same subscription later than an operation that has not ended, and is done.
+const laterDone = `coalesce((SELECT later.action FROM operations later WHERE operations.status IN ('accepted', 'acting')
+	AND later.stripe_subscription_id = operations.stripe_subscription_id AND later.seq > operations.seq
+	AND later.status IN ('recorded', 'done') AND later.action IN ('cancel', 'cancel_now', 'reactivate')`
+
 const operationColumns = `id, request_hash, caller, action, clerk_user_id, entity, coalesce(stripe_subscription_id, '') AS stripe_subscription_id,
 	coalesce(stripe_session_id, '') AS stripe_session_id, seq, status, coalesce(reason, '') AS reason,
 	coalesce(status_before, '') AS status_before, ending_before,
 	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at,
-	dropped_phases, CASE WHEN status IN ('accepted', 'acting') THEN coalesce((SELECT later.action FROM operations later
-		WHERE later.stripe_subscription_id = operations.stripe_subscription_id AND later.seq > operations.seq
-			AND (operations.acting_since < coalesce(later.acting_since, later.settled_at) OR later.created_at > operations.created_at + interval '5 seconds') AND later.status IN ('recorded', 'done')
-			AND later.action IN ('cancel', 'cancel_now', 'reactivate') ORDER BY later.seq DESC LIMIT 1), '') ELSE '' END AS outdone_by, ` + otherSchedules
+	dropped_phases, ` + laterDone + ` AND (operations.acting_since < coalesce(later.acting_since, later.settled_at)
+		OR later.created_at > operations.created_at + interval '5 seconds') ORDER BY later.seq DESC LIMIT 1), '') AS outdone_by,
+	` + laterDone + ` ORDER BY later.seq DESC LIMIT 1), '') AS later_done, ` + otherSchedules
 
 // Before is how the subscription was set to end before the operation's step.
 func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJSON) }

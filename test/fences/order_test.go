@@ -95,6 +95,21 @@ func TestALateRequestOfAnEarlierCommandDoesNotHaveTheLastWord(t *testing.T) {
 	}
 }
 
+// Of commands that are asked for at once, the first could not be done and gave way to the second: that one has the last word.
+func TestACommandThatGaveWayIsNotDoneAfterALaterOne(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	first, second := l.asks(s, store.ActionCancel), l.asks(s, store.ActionReactivate)
+	l.must(l.work.apply(t.Context(), s, second))
+	_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer, GaveWay: true})
+	l.must(err)
+	l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
+	l.settle()
+	l.wants("active false", `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
+	l.agree(s.user)
+}
+
 // Commands that are asked for at once have no order: each is done, and the one that the workflow receives last stands.
 func TestCommandsAskedForAtOnceAreAllDone(t *testing.T) {
 	t.Parallel()
