@@ -17,7 +17,8 @@ const scheduleReleased = "schedule_released"
 //
 // The change is first asked for through the schedule, in one call that is done or not. Only where Stripe refuses that, and
 // the schedule still manages the subscription, is the schedule released, which loses its later phases for good. One that has taken its
-// place is asked first too. The release is noted before it is asked for: whatever becomes of the attempt, the operation does not end as one that did nothing.
+// place is asked first too. The release is noted before it is asked for: whatever becomes of the attempt, the operation does not end
+// as one that did nothing.
 //
 // Where the schedule has ended, let go or been cancelled since it was read, Stripe refuses too; the read that follows decides
 // again.

@@ -478,6 +478,8 @@ type UndoResult struct {
 // runs under the user's row lock and removes the customer only if our tables have no link to it
 // and Stripe shows no subscription, payment method or open checkout on it; else the customer is
 // kept, and reported as an orphan until its own look links it.
+//
+// Idempotent: a customer that is gone is gone; the key is the same in each attempt.
 func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (result UndoResult, err error) {
 	err = a.Store.Update(ctx, "undo a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		_, row, err := tx.LockCustomerFor(ctx, in.ClerkUserID, in.CustomerID)

@@ -317,7 +317,8 @@ func (s *Store) SettleOperation(ctx context.Context, id string, status Operation
 }
 
 // NoteRelease notes, before Stripe is asked to, that the schedule which manages an operation's subscription is to be
-// released, and which phases are dropped with that, beside those of another schedule that it was to be released from before. What was done cannot be taken back from then on.
+// released, and which phases are dropped with that, beside those of another one that was to be released before. What was done cannot be
+// taken back from then on.
 func (s *Store) NoteRelease(ctx context.Context, o *Operation, schedule string, dropped []account.Phase) error {
 	if dropped == nil {
 		dropped = []account.Phase{} // there are none, which is not that none was released
