@@ -113,7 +113,7 @@ func Start(t testing.TB, servers *Servers, o Options) *System {
 		"BOUNDARY_DELAY":        "200ms",
 		"REREAD_DELAY":          "200ms",
 		"POKE_INTERVAL":         "500ms",
-		"SHUTDOWN_TIMEOUT":      "5s",
+		"SHUTDOWN_TIMEOUT":      "10s", // net/http waits five for a connection that was opened, and not used yet
 		"SHUTDOWN_DELAY":        "0s",
 		"RECOVERY_INTERVAL":     "off",
 		"RECONCILE_INTERVAL":    "off",
