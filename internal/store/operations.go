@@ -453,9 +453,15 @@ func (t *Tx) EndWaits(ctx context.Context, entity account.Entity, read int64, re
 		WHERE entity = $1 AND status = 'accepted' AND action IN ('sync', 'return') AND seq < $2`, string(entity), read, reason)
 }
 
-// sweepOperations pokes the workflows of operations that have not ended long after they were asked
-// for, and gives up on those that nobody began in time.
+// sweepOperations ends those that only wait for something to be read that was, where nobody has asked since, pokes the workflows of
+// operations that have not ended long after they were asked for, and gives up on those that nobody began in time.
 func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
+	if _, err := t.tx.Exec(ctx, `UPDATE operations o SET status = 'done', settled_at = now(), retry_at = NULL FROM person_user u
+		WHERE o.id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()
+			ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+			AND o.status = 'accepted' AND o.action IN ('sync', 'return') AND u.clerk_user_id = o.clerk_user_id AND `+seen, limit); err != nil {
+		return classify("sweep what was waited for", err)
+	}
 	rows, _ := t.tx.Query(ctx, `UPDATE operations SET retry_at = now() + least(interval '1 hour', greatest(interval '30 seconds', (now() - created_at) / 2))
 		WHERE id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()
 			ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))

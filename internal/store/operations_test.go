@@ -139,6 +139,40 @@ func TestSyncIsOverWhenItCanBeSeen(t *testing.T) {
 	}
 }
 
+// A sync of which nobody has asked again is ended by the sweep, which wakes nobody for it.
+func TestSyncThatNobodyAsksAboutEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	user := w.user(1)
+	w.link(user, "cus_1")
+	w.withUser(user, func(ctx context.Context, tx *store.Tx, u *store.User) error {
+		_, err := tx.Reproject(ctx, u, policy(), time.Now(), nil)
+		return err
+	})
+	n := asked("")
+	n.Action, n.Entity, n.SubscriptionID = store.ActionSync, account.UserEntity(user), ""
+	op, _ := w.begin(n)
+	status := func() string {
+		return all[string](w, `SELECT status || ' ' || (retry_at IS NULL) FROM operations WHERE id = '`+op.ID+`'`)[0]
+	}
+	for _, step := range []struct {
+		sql, want string
+		pokes     int
+	}{
+		{`UPDATE person_user SET published_version = projection_version, read_seq = (SELECT seq + 1 FROM operations)`, "accepted false", 2},
+		{`UPDATE stripe_customers SET read_seq = (SELECT seq + 1 FROM operations), profile_version = 1`, "done true", 0},
+	} {
+		w.exec(step.sql)
+		w.exec(`UPDATE operations SET retry_at = now()`)
+		if n, err := w.Sweep(t.Context(), 10); err != nil || n != step.pokes {
+			t.Errorf("the sweep poked %d entities, want %d: %v", n, step.pokes, err)
+		}
+		if got := status(); got != step.want {
+			t.Errorf("it is %s, want %s", got, step.want)
+		}
+	}
+}
+
 // What has not ended is poked again by the sweep, what was not begun in time has expired, and what has
 // ended is forgotten with its key.
 func TestSweepOfOperations(t *testing.T) {

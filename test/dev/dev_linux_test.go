@@ -192,7 +192,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	p.signal(syscall.SIGINT)
 	p.line("stopping")
 	p.signal(syscall.SIGINT)
-	if code := p.end(2 * time.Second); code != -1 {
+	if code := p.end(stopsWithin); code != -1 {
 		t.Errorf("exit code %d, though a signal was to end it", code)
 	}
 	if err := syscall.Kill(postgres, syscall.SIGCONT); err != nil {

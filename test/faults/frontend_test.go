@@ -290,8 +290,10 @@ func (c *crowd) look(ctx context.Context, m *member) {
 		var err error
 		cmd.during |= c.s.now()
 		cmd.attempts++
-		// It may be that nobody answers, that the database is away, or that Clerk is, from whom a user is read whom nobody knows yet.
-		if a, err = c.api.ask(ctx, m.user, http.MethodGet, statePath, "", ""); err == nil && a.status != http.StatusServiceUnavailable {
+		// It may be that nobody answers, that the database is away, or that Clerk is, from whom a user is read whom nobody knows yet, or that
+		// such a user is about to be read.
+		a, err = c.api.ask(ctx, m.user, http.MethodGet, statePath, "", "")
+		if err == nil && a.status != http.StatusServiceUnavailable && a.status != http.StatusAccepted {
 			break
 		}
 		select {
