@@ -28,13 +28,10 @@ build: ## build the programs into bin/
 
 # --- Checking --------------------------------------------------------------------------------------
 
-# How many packages are tested at a time: one more than there are cores, since they wait a good deal.
-AT_ONCE ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-
-# A package may take long on a small machine where several of them run at once.
+# A package may take long on a small machine where all of them run at once.
 .PHONY: test
 test: tools-test ## run all tests, with the race detector
-	$(GO) test -race -p $(AT_ONCE) -timeout 20m $(TESTFLAGS) $(PACKAGES)
+	$(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
 
 # How long deliveries are made up.
 FUZZ_FOR ?= 1m
