@@ -173,6 +173,10 @@ func (s *stopping) shownByStripe(ctx context.Context) error {
 	}
 	failed := []error{err}
 	for _, shown := range list {
+		if shown.Unread { // the list does not say how it ends, or what manages it
+			failed = append(failed, s.readAndStop(ctx, shown.ID, nil))
+			continue
+		}
 		delete(s.unread, shown.ID)
 		if !s.tried[shown.ID] {
 			s.tried[shown.ID] = true

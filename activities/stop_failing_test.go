@@ -538,3 +538,38 @@ func TestAnUndoThatCannotReadIsShown(t *testing.T) {
 	}
 	b.is([]string{"customer.updated failing permanent: unreadable"}, eventStates)
 }
+
+// listedInPart is a Stripe that lists no more of a subscription than that there is one.
+type listedInPart struct {
+	troubled
+	id string
+}
+
+func (s listedInPart) CustomerSubscriptions(ctx context.Context, id string) ([]account.Subscription, *account.Customer, error) {
+	list, customer, err := s.troubled.CustomerSubscriptions(ctx, id)
+	for i, shown := range list {
+		if shown.ID == s.id {
+			list[i] = account.Subscription{ID: shown.ID, CustomerID: shown.CustomerID, Status: shown.Status, Unread: true}
+		}
+	}
+	return list, customer, err
+}
+
+// Of a subscription whose items cannot be listed the list does not say what manages it: it is read by itself before it is stopped.
+func TestWhatIsListedInPartIsReadBeforeItIsStopped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, account.DeleteCancelAtPeriodEnd)
+	b.person("cus_1")
+	b.deleting()
+	managed := subscription("sub_managed", "cus_1", account.StatusActive)
+	managed.ScheduleID = "sub_sched_1"
+	b.stripe.put(managed)
+	b.stripe.schedules = map[string]account.Schedule{"sub_sched_1": {ID: "sub_sched_1", CustomerID: "cus_1", SubscriptionID: "sub_managed", Status: account.ScheduleActive}}
+	b.executes(`ALTER TABLE subscriptions ADD CONSTRAINT unmanaged CHECK (stripe_subscription_id <> 'sub_managed')`) // so that none is stored
+	b.fails(failure.Transient, listSchedules)
+	b.subscriptions.Stripe = listedInPart{b.subscriptions.Stripe.(troubled), "sub_managed"}
+	if err := b.looks(); err == nil {
+		t.Fatal("it was stored")
+	}
+	b.stopped("end through sub_sched_1")
+}
