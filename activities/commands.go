@@ -151,8 +151,9 @@ type step struct {
 	released string
 	// gaveWay is set where others may have acted on the customer since the operation was received, before it could.
 	gaveWay bool
-	// spent is set once the key of an operation that is outdone has been used for what it was outdone by.
-	spent bool
+	// spent is set once the request of an operation that is outdone cannot be done any more, arrived where it had arrived before, and
+	// redone once what it was outdone by has been done again.
+	spent, arrived, redone bool
 }
 
 // outdone tells whether the end that was asked for is not wanted any more, since another was asked for later, and is done. The end of a
@@ -286,8 +287,9 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	switch {
 	case s.outdone():
 		// It slept while something that was asked for later was done: whoever asked last has the last word. Its own request may be
-		// under way still, or have been done behind the other.
-		if s.spent || s.standing.Status.Terminal() {
+		// under way still, or have been done behind the other, which found nothing to do then.
+		landed := s.arrived && !s.op.LaterActed && account.Decide(s.op.Action.Command(), s.standing, false).Satisfied
+		if s.standing.Status.Terminal() || s.spent && (s.redone || !landed) {
 			return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 		}
 		s.act = true
@@ -308,7 +310,7 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		return a.late() // nobody can take back what has ended
 	case s.confirmed:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
-	case s.op.OutdoneBy != "" && s.op.OutdoneBy != s.op.Action:
+	case s.op.OutdoneBy != "" && s.op.OutdoneBy != s.op.Action: // it was to end at once, and has not
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	case s.op.ActingSince != nil && c.now.Sub(*s.op.ActingSince) > keyLife:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, "too_late_to_repeat")
@@ -352,7 +354,7 @@ func (a *Commands) change(ctx context.Context, s *step) error {
 	case s.back:
 		return a.restore(ctx, s)
 	case s.outdone():
-		return a.spend(ctx, s)
+		return a.outdo(ctx, s)
 	}
 	if s.decision.ReleaseSchedule != "" {
 		if done, err := a.changeThroughSchedule(ctx, s); err != nil || done {
@@ -373,14 +375,20 @@ func (a *Commands) change(ctx context.Context, s *step) error {
 	return err
 }
 
-// spend asks Stripe, under the key of an operation that is outdone, for what it was outdone by. Where its own request has not arrived
-// yet, Stripe refuses it from then on, as it refuses a key with other parameters. Where it has, and was done, it is this that is refused,
-// and what was asked for last is set again.
-func (a *Commands) spend(ctx context.Context, s *step) error {
+// outdo sees to it that what was asked for later has the last word: the operation's own request is not done from now on, and where it
+// was done behind the other, the other is done again. A change that somebody else has made since is left alone.
+func (a *Commands) outdo(ctx context.Context, s *step) (err error) {
+	stripe := a.Subscriptions.Stripe
+	if !s.spent {
+		s.arrived, err = stripe.TakeKey(ctx, s.op.SubscriptionID, s.endingKey())
+		err = a.outcome(s, err)
+		s.spent = err == nil
+		return err
+	}
 	to := account.Ending{AtPeriodEnd: s.op.OutdoneBy == store.ActionCancel}
-	_, err := a.Subscriptions.Stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), to, s.endingKey())
+	_, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), to, s.key("outdone"))
 	err = a.outcome(s, err)
-	s.spent = err == nil
+	s.redone = err == nil
 	return err
 }
 

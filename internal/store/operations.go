@@ -90,7 +90,10 @@ type Operation struct {
 	// receives them, which is that in which they begin to act.
 	OutdoneBy Action `db:"outdone_by"`
 	// LaterDone is the same whenever it was asked for, for one of which it is known that it gave way.
-	LaterDone   Action     `db:"later_done"`
+	LaterDone Action `db:"later_done"`
+	// LaterActed is set where that had something to do: how the subscription stands since is not this operation's doing, whose request
+	// had been done by then, if at all.
+	LaterActed  bool       `db:"later_acted"`
 	Reversible  bool       `db:"reversible"`
 	ActingSince *time.Time `db:"acting_since"`
 	CreatedAt   time.Time  `db:"created_at"`
@@ -98,8 +101,8 @@ type Operation struct {
 	SettledAt   *time.Time `db:"settled_at"`
 }
 
-// laterDone begins to look for what was asked for the same subscription later than an operation that has not ended, and is done.
-const laterDone = `coalesce((SELECT later.action FROM operations later WHERE operations.status IN ('accepted', 'acting')
+// laterDone are those that were asked for the same subscription later than an operation that has not ended, and are done.
+const laterDone = `FROM operations later WHERE operations.status IN ('accepted', 'acting')
 	AND later.stripe_subscription_id = operations.stripe_subscription_id AND later.seq > operations.seq
 	AND later.status IN ('recorded', 'done') AND later.action IN ('cancel', 'cancel_now', 'reactivate')`
 
@@ -107,9 +110,10 @@ const operationColumns = `id, request_hash, caller, action, clerk_user_id, entit
 	coalesce(stripe_session_id, '') AS stripe_session_id, seq, status, coalesce(reason, '') AS reason,
 	coalesce(status_before, '') AS status_before, ending_before,
 	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at,
-	dropped_phases, ` + laterDone + ` AND (operations.acting_since < coalesce(later.acting_since, later.settled_at)
+	dropped_phases, coalesce((SELECT later.action ` + laterDone + ` AND (operations.acting_since < coalesce(later.acting_since, later.settled_at)
 		OR later.created_at > operations.created_at + interval '5 seconds') ORDER BY later.seq DESC LIMIT 1), '') AS outdone_by,
-	` + laterDone + ` ORDER BY later.seq DESC LIMIT 1), '') AS later_done, ` + otherSchedules
+	coalesce((SELECT later.action ` + laterDone + ` ORDER BY later.seq DESC LIMIT 1), '') AS later_done,
+	coalesce((SELECT later.acting_since IS NOT NULL ` + laterDone + ` ORDER BY later.seq DESC LIMIT 1), false) AS later_acted, ` + otherSchedules
 
 // Before is how the subscription was set to end before the operation's step.
 func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJSON) }

@@ -167,6 +167,13 @@ func contract() map[string]obligation {
 				return nil
 			},
 		},
+		"TakeKey": {
+			asks: []string{"POST /v1/subscriptions/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.TakeKey(ctx, "sub_1", contractKey)
+				return err
+			},
+		},
 		"CancelNow": {
 			asks: []string{"DELETE /v1/subscriptions/{id}"},
 			call: func(ctx context.Context, c *stripeapi.Client) error {

@@ -65,7 +65,7 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 }
 
 // listed is a subscription of a list, Unread where what Stripe has left out of it cannot be read: whoever looks at it by itself meets the
-// failure. It is an error where nothing else could be read either.
+// failure. It is an error where Stripe refuses our key or our rate: the others could not be read either.
 func (c *Client) listed(ctx context.Context, op string, s *stripe.Subscription, answer []byte) (account.Subscription, error) {
 	subscription, err := c.toSubscription(ctx, op, s, answer)
 	class := failure.Of(err)
@@ -121,6 +121,26 @@ func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to 
 		params.AddExpand("schedule")
 		return c.sdk.Subscriptions.Update(subscriptionID, params)
 	})
+}
+
+// TakeKey asks for a change of a subscription that changes nothing, under a key under which another may have been asked for: Stripe refuses
+// that one from then on, as it refuses a key with other parameters. arrived tells that the other one has come before, so that it is this
+// one that is refused; see [KeySpent].
+func (c *Client) TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) (arrived bool, err error) {
+	const op = "take key of subscription"
+	if !usableKey(idempotencyKey) {
+		return false, badKey(op)
+	}
+	_, err = c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {
+		params := &stripe.SubscriptionParams{}
+		params.Context = ctx
+		params.SetIdempotencyKey(idempotencyKey)
+		return c.sdk.Subscriptions.Update(subscriptionID, params)
+	})
+	if KeySpent(err) {
+		return true, nil
+	}
+	return false, err
 }
 
 // CancelNow ends a subscription at once and for good, without an invoice and without proration,

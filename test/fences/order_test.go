@@ -95,6 +95,41 @@ func TestALateRequestOfAnEarlierCommandDoesNotHaveTheLastWord(t *testing.T) {
 	}
 }
 
+// A command is outdone, and then somebody changes the same at Stripe: that is theirs, whether or not the command's request had arrived before
+// the later one was done.
+func TestACommandThatIsOutdoneLeavesOthersChangesAlone(t *testing.T) {
+	t.Parallel()
+	for _, arrived := range []bool{false, true} {
+		t.Run(fmt.Sprintf("it had arrived %t", arrived), func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			a := l.actor(policies{})
+			first := l.asks(s, store.ActionCancel)
+			if arrived {
+				a.lose("POST /v1/subscriptions/")
+			} else {
+				a.delay(t, "POST /v1/subscriptions/")
+			}
+			if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
+				t.Fatal("it was done")
+			}
+			second := l.asks(s, store.ActionReactivate)
+			l.must(l.work.apply(t.Context(), s, second))
+			l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+			l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription)) // in Stripe's portal
+			_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer, GaveWay: true})
+			l.must(err)
+			l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
+			l.settle()
+			if !l.endsByPeriod(s.subscription) {
+				t.Error("what was changed in the portal was taken back")
+			}
+			l.agree(s.user)
+		})
+	}
+}
+
 // Of commands that are asked for at once, the first could not be done and gave way to the second: that one has the last word.
 func TestACommandThatGaveWayIsNotDoneAfterALaterOne(t *testing.T) {
 	t.Parallel()
