@@ -163,6 +163,11 @@ const bulkAtOnce = 32
 // pollers is how many requests for work each worker keeps open on its task queue.
 const pollers = 8
 
+// deadlockAfter is how long a workflow may compute before the SDK takes it for a deadlock, gives it up and has its task
+// done again. Ours compute for microseconds: what takes a second, which is the SDK's own measure, is a machine that is
+// busy or throttled. It is Temporal's timeout of a workflow task, after which the server gives the task away anyway.
+const deadlockAfter = 10 * time.Second
+
 func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 	c, r := w.config, w.runtime
 	access := accessOf(c.Policy)
@@ -176,6 +181,7 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 		}),
 		ActivityTaskPollerBehavior:  worker.NewPollerBehaviorSimpleMaximum(worker.PollerBehaviorSimpleMaximumOptions{MaximumNumberOfPollers: pollers}),
 		WorkerStopTimeout:           c.ShutdownTimeout,
+		DeadlockDetectionTimeout:    deadlockAfter,
 		OnFatalError:                onFatal,
 		DisableRegistrationAliasing: true,
 		Interceptors:                []interceptor.WorkerInterceptor{activities.NewInterceptor(r.logger, w.report)},
