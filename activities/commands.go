@@ -22,6 +22,10 @@ import (
 //	recorded    Stripe has confirmed it and our rows show it: only Clerk is left
 //
 // Nothing is taken back before Stripe has confirmed, since there may be nothing to take back.
+//
+// A request whose attempt was given up may arrive at Stripe at any time. So no command ends before it is known that none of its requests is
+// done any more, and none begins beside another whose request may be: it has that one's keys taken, and supersedes it. Whoever began last
+// has the last word.
 type Commands struct {
 	Subscriptions *Subscriptions
 	// Compensated is told what came of each undo; it may be nil.
@@ -151,15 +155,9 @@ type step struct {
 	released string
 	// gaveWay is set where others may have acted on the customer since the operation was received, before it could.
 	gaveWay bool
-	// spent is set once the request of an operation that is outdone cannot be done any more, arrived where it had arrived before, and
-	// redone once what it was outdone by has been done again.
-	spent, arrived, redone bool
-}
-
-// outdone tells whether the end that was asked for is not wanted any more, since another was asked for later, and is done. The end of a
-// subscription at once is final: where it was done, it was.
-func (s *step) outdone() bool {
-	return s.op.OutdoneBy != "" && s.op.OutdoneBy != s.op.Action && s.op.Action != store.ActionCancelNow
+	// take are the requests whose keys have to be taken before the operation goes on, taken is which generation of each key was.
+	take  []store.StripeRequest
+	taken map[string]int
 }
 
 func (s *step) result() CommandResult {
@@ -218,7 +216,7 @@ func (a *Commands) look(ctx context.Context, in CommandInput, s *step) error {
 
 // decide is the last step of a look's transaction.
 func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
-	s.act, s.again = false, false
+	s.act, s.again, s.take = false, false, nil
 	op, err := c.tx.LockOperation(ctx, s.op.ID)
 	if err != nil || op == nil {
 		return err
@@ -266,13 +264,64 @@ func (a *Commands) begin(ctx context.Context, c committed, s *step) error {
 		return a.settle(ctx, c, s, &s.standing, store.OperationExpired, "not begun in time")
 	case s.decision.Refused != "":
 		return a.settle(ctx, c, s, &s.standing, store.OperationRefused, string(s.decision.Refused))
-	case s.decision.Satisfied:
-		return recorded(ctx, c, s, s.standing, s.standing)
-	case s.op.OutdoneBy != "":
+	case s.op.OutdoneBy != "" && !s.decision.Satisfied:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
+	case s.op.OutdoneBy != "":
+		return recorded(ctx, c, s, s.standing, s.standing)
 	}
+	rivals, err := a.outdo(ctx, c, s)
+	if err != nil || s.act {
+		return err
+	}
+	if s.decision.Satisfied && rivals == 0 {
+		return recorded(ctx, c, s, s.standing, s.standing)
+	}
+	// Where there was a rival, what it has done may not show yet: then Stripe is asked for what seems to be there.
 	s.act = true
 	return c.tx.ActOn(ctx, s.op, s.standing, s.decision)
+}
+
+// outdo supersedes the commands whose requests may be under way still, and tells how many; or sets act, where their keys have to be taken
+// first. An end at once is final whatever else is done.
+func (a *Commands) outdo(ctx context.Context, c committed, s *step) (rivals int, err error) {
+	if s.op.Action == store.ActionCancelNow {
+		return 0, nil
+	}
+	others, err := c.tx.Rivals(ctx, s.op)
+	if err != nil || len(others) == 0 {
+		return 0, err
+	}
+	if taken, err := s.haveTaken(ctx, c, others...); err != nil || !taken {
+		return 0, err
+	}
+	for _, other := range others {
+		c.tx.Because(other)
+		if err := a.settle(ctx, c, &step{op: other}, &s.standing, store.OperationSuperseded, changedSince); err != nil {
+			return 0, err
+		}
+	}
+	c.tx.Because(s.op)
+	return len(others), nil
+}
+
+// haveTaken tells whether Stripe does nothing any more of what it was asked for these commands, which are locked, so that they ask for
+// nothing else meanwhile. Where it may, their keys are taken next, and the customer is read again.
+func (s *step) haveTaken(ctx context.Context, c committed, commands ...*store.Operation) (bool, error) {
+	ids := make([]string, len(commands))
+	for i, op := range commands {
+		ids[i] = op.ID
+	}
+	requests, err := c.tx.CommandRequests(ctx, ids)
+	if err != nil {
+		return false, err
+	}
+	for _, r := range requests {
+		if generation, taken := s.taken[r.Key]; !r.Old && (!taken || generation != r.Generation) {
+			s.take = append(s.take, r)
+		}
+	}
+	s.act = len(s.take) > 0
+	return !s.act, nil
 }
 
 // goOn decides about an operation for which Stripe was asked before this look.
@@ -284,27 +333,34 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	// What was asked for was asked for while it stood like that.
 	was := s.standing
 	was.Status, was.CancelAtPeriodEnd, was.CancelAt, was.ScheduleID = s.op.StatusBefore, before.AtPeriodEnd, before.At, ""
+	tooOld := s.op.ActingSince != nil && c.now.Sub(*s.op.ActingSince) > keyLife
 	switch {
-	case s.outdone():
-		// It slept while something that was asked for later was done: whoever asked last has the last word. Its own request may be
-		// under way still, or have been done behind the other, which found nothing to do then.
-		landed := s.arrived && !s.op.LaterActed && account.Decide(s.op.Action.Command(), s.standing, false).Satisfied
-		if s.standing.Status.Terminal() || s.spent && (s.redone || !landed) {
-			return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
-		}
-		s.act = true
-		return nil
 	case account.Decide(s.op.Action.Command(), s.standing, false).Satisfied, s.confirmed && s.op.Action == store.ActionCancel && s.standing.Status.Terminal():
 		// So it is also where its user is being deleted since: what was asked for is done. And what was set to end with a period
 		// that was over has ended.
-		if s.found() {
+		switch {
+		case s.confirmed || s.refusedAs != "":
+			return recorded(ctx, c, s, was, s.standing)
+		case s.standing.Status.Terminal() || tooOld:
+			s.found()
+			return nil
+		case c.user.Deleting() || s.op.ReleaseSchedule != "":
+			// It must not be asked for again, or not in the same way. What is under way is not to be done behind others' changes.
+			if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
+				return err
+			}
+			s.found()
 			return nil
 		}
-		return recorded(ctx, c, s, was, s.standing)
+		s.act = true // somebody else may have done it: asked again, under the same key, Stripe does not do it later
+		return nil
 	case s.refusedAs != "":
 		return a.settle(ctx, c, s, &s.standing, store.OperationFailed, s.failedAs())
 	case s.decision.Refused != "":
 		// It was allowed when Stripe was asked. Whatever came of that, it is as somebody else wants it.
+		if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
+			return err
+		}
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, string(s.decision.Refused))
 	case s.confirmed && s.standing.Ending().Same(before) && (s.unshown < notShown || s.op.Action == store.ActionCancelNow):
 		return a.late() // nobody can take back what has ended
@@ -312,21 +368,17 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	case s.op.OutdoneBy != "" && s.op.OutdoneBy != s.op.Action: // it was to end at once, and has not
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
-	case s.op.ActingSince != nil && c.now.Sub(*s.op.ActingSince) > keyLife:
+	case tooOld:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, "too_late_to_repeat")
 	}
 	s.act = true
 	return nil
 }
 
-// found tells whether the look shows for the first time what Stripe has not confirmed to this attempt. Another one has asked for it
-// then, which may have died, and its change may be younger than the number of this look: the customer is read once more, under one
-// that is younger than the change.
-func (s *step) found() bool {
-	first := !s.confirmed
-	s.confirmed, s.again = true, first
-	return first
-}
+// found takes as confirmed what a look shows and Stripe has not confirmed to this attempt. Another one has asked for it then, which may have
+// died, and its change may be younger than the number of this look: the customer is read once more, under one that is younger than the
+// change.
+func (s *step) found() { s.confirmed, s.again = true, true }
 
 // notShown is how often what Stripe confirmed may not show, before it counts as taken back by somebody: as many attempts, and as many
 // looks of one attempt.
@@ -351,10 +403,10 @@ func (a *Commands) late() error {
 func (a *Commands) change(ctx context.Context, s *step) error {
 	stripe := a.Subscriptions.Stripe
 	switch {
+	case len(s.take) > 0:
+		return a.takeKeys(ctx, s)
 	case s.back:
 		return a.restore(ctx, s)
-	case s.outdone():
-		return a.outdo(ctx, s)
 	}
 	if s.decision.ReleaseSchedule != "" {
 		if done, err := a.changeThroughSchedule(ctx, s); err != nil || done {
@@ -375,21 +427,19 @@ func (a *Commands) change(ctx context.Context, s *step) error {
 	return err
 }
 
-// outdo sees to it that what was asked for later has the last word: the operation's own request is not done from now on, and where it
-// was done behind the other, the other is done again. A change that somebody else has made since is left alone.
-func (a *Commands) outdo(ctx context.Context, s *step) (err error) {
-	stripe := a.Subscriptions.Stripe
-	if !s.spent {
-		s.arrived, err = stripe.TakeKey(ctx, s.op.SubscriptionID, s.endingKey())
-		err = a.outcome(s, err)
-		s.spent = err == nil
-		return err
+// takeKeys sees to it that Stripe does nothing from now on of what it was asked for under these keys, if it has not done it yet. A subscription
+// of which Stripe refuses even that, such as one that has ended, takes nothing else either.
+func (a *Commands) takeKeys(ctx context.Context, s *step) error {
+	if s.taken == nil {
+		s.taken = map[string]int{}
 	}
-	to := account.Ending{AtPeriodEnd: s.op.OutdoneBy == store.ActionCancel}
-	_, err = stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), to, s.key("outdone"))
-	err = a.outcome(s, err)
-	s.redone = err == nil
-	return err
+	for _, r := range s.take {
+		if err := a.Subscriptions.Stripe.TakeKey(ctx, s.op.SubscriptionID, r.IdempotencyKey()); err != nil && failure.Of(err) != failure.Permanent {
+			return err
+		}
+		s.taken[r.Key] = r.Generation
+	}
+	return nil
 }
 
 // endingKey is the key under which a command sets how its subscription ends.
@@ -495,17 +545,37 @@ func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
 		s.act = s.refusedAs == ""
 		return nil
 	case account.UndoDone:
-		if s.found() {
+		if !s.confirmed {
+			if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
+				return err
+			}
+			s.found()
 			return nil
 		}
 		reason := notPublished
 		if s.op.TakenBack() {
 			reason = store.NotRecorded
 		}
-		return a.settle(ctx, c, s, &s.standing, store.OperationUndone, reason)
+		return a.undone(ctx, c, s, reason)
 	default:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	}
+}
+
+// undone ends an operation that was taken back, and with it those that had found it done, wanted it so too, and wait for Clerk as it did.
+func (a *Commands) undone(ctx context.Context, c committed, s *step, reason string) error {
+	reliant, err := c.tx.Reliant(ctx, s.op)
+	if err != nil {
+		return err
+	}
+	for _, other := range reliant {
+		c.tx.Because(other)
+		if err := a.settle(ctx, c, &step{op: other}, &s.standing, store.OperationUndone, reason); err != nil {
+			return err
+		}
+	}
+	c.tx.Because(s.op)
+	return a.settle(ctx, c, s, &s.standing, store.OperationUndone, reason)
 }
 
 // compensated tells of an operation whose step was taken back, or is somebody else's by now.

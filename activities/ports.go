@@ -33,8 +33,8 @@ type Stripe interface {
 	// SetEnding sets how a subscription ends: by the flag, by a date, or, with none, not at all. from
 	// is how it is set to end now, since Stripe clears a flag and a date differently.
 	SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error)
-	// TakeKey has a change that was asked for under a key not be made from now on, and tells whether it has arrived before.
-	TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) (arrived bool, err error)
+	// TakeKey has a change that was asked for under a key not be made from now on, if it has not been made.
+	TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) error
 	// CustomerSchedules lists every subscription schedule of any status, or fails as a whole.
 	CustomerSchedules(ctx context.Context, customerID string) ([]account.Schedule, error)
 	Schedule(ctx context.Context, scheduleID string) (account.Schedule, error)

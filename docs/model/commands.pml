@@ -63,7 +63,7 @@ look:
 		:: fresh && status != ACTING -> seen = 0; goto again
 		:: fresh && status == ACTING && seen == 2 -> status = SUPERSEDED; goto out
 #ifndef NUMBER_BEFORE_SEEN
-		:: fresh && status == ACTING && seen == 1 && !confirmed -> confirmed = true; seen = 0; goto look
+		:: fresh && status == ACTING && seen == 1 && !confirmed    /* another attempt's, or somebody's: asked again */
 #else
 		:: fresh && status == ACTING && seen == 1 && !confirmed -> status = RECORDED; seen = 0; goto publish
 #endif
@@ -111,7 +111,9 @@ undo:
 		:: fresh && status == UNDOING && seen == 2
 #endif
 #ifndef NUMBER_BEFORE_SEEN
-		:: fresh && status == UNDOING && seen == 0 && !confirmed -> confirmed = true; seen = 0; goto undo
+		:: fresh && status == UNDOING && seen == 0 && !confirmed ->
+			undoKeyed = true;                 /* the key is taken, so that another attempt's request comes to nothing */
+			confirmed = true; seen = 0; goto undo
 #else
 		:: fresh && status == UNDOING && seen == 0 && !confirmed -> status = UNDONE; goto out
 #endif

@@ -85,15 +85,12 @@ type Operation struct {
 	DroppedJSON []byte `db:"dropped_phases"`
 	// OtherSchedules are those of the same customer that a command leaves alone, as far as events and lists have told.
 	OtherSchedules []string `db:"other_schedules"`
-	// OutdoneBy is what was asked for the same subscription later, of several the last, and is done, where this command has not ended;
-	// "" where there is none. Commands that are asked for within five seconds have no order: each is done in the order in which the workflow
-	// receives them, which is that in which they begin to act.
+	// OutdoneBy is what was asked for the same subscription later, of several the last, and is done, or is being done and something
+	// else, where this command has not ended; "" where there is none. Commands that are asked for within five seconds have no order: each
+	// is done in the order in which the workflow receives them, which is that in which they begin to act.
 	OutdoneBy Action `db:"outdone_by"`
 	// LaterDone is the same whenever it was asked for, for one of which it is known that it gave way.
-	LaterDone Action `db:"later_done"`
-	// LaterActed is set where that had something to do: how the subscription stands since is not this operation's doing, whose request
-	// had been done by then, if at all.
-	LaterActed  bool       `db:"later_acted"`
+	LaterDone   Action     `db:"later_done"`
 	Reversible  bool       `db:"reversible"`
 	ActingSince *time.Time `db:"acting_since"`
 	CreatedAt   time.Time  `db:"created_at"`
@@ -101,10 +98,12 @@ type Operation struct {
 	SettledAt   *time.Time `db:"settled_at"`
 }
 
-// laterDone are those that were asked for the same subscription later than an operation that has not ended, and are done.
+// laterDone are those that were asked for the same subscription later than an operation that has not ended, and are done, or are being done
+// and ask for something else.
 const laterDone = `FROM operations later WHERE operations.status IN ('accepted', 'acting')
 	AND later.stripe_subscription_id = operations.stripe_subscription_id AND later.seq > operations.seq
-	AND later.status IN ('recorded', 'done') AND later.action IN ('cancel', 'cancel_now', 'reactivate')`
+	AND later.status IN ('acting', 'recorded', 'done') AND later.action IN ('cancel', 'cancel_now', 'reactivate')
+	AND (later.status <> 'acting' OR later.action <> operations.action)`
 
 const operationColumns = `id, request_hash, caller, action, clerk_user_id, entity, coalesce(stripe_subscription_id, '') AS stripe_subscription_id,
 	coalesce(stripe_session_id, '') AS stripe_session_id, seq, status, coalesce(reason, '') AS reason,
@@ -112,8 +111,7 @@ const operationColumns = `id, request_hash, caller, action, clerk_user_id, entit
 	ending_left, coalesce(release_schedule, '') AS release_schedule, reversible, acting_since, created_at, expires_at, settled_at,
 	dropped_phases, coalesce((SELECT later.action ` + laterDone + ` AND (operations.acting_since < coalesce(later.acting_since, later.settled_at)
 		OR later.created_at > operations.created_at + interval '5 seconds') ORDER BY later.seq DESC LIMIT 1), '') AS outdone_by,
-	coalesce((SELECT later.action ` + laterDone + ` ORDER BY later.seq DESC LIMIT 1), '') AS later_done,
-	coalesce((SELECT later.acting_since IS NOT NULL ` + laterDone + ` ORDER BY later.seq DESC LIMIT 1), false) AS later_acted, ` + otherSchedules
+	coalesce((SELECT later.action ` + laterDone + ` ORDER BY later.seq DESC LIMIT 1), '') AS later_done, ` + otherSchedules
 
 // Before is how the subscription was set to end before the operation's step.
 func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJSON) }
@@ -258,6 +256,27 @@ const seen = `u.projection_version = u.published_version AND u.projection_versio
 func (t *Tx) LockOperation(ctx context.Context, id string) (*Operation, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE id = $1 FOR UPDATE`, id)
 	return oneOperation("lock an operation", rows)
+}
+
+// Rivals lists and locks the commands whose requests to Stripe may be under way still, and would undo what another one of the same
+// subscription is about to do: those that act and ask for something else, and those that are being taken back.
+func (t *Tx) Rivals(ctx context.Context, o *Operation) ([]*Operation, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE stripe_subscription_id = $1 AND id <> $2
+			AND status IN ('acting', 'recorded') AND action IN ('cancel', 'reactivate')
+			AND (status = 'acting' AND action <> $3 OR EXISTS (SELECT FROM stripe_requests WHERE key = operations.id || ':undo'))
+		ORDER BY seq FOR UPDATE`, o.SubscriptionID, o.ID, string(o.Action))
+	rivals, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Operation])
+	return rivals, classify("list rival operations", err)
+}
+
+// Reliant lists and locks the commands that have found a subscription as they want it, because another one of the same kind had made it so,
+// and that wait for Clerk like that one.
+func (t *Tx) Reliant(ctx context.Context, o *Operation) ([]*Operation, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE stripe_subscription_id = $1 AND id <> $2
+			AND status = 'recorded' AND action = $3 AND acting_since IS NULL AND settled_at IS NULL
+		ORDER BY seq FOR UPDATE`, o.SubscriptionID, o.ID, string(o.Action))
+	reliant, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Operation])
+	return reliant, classify("list reliant operations", err)
 }
 
 // ActOn notes that Stripe is about to be asked, and what there is to know for taking it back.

@@ -125,7 +125,8 @@ func (w *world) fill() {
 		SELECT 'op_' || n, decode(lpad(n::text, 16, '0'), 'hex'), '', 'user_' || n, CASE WHEN n % 2 = 0 THEN 'sync' ELSE 'cancel' END, 'user_' || n, 'customer/cus_' || n, 'sub_' || n,
 		       CASE WHEN n % 200 = 0 THEN 'accepted' WHEN n % 201 = 0 THEN 'recorded' ELSE 'done' END, now() + (n - 1000) * interval '1 minute',
 		       CASE WHEN n % 200 = 0 OR n % 201 = 0 THEN now() END, 1 FROM generate_series(1, 20000) n`)
-	w.exec(`INSERT INTO stripe_requests (key, asked_at) SELECT 'customer:create:user_' || n, now() - n * interval '1 minute' FROM generate_series(1, 20000) n`)
+	w.exec(`INSERT INTO stripe_requests (key, asked_at) SELECT CASE WHEN n % 2 = 0 THEN 'customer:create:user_' || n ELSE 'op_' || n || ':cancel' END,
+		now() - n * interval '1 minute' FROM generate_series(1, 20000) n`)
 	w.exec(`INSERT INTO subscription_schedules (stripe_schedule_id, stripe_customer_id, status)
 		SELECT 'sub_sched_' || n, 'cus_' || n, CASE WHEN n % 50 = 0 THEN 'not_started' ELSE 'released' END FROM generate_series(1, 20000) n`)
 	w.exec(`INSERT INTO missing_objects (stripe_id, stripe_customer_id, confirmed_at) SELECT 'sub_' || n, 'cus_' || n, now() FROM generate_series(1, 20000) n`)
@@ -285,6 +286,15 @@ func operations(t *testing.T, w *world) {
 		}
 		tx.Because(locked)
 		before := account.Subscription{ID: "sub_8", Status: account.StatusActive}
+		if _, err := tx.Rivals(ctx, locked); err != nil {
+			return err
+		}
+		if _, err := tx.Reliant(ctx, locked); err != nil {
+			return err
+		}
+		if _, err := tx.CommandRequests(ctx, []string{op.ID}); err != nil {
+			return err
+		}
 		for _, err := range []error{
 			tx.ActOn(ctx, locked, before, account.Decision{}), tx.RecordOperation(ctx, locked, account.Ending{AtPeriodEnd: true}, u),
 			tx.ForgetRelease(ctx, locked), tx.CheckoutsDue(ctx, u, "cus_8"), tx.EndWaits(ctx, "customer/cus_8", 1, store.NoSuchCustomer),

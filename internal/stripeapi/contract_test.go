@@ -170,8 +170,7 @@ func contract() map[string]obligation {
 		"TakeKey": {
 			asks: []string{"POST /v1/subscriptions/{id}"},
 			call: func(ctx context.Context, c *stripeapi.Client) error {
-				_, err := c.TakeKey(ctx, "sub_1", contractKey)
-				return err
+				return c.TakeKey(ctx, "sub_1", contractKey)
 			},
 		},
 		"CancelNow": {

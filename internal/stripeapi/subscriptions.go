@@ -123,24 +123,24 @@ func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to 
 	})
 }
 
-// TakeKey asks for a change of a subscription that changes nothing, under a key under which another may have been asked for: Stripe refuses
-// that one from then on, as it refuses a key with other parameters. arrived tells that the other one has come before, so that it is this
-// one that is refused; see [KeySpent].
-func (c *Client) TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) (arrived bool, err error) {
+// TakeKey asks for a change of a subscription that changes nothing, under a key under which another change may have been asked for: from then
+// on Stripe refuses that one, as it refuses a key with other parameters. Where the other one has come before, it is this one that is refused,
+// and nothing is left to take.
+func (c *Client) TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) error {
 	const op = "take key of subscription"
 	if !usableKey(idempotencyKey) {
-		return false, badKey(op)
+		return badKey(op)
 	}
-	_, err = c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {
+	_, err := c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {
 		params := &stripe.SubscriptionParams{}
 		params.Context = ctx
 		params.SetIdempotencyKey(idempotencyKey)
 		return c.sdk.Subscriptions.Update(subscriptionID, params)
 	})
 	if KeySpent(err) {
-		return true, nil
+		return nil
 	}
-	return false, err
+	return err
 }
 
 // CancelNow ends a subscription at once and for good, without an invoice and without proration,

@@ -98,14 +98,10 @@ func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to 
 		})
 }
 
-// TakeKey sees to it that a change of a subscription which was asked for under this key, and is not wanted any more, is not made from now
-// on. It tells whether it has arrived before, as far as Stripe remembers.
-func (c *Client) TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) (arrived bool, err error) {
-	request, err := c.ledger.StripeRequest(ctx, idempotencyKey)
-	if err != nil || request.Old {
-		return false, err
-	}
-	return c.Client.TakeKey(ctx, subscriptionID, request.IdempotencyKey())
+// TakeKey sees to it that a change of a subscription is not made under this key from now on, if it has not been; see
+// [stripeapi.Client.TakeKey]. The key has its generation: there is none to follow it, since nothing is to be made.
+func (c *Client) TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) error {
+	return c.Client.TakeKey(ctx, subscriptionID, idempotencyKey)
 }
 
 // alike tells whether two endings come to the same. Stripe shows the date beside the flag too, and moves it with the period.

@@ -178,27 +178,37 @@ func (t *Truth) pastDueSince(subscription string, otherwise time.Time) (time.Tim
 }
 
 // sinceFailureThatWasTold has grace count from the first failure of the invoice that a delivery has told of, since the events of earlier
-// ones may be lost. What counts is what was received, whatever has become of it in our rows.
+// ones may be lost. What counts is what was received, whatever has become of it in our rows. Only a failure of a later attempt does not move
+// what was taken from when the invoice was opened, where that was known first.
 func (t *Truth) sinceFailureThatWasTold(ctx context.Context, conn *pgx.Conn, h *account.Held) error {
 	if h.Status != account.StatusPastDue {
 		return nil
 	}
 	var invoice string
-	err := conn.QueryRow(ctx, `SELECT p.id FROM subscriptions s JOIN payments p ON p.kind = 'invoice' AND p.id = s.past_due_invoice
-		WHERE s.stripe_subscription_id = $1 AND p.due_at IS NULL AND p.first_failed_at IS NOT NULL`, h.ID).Scan(&invoice)
+	var stored time.Time
+	err := conn.QueryRow(ctx, `SELECT p.id, s.past_due_since FROM subscriptions s JOIN payments p ON p.kind = 'invoice' AND p.id = s.past_due_invoice
+		WHERE s.stripe_subscription_id = $1 AND p.due_at IS NULL AND p.first_failed_at IS NOT NULL`, h.ID).Scan(&invoice, &stored)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil
 	case err != nil:
 		return fmt.Errorf("reading the invoice that is owed: %w", err)
 	}
-	var first int64
-	err = conn.QueryRow(ctx, `SELECT coalesce(min((payload::jsonb ->> 'created')::bigint), 0) FROM webhook_events
-		WHERE source = 'stripe' AND type = 'invoice.payment_failed' AND status <> 'ignored' AND payload::jsonb #>> '{data,object,id}' = $1`, invoice).Scan(&first)
-	if err != nil {
+	var first, attempt int64
+	err = conn.QueryRow(ctx, `SELECT (payload::jsonb ->> 'created')::bigint, coalesce((payload::jsonb #>> '{data,object,attempt_count}')::bigint, 1) FROM webhook_events
+		WHERE source = 'stripe' AND type = 'invoice.payment_failed' AND status <> 'ignored' AND payload::jsonb #>> '{data,object,id}' = $1
+		ORDER BY 1, 2 LIMIT 1`, invoice).Scan(&first, &attempt)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
 		return fmt.Errorf("reading which failures were told: %w", err)
 	}
-	if told := time.Unix(first, 0).UTC(); told.After(h.PastDueSince) {
+	told := time.Unix(first, 0).UTC()
+	if attempt > 1 && stored.Equal(h.PastDueSince) {
+		return nil
+	}
+	if told.After(h.PastDueSince) {
 		h.PastDueSince = told
 	}
 	return nil
