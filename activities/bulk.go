@@ -409,11 +409,18 @@ func (a *Bulk) bringIn(ctx context.Context, run *store.BulkRun, step string, due
 	return came, nil
 }
 
-// ofAll tells whether a failure is no matter of the one entity that met it.
+// ofAll tells whether a failure is no matter of the one entity that met it. Where the provider has shown some of the entity, a right that our
+// key has not, and without which the rest of it cannot be read, holds up nobody else.
 func ofAll(ctx context.Context, err error) bool {
 	class := failure.Of(err)
-	return ctx.Err() != nil || class == failure.Throttled || class == failure.Operator
+	_, some := errors.AsType[*inPart](err)
+	return ctx.Err() != nil || class == failure.Throttled || class == failure.Operator && !some
 }
+
+// inPart is the failure to read all of something of which a part was read.
+type inPart struct{ error }
+
+func (p *inPart) Unwrap() error { return p.error }
 
 // answers tells whether both providers answer something else, after one of them has failed for an entity: then it is the entity.
 func answers(ctx context.Context, stripe func(context.Context, string) ([]account.Product, string, error), clerk func(context.Context) (int64, error)) bool {

@@ -215,7 +215,7 @@ func (a *Reconciler) lookAtCustomer(ctx context.Context, run, id string) ([]stor
 		return nil, err
 	}
 	if seen.unread != nil {
-		return nil, seen.unread // nothing is concluded from a part
+		return nil, &inPart{seen.unread} // nothing is concluded from a part
 	}
 	compare := a.Store.Compare(run, a.Deletion)
 	stored, err := compare.StoredCustomer(ctx, id)

@@ -128,7 +128,9 @@ func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput)
 		switch {
 		case err != nil, unread == nil:
 			return result, err
-		case in.InBulk, !in.InPart && class != failure.Permanent && attempt(ctx) < loudFrom:
+		case in.InBulk:
+			return result, &inPart{unread}
+		case !in.InPart && class != failure.Permanent && attempt(ctx) < loudFrom:
 			return result, unread
 		}
 		s.gaveUp, result.InPart = unread, string(class)

@@ -2,6 +2,7 @@ package fences_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -340,5 +341,41 @@ func TestADeletedUsersPurchaseThatADyingAttemptFoundIsStopped(t *testing.T) {
 			at.release()
 			<-done
 		}
+	}
+}
+
+// The open invoices of one customer may not be listed (a restricted key): a bulk sync brings in the others, and tells of this one.
+func TestWhatMayNotBeReadOfOneHoldsUpNoBulkSync(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusInternalServerError, http.StatusForbidden} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			l.must(l.Sandbox.Stripe.SetPayments(s.customer, false))
+			l.must(l.Sandbox.Stripe.Advance(t.Context(), 32*day))
+			other := l.Sandbox.Clerk.AddUser(person("bo", "bo@example.com", true))
+			l.unpoked()
+			l.must(l.work.syncUser(t.Context(), other))
+			customer := l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: "bo@example.com", Metadata: byServer(other)})
+			sub := l.buy(stripesim.CheckoutSpec{CustomerID: customer}).SubscriptionID
+			l.unpoked()
+			l.exec(`DELETE FROM webhook_events`) // all of that was lost
+			a := l.actor(policies{})
+			b := l.bulk(a)
+			a.refuse("GET /v1/invoices", status, `{"error":{"type":"invalid_request_error","message":"?"}}`)
+			for _, step := range []string{activities.BulkCustomers, activities.BulkSubscriptions} {
+				for range 5 {
+					result, err := b.step(step)
+					if err == nil && result.Complete {
+						break
+					}
+					t.Logf("%s: %+v, %v", step, result, err)
+				}
+			}
+			l.wants("active", `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, sub)
+			l.wants(activities.BulkSubscriptions+" true", `SELECT step || ' ' || (after = '')::text FROM bulk_runs`)
+			l.wants("customer/"+s.customer, `SELECT string_agg(entity, ', ') FROM bulk_failures`)
+		})
 	}
 }
