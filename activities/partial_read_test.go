@@ -3,6 +3,7 @@ package activities_test
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -213,5 +214,36 @@ func TestALateCheckoutIsStoppedThoughNotAllCanBeRead(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A subscription that has ended, and is stored so, is listed without all its items, which Stripe does not answer for any more. Nothing more can be
+// learnt of it: what is told of the customer is completed.
+func TestWhatHasEndedAndIsStoredKeepsNothingOpen(t *testing.T) {
+	t.Parallel()
+	for _, part := range []bool{false, true} {
+		t.Run(fmt.Sprintf("listed in part %t", part), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, account.DeleteKeep)
+			b.stripe.put(subscription("sub_old", "cus_1", account.StatusCanceled))
+			b.stripe.put(subscription("sub_1", "cus_1", account.StatusActive))
+			b.person("cus_1")
+			b.is([]string{"active", "canceled"}, `SELECT status FROM subscriptions ORDER BY status`)
+			b.deliver("customer/cus_1", "customer.subscription.updated")
+			b.troubles(func(_ context.Context, read, id string) error {
+				if read == readSubscription && id == "sub_old" && part {
+					return failure.New(failure.Permanent, "stripe", read, "http_400", nil)
+				}
+				return nil
+			})
+			if part {
+				b.subscriptions.Stripe = listedInPart{troubled: b.subscriptions.Stripe.(troubled), id: "sub_old"}
+			}
+			for range 3 {
+				_ = b.looks()
+			}
+			b.is([]string{"customer.subscription.updated completed"}, `SELECT type || ' ' || status FROM webhook_events WHERE entity = 'customer/cus_1' AND type = 'customer.subscription.updated'`)
+			b.is([]string{"true"}, `SELECT (whole_read_seq IS NULL)::text FROM stripe_customers`)
+		})
 	}
 }

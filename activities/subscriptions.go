@@ -282,6 +282,13 @@ func readCustomer(ctx context.Context, st *store.Store, stripe Stripe, customerI
 			seen.subscriptions = append(seen.subscriptions, s)
 			continue
 		}
+		over, err := ended(ctx, st, customerID, s)
+		switch {
+		case err != nil:
+			return seen, err
+		case over:
+			continue // nothing more can be learnt of it
+		}
 		alone, err := stripe.Subscription(ctx, s.ID)
 		switch {
 		case failure.IsNotFound(err): // as the list may be behind
@@ -306,6 +313,17 @@ func readCustomer(ctx context.Context, st *store.Store, stripe Stripe, customerI
 		seen.customer = found
 	}
 	return seen, readLeftOut(ctx, st, stripe, customerID, &seen)
+}
+
+// ended tells whether a subscription has ended by what Stripe's list shows of it, and by what is stored.
+func ended(ctx context.Context, st *store.Store, customerID string, listed account.Subscription) (bool, error) {
+	if !listed.Status.Terminal() {
+		return false, nil
+	}
+	stored, err := st.SubscriptionsOfCustomer(ctx, customerID)
+	return slices.ContainsFunc(stored, func(s store.Subscription) bool {
+		return s.StripeID == listed.ID && account.Status(s.Status).Terminal()
+	}), err
 }
 
 // readLeftOut reads each subscription that we know, that may still change and that the list left out.
