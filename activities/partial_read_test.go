@@ -153,11 +153,12 @@ func TestACommandIsDoneBesideWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// recordsInPart holds that a look ends with a failure of this class, which is its result where no attempt can mend it.
+// recordsInPart holds that a look ends with a failure of this class, which is its result where no attempt can mend it: when to come back to
+// what could not be read is for its workflow to say then.
 func (b *bench) recordsInPart(class failure.Class) {
 	b.t.Helper()
 	result, err := b.subscriptions.RecordSubscriptions(b.t.Context(), activities.RecordInput{CustomerID: "cus_1"})
-	if met := cmp.Or(failure.Of(err), failure.Class(result.InPart)); met != class || (err == nil) != (class == failure.Permanent) {
+	if met := cmp.Or(failure.Of(err), failure.Class(result.InPart)); met != class || (err == nil) != (class == failure.Permanent) || err == nil && result.RereadAfter != 0 {
 		b.t.Errorf("the read ended with %+v, %v", result, err)
 	}
 }

@@ -83,7 +83,8 @@ type RecordResult struct {
 	// WakeAt is when to read again if nothing else happens; zero if nothing can.
 	WakeAt  time.Time `json:"wakeAt,omitzero"`
 	Overdue int       `json:"overdue,omitempty"`
-	// RereadAfter is set when Stripe did not show yet what an event told.
+	// RereadAfter is set when Stripe did not show yet what an event told, or something of the customer could not be read and InPart does
+	// not say so.
 	RereadAfter time.Duration `json:"rereadAfter,omitempty"`
 	PublishDue  bool          `json:"publishDue,omitempty"`
 	// Awaited is set where somebody waits for what this sync has to bring about.
@@ -133,7 +134,8 @@ func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput)
 		case !in.InPart && class != failure.Permanent && attempt(ctx) < loudFrom:
 			return result, unread
 		}
-		s.gaveUp, result.InPart = unread, string(class)
+		// No event is answered by a part, so that there is nothing else to be read again for: the workflow says when to come back to it.
+		s.gaveUp, result.InPart, result.RereadAfter = unread, string(class), 0
 		noteFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), unread)
 		return result, nil
 	})

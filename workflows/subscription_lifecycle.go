@@ -116,7 +116,9 @@ type lifecycle struct {
 	// before this one owed it.
 	due     bool
 	overdue int
-	reread  int
+	// reread counts the looks in a row that did not show yet what an event told, and rereadAt is when the next is due.
+	reread   int
+	rereadAt time.Time
 	// inPart counts the looks in a row that showed a part of the customer only, and backAt is when to come back to the rest.
 	inPart int
 	backAt time.Time
@@ -145,6 +147,9 @@ func newLifecycle(ctx workflow.Context, in SubscriptionLifecycleInput) (*lifecyc
 		l.wake(ctx, c.WakeAt)
 		if c.InPart > 0 {
 			l.backAt = c.WakeAt
+		}
+		if c.Reread > 0 {
+			l.rereadAt = c.WakeAt
 		}
 		l.state.LastFailure, l.shown = c.LastFailure, c.ShownFailure
 		if c.Publish.Due {
@@ -279,11 +284,8 @@ func (l *lifecycle) adopt(ctx workflow.Context, result activities.RecordResult) 
 	default:
 		at = earlier(at, l.backAt)
 	}
-	if result.RereadAfter > 0 {
-		l.reread++
-		at = earlier(at, workflow.Now(ctx).Add(result.RereadAfter))
-	} else {
-		l.reread = 0
+	if l.rereads(ctx, result) {
+		at = earlier(at, l.rereadAt)
 	}
 	if result.StopDue {
 		// What was stopped does not show it, or could not be stopped.
@@ -294,6 +296,29 @@ func (l *lifecycle) adopt(ctx workflow.Context, result activities.RecordResult) 
 	for _, id := range result.Commands {
 		l.command(id) // as a rule it is under way
 	}
+}
+
+// changeComeBack is the change that keeps a look that shows a part only from being made again soon for that, and from taking the place of one
+// that is due for what an event told. A run that made such looks before goes on without, until it continues as new.
+const changeComeBack = "come-back"
+
+// rereads tells whether to look again for what an event told, and notes when. What could not be read is no reason: comeBack sees to it.
+func (l *lifecycle) rereads(ctx workflow.Context, result activities.RecordResult) bool {
+	due := l.reread > 0 && l.rereadAt.After(workflow.Now(ctx))
+	if result.InPart != "" && (due || result.RereadAfter > 0) &&
+		workflow.GetVersion(ctx, changeComeBack, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		if !due {
+			l.reread = 0
+		}
+		return due
+	}
+	if result.RereadAfter == 0 {
+		l.reread = 0
+		return false
+	}
+	l.reread++
+	l.rereadAt = workflow.Now(ctx).Add(result.RereadAfter)
+	return true
 }
 
 // earlier is the earlier of two times, of which the first may be zero for never.
