@@ -58,9 +58,12 @@ type command struct {
 	// recorded is set while Stripe and our rows have it and only Clerk is left.
 	recorded bool
 	ended    bool
-	// waits is set while it waits for its turn to act on the customer, and gaveWay once it was given up so that others could: behindLook
-	// where one of them is a look for which somebody waits.
-	waits, gaveWay, behindLook bool
+	// place is where it stands while it waits for its turn to act on the customer, else nil. gaveWay is set once it was given up so that
+	// others could.
+	place   *place
+	gaveWay bool
+	// behindLook is set where one of them is a look for which somebody waits. It counts in runs that do not know of changeTurns.
+	behindLook bool
 	// hurries is set while somebody waits for it who has come since it last had its turn.
 	hurries bool
 	// repeats is how the step that is under way was begun anew.
@@ -71,7 +74,7 @@ type command struct {
 func (l *lifecycle) onCommand(ctx workflow.Context, in CommandRequest) (CommandAnswer, error) {
 	l.underWay.rouse(ctx, changeRouse) // whatever acts on the customer and sleeps: the command waits for it
 	c := l.command(in.OperationID)
-	if c.recorded && !c.waits {
+	if c.recorded && c.place == nil {
 		l.publisher.hurries = true // it waits for Clerk
 	} else {
 		c.hurries = true
@@ -85,7 +88,7 @@ func (l *lifecycle) command(id string) *command {
 	if i := slices.IndexFunc(l.commands, func(c *command) bool { return c.id == id }); i >= 0 {
 		return l.commands[i]
 	}
-	c := &command{id: id, waits: true}
+	c := &command{id: id, place: l.turns.first()}
 	l.commands = append(l.commands, c)
 	l.spawn(func(ctx workflow.Context) {
 		l.execute(ctx, c)
@@ -139,55 +142,52 @@ func (l *lifecycle) last() *command {
 	return nil
 }
 
-// turn takes the mutex. Who gave way lets those before them for whom it did: behind is false then while one of them waits.
-func (l *lifecycle) turn(ctx workflow.Context, behind func() bool) error {
-	if err := workflow.Await(ctx, func() bool { return !l.mutex.IsLocked() && !behind() }); err != nil {
-		return err
-	}
-	return l.mutex.Lock(ctx)
-}
-
 // laterWaits tells whether a command that was asked for after another waits for its turn; nil stands for a look, which came before all.
 func (l *lifecycle) laterWaits(c *command) bool {
 	later := l.commands[slices.Index(l.commands, c)+1:]
-	return slices.ContainsFunc(later, func(other *command) bool { return other.waits })
+	return slices.ContainsFunc(later, func(other *command) bool { return other.place != nil })
 }
 
 // wanted tells whether somebody waits for their turn to act on the customer, or for a look at it.
 func (l *lifecycle) wanted() bool {
-	return l.pokes.press() || slices.ContainsFunc(l.commands, func(c *command) bool { return c.hurries })
+	return l.pokes.press() || l.turns.pressed() || slices.ContainsFunc(l.commands, func(c *command) bool { return c.hurries })
 }
 
 // forget has who waits by now wait for whatever comes.
 func (l *lifecycle) forget() {
 	l.pokes.forget()
+	l.turns.forget()
 	for _, c := range l.commands {
 		c.hurries = false
 	}
 }
 
 // act runs one step of a command while nothing else may happen to the customer, and takes over what
-// the step saw. The mutex is released before Clerk is waited for.
+// the step saw. Its turn ends before Clerk is waited for.
 func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activities.CommandResult, error) {
+	if c.place == nil {
+		c.place = l.turns.first()
+	}
 	for {
-		if result, roused, err := l.try(ctx, activity, c); !roused {
+		result, roused, err := l.try(ctx, activity, c)
+		if !roused {
 			return result, err
 		}
+		c.place = l.turns.last(true)
 	}
 }
 
 // try is one try at a step. roused is set where it was given up for somebody else's command, or because it was asked for again.
 func (l *lifecycle) try(ctx workflow.Context, activity any, c *command) (result activities.CommandResult, roused bool, err error) {
-	c.waits = true
-	err = l.turn(ctx, func() bool {
+	err = l.turns.take(ctx, c.place, true, func() bool {
 		// A look that gave way itself does not go before.
 		return c.gaveWay && (l.laterWaits(c) || c.behindLook && !l.gaveWay && l.pokes.press())
 	})
-	c.waits, c.hurries, c.behindLook = false, false, false
+	c.place, c.hurries, c.behindLook = nil, false, false
 	if err != nil {
 		return result, false, err
 	}
-	defer l.mutex.Unlock()
+	defer l.turns.end()
 	in := activities.CommandInput{OperationID: c.id, CustomerID: l.in.CustomerID, Overdue: l.overdue, GaveWay: c.gaveWay}
 	roused, err = l.underWay.execute(urgently(onStripe(ctx)), &c.repeats, &result, activity, in)
 	c.hurries = c.hurries && roused // nobody waits for a step that has ended

@@ -101,13 +101,13 @@ type lifecycle struct {
 	alarm     alarm
 	publisher publisher
 	set       activitySet
-	// underWay is what acts on the customer, under the mutex. The others are how each of what a look does was begun anew.
+	// underWay is what acts on the customer, whose turn it is. The others are how each of what a look does was begun anew.
 	underWay               sleeper
 	looks, stops, removals repeats
 	// gaveWay is set where a look was given up so that others could act on the customer.
 	gaveWay bool
-	// mutex lets one at a time act on the customer: a look, the deletion policy, a step of a command.
-	mutex workflow.Mutex
+	// turns lets one at a time act on the customer.
+	turns turns
 	// commands are the operations under way, in the order in which they came.
 	commands []*command
 	// spawn starts a coroutine that lives as long as the run, whoever asks for it.
@@ -127,7 +127,7 @@ type lifecycle struct {
 }
 
 func newLifecycle(ctx workflow.Context, in SubscriptionLifecycleInput) (*lifecycle, error) {
-	l := &lifecycle{in: in, pokes: receivePokes(ctx), mutex: workflow.NewMutex(ctx), due: true, state: LifecycleState{CustomerID: in.CustomerID}}
+	l := &lifecycle{in: in, pokes: receivePokes(ctx), due: true, state: LifecycleState{CustomerID: in.CustomerID}}
 	l.underWay.hurry, l.underWay.wanted, l.underWay.forget = l.pokes.hurry, l.wanted, l.forget
 	l.spawn = func(do func(workflow.Context)) { workflow.Go(ctx, do) }
 	if err := workflow.SetQueryHandler(ctx, QueryState, func() (LifecycleState, error) {
@@ -165,10 +165,17 @@ func newLifecycle(ctx workflow.Context, in SubscriptionLifecycleInput) (*lifecyc
 
 // sync looks at the customer once and does what follows from it.
 func (l *lifecycle) sync(ctx workflow.Context) {
-	if l.turn(ctx, func() bool { return l.gaveWay && l.laterWaits(nil) }) != nil {
+	var p *place
+	if l.pokes.press() && !l.gaveWay {
+		p = l.turns.first() // somebody waits for it
+	} else {
+		p = l.turns.last(l.gaveWay)
+	}
+	// What is owed has its turn though commands cannot be done. What a poke asks for that nobody waits for does not press.
+	if l.turns.take(ctx, p, l.due, func() bool { return l.gaveWay && l.laterWaits(nil) }) != nil {
 		return // cancelled
 	}
-	defer l.mutex.Unlock()
+	defer l.turns.end()
 	l.gaveWay = false
 	in := activities.RecordInput{CustomerID: l.in.CustomerID, Reread: l.reread, Overdue: l.overdue, InPart: l.inPart > 0}
 	in.ForBoundary = l.alarm.fired && l.reread == 0 && l.inPart == 0 && !l.due && !l.pokes.waiting()
@@ -380,7 +387,16 @@ func (l *lifecycle) settled(ctx workflow.Context) bool {
 // rest waits until no step of a command is under way and everybody who waits for one has been
 // answered: updates do not outlive their run. What a command is still waiting for is carried.
 func (l *lifecycle) rest(ctx workflow.Context) error {
-	return workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) && !l.mutex.IsLocked() })
+	answered := func() bool { return workflow.AllHandlersFinished(ctx) }
+	for {
+		if err := workflow.Await(ctx, answered); err != nil {
+			return err
+		}
+		if err := l.turns.take(ctx, l.turns.last(false), false, func() bool { return false }); err != nil || answered() {
+			return err
+		}
+		l.turns.end() // somebody has come, whose turn is first
+	}
 }
 
 // outstanding are the ids of the operations that have not ended.
