@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -37,8 +38,9 @@ type CarriedLifecycle struct {
 	// ShownFailure is the failure by which the run is found.
 	ShownFailure string         `json:"shownFailure,omitempty"`
 	Publish      PublishPending `json:"publish,omitzero"`
-	// Commands are operations that have not ended.
+	// Commands are operations that have not ended, and GaveWay are those of them that were begun and gave way.
 	Commands []string `json:"commands,omitempty"`
+	GaveWay  []string `json:"gaveWay,omitempty"`
 }
 
 // LifecycleState is what the state query answers.
@@ -156,7 +158,7 @@ func newLifecycle(ctx workflow.Context, in SubscriptionLifecycleInput) (*lifecyc
 			l.publisher.ask(ctx, c.ClerkUserID, c.Publish.Forced)
 		}
 		for _, id := range c.Commands {
-			l.command(id)
+			l.command(id).gaveWay = slices.Contains(c.GaveWay, id)
 		}
 		l.describe(ctx)
 	}
@@ -408,6 +410,16 @@ func (l *lifecycle) outstanding() []string {
 	return ids
 }
 
+// gaveWayBefore are the ids of those that were begun and gave way.
+func (l *lifecycle) gaveWayBefore() (ids []string) {
+	for _, c := range l.commands {
+		if c.gaveWay {
+			ids = append(ids, c.id)
+		}
+	}
+	return ids
+}
+
 func (l *lifecycle) full(ctx workflow.Context) bool {
 	if l.state.Syncs == 0 {
 		return false // a run that has done nothing yet has nothing to hand on
@@ -424,7 +436,7 @@ func (l *lifecycle) continueAsNew(ctx workflow.Context) error {
 	next.Carried = &CarriedLifecycle{
 		ClerkUserID: l.state.ClerkUserID, Status: l.state.Status, Live: l.state.Live, WakeAt: l.alarm.at,
 		Overdue: l.overdue, Reread: l.reread, InPart: l.inPart, Due: owed, LastFailure: l.state.LastFailure, ShownFailure: l.shown,
-		Publish: l.publisher.pending(), Commands: l.outstanding(),
+		Publish: l.publisher.pending(), Commands: l.outstanding(), GaveWay: l.gaveWayBefore(),
 	}
 	return workflow.NewContinueAsNewError(ctx, SubscriptionLifecycle, next)
 }

@@ -321,6 +321,31 @@ func TestAFullRunContinuesThoughCommandsCannotBeDone(t *testing.T) {
 	}
 }
 
+// That a command was begun and gave way is known to the next run, which says so to whoever does it: what was asked for later may be done.
+func TestThatACommandGaveWayIsHandedOn(t *testing.T) {
+	t.Parallel()
+	l := newLifecycle(t, script{record: looks(live()), apply: unless(new(bool), func(operation string) bool { return operation == opCancel })})
+	l.command(time.Second, opCancel, time.Second)
+	second := l.command(3*time.Second, opReactivate, 20*time.Second)
+	l.at(20*time.Second, func() { l.SetContinueAsNewSuggested(true) })
+	l.hurry(30 * time.Second)
+	l.at(10*time.Minute, l.CancelWorkflow) // where it does not
+	l.run()
+	second.done(t, 10*time.Second)
+	_, next := continued[workflows.SubscriptionLifecycleInput](l.stage)
+	equal(t, "commands", next.Carried.Commands, []string{opCancel})
+
+	next.Carried.Commands = append(next.Carried.Commands, opThird) // which was not begun
+	var over_ bool
+	l = newLifecycle(t, script{record: untilOver(&over_), apply: applies(settledAs(store.OperationDone))})
+	stopAt(l, time.Minute, &over_)
+	l.runWith(next)
+	l.finished()
+	equal(t, "commands", l.apply.given(), []activities.CommandInput{
+		{OperationID: opCancel, CustomerID: theCustomer, GaveWay: true}, {OperationID: opThird, CustomerID: theCustomer},
+	})
+}
+
 // A run of the version before goes on as it did: who gave way is behind later ones for as long as those wait, or are under way.
 func TestARunOfTheVersionBeforeKeepsItsOrder(t *testing.T) {
 	t.Parallel()
