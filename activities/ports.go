@@ -12,9 +12,10 @@ import (
 // Stripe is what the activities ask of Stripe. Its errors are classified failures. A change that is asked for again under the same key
 // is made once, and no failure that Stripe has stored under the key is answered; package stripechanges sees to that.
 type Stripe interface {
-	// CustomerSubscriptions lists every subscription of any status, or fails as a whole; the
-	// customer is nil where no subscription shows it.
+	// CustomerSubscriptions lists every subscription of any status, or fails as a whole; the customer is nil where no subscription shows
+	// it. Where only items are refused, every subscription is answered beside the error, some of them Unread.
 	CustomerSubscriptions(ctx context.Context, customerID string) ([]account.Subscription, *account.Customer, error)
+	// Subscription reads one. Where only its items cannot be read, all else is answered beside the error, Unread.
 	Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error)
 	Customer(ctx context.Context, customerID string) (account.Customer, error)
 	// CustomersNaming answers, from an index that is behind, the customers that name a user in their metadata.
@@ -35,7 +36,8 @@ type Stripe interface {
 	SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error)
 	// TakeKey has a change that was asked for under a key not be made from now on, if it has not been made.
 	TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) error
-	// CustomerSchedules lists every subscription schedule of any status, or fails as a whole.
+	// CustomerSchedules lists every subscription schedule of any status, or fails as a whole; beside one of an unknown status, which is a
+	// failure, all others are answered.
 	CustomerSchedules(ctx context.Context, customerID string) ([]account.Schedule, error)
 	Schedule(ctx context.Context, scheduleID string) (account.Schedule, error)
 	// EndThroughSchedule ends a subscription at a moment of its present period by the schedule that manages

@@ -38,7 +38,7 @@ func (a *Subscriptions) end(ctx context.Context, current account.Subscription) e
 			return err
 		}
 		// Refused: what stands by now decides.
-		if current, err = a.Stripe.Subscription(ctx, current.ID); failure.IsNotFound(err) {
+		if current, err = a.standing(ctx, current.ID); failure.IsNotFound(err) {
 			return nil
 		} else if err != nil {
 			return err
@@ -68,11 +68,20 @@ func (a *Subscriptions) end(ctx context.Context, current account.Subscription) e
 		return err
 	}
 	// Refused: it may have changed since it was read. If it complies by now, all is well.
-	current, readErr := a.Stripe.Subscription(ctx, id)
+	current, readErr := a.standing(ctx, id)
 	if failure.IsNotFound(readErr) || readErr == nil && a.Policy.Deletion.Stop(current) == account.StopNothing {
 		return nil
 	}
 	return err
+}
+
+// standing reads how a subscription stands. Its items say nothing of that: one whose items cannot be read is answered without a failure.
+func (a *Subscriptions) standing(ctx context.Context, id string) (account.Subscription, error) {
+	current, err := a.Stripe.Subscription(ctx, id)
+	if current.Unread {
+		return current, nil
+	}
+	return current, err
 }
 
 // stopThroughSchedule stops a subscription by the schedule that manages it, in one call, and answers whether that was done;

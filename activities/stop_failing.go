@@ -54,7 +54,7 @@ type stopping struct {
 	// gaveUp is a failure that the activity answers as its result, and not as a failure.
 	gaveUp error
 	// tried are subscriptions of which the attempt knows how they stand, and that it has stopped or not been able to; unread are those
-	// that could not be read, as they are stored.
+	// that could not be read, as they are known otherwise: listed in part, stored, or told of.
 	tried  map[string]bool
 	unread map[string]account.Subscription
 	// listed is set once the schedules were, and begun are the subscriptions that they manage.
@@ -107,8 +107,9 @@ func (s *stopping) ofDeleted(ctx context.Context) (bool, error) {
 }
 
 // everything stops all that is known to bill the customer, wherever from: what is stored of it goes first, since nobody has to list it,
-// however it ends as it is stored, since that may be what could not be stored; then what Stripe lists. Where it does not, what events
-// and schedules tell of takes its place, and of what cannot be read at all what is stored decides.
+// however it ends as it is stored, since that may be what could not be stored; then what Stripe lists. Where that fails, what events and
+// schedules tell of takes its place, and of what cannot be read at all what a list has shown decides, else what is stored, else what an
+// event has told.
 func (s *stopping) everything(ctx context.Context) error {
 	failed := []error{
 		guarded(func() error { return s.stored(ctx, true) }),
@@ -144,12 +145,12 @@ func (s *stopping) stored(ctx context.Context, all bool) error {
 	return failure.Join(failed...)
 }
 
-// readAndStop reads a subscription and stops it, once. known is how it is stored, nil where it is not.
+// readAndStop reads a subscription and stops it, once. known is how it is known otherwise, nil where it is not.
 func (s *stopping) readAndStop(ctx context.Context, id string, known *account.Subscription) error {
 	if _, unread := s.unread[id]; unread || s.tried[id] {
 		return nil
 	}
-	current, err := s.Stripe.Subscription(ctx, id)
+	current, err := s.standing(ctx, id)
 	switch {
 	case failure.IsNotFound(err):
 		return nil // recording makes it loud
@@ -165,7 +166,7 @@ func (s *stopping) readAndStop(ctx context.Context, id string, known *account.Su
 	return s.end(ctx, current)
 }
 
-// shownByStripe stops the subscriptions that Stripe lists and, where it lists none, those that events and schedules tell of.
+// shownByStripe stops the subscriptions that Stripe lists and, where that fails, those that events and schedules tell of.
 func (s *stopping) shownByStripe(ctx context.Context) error {
 	list, _, err := s.Stripe.CustomerSubscriptions(ctx, s.customerID)
 	if failure.IsNotFound(err) {
@@ -173,11 +174,16 @@ func (s *stopping) shownByStripe(ctx context.Context) error {
 	}
 	failed := []error{err}
 	for _, shown := range list {
-		if shown.Unread { // the list does not say how it ends, or what manages it
-			failed = append(failed, s.readAndStop(ctx, shown.ID, nil))
+		_, unread := s.unread[shown.ID]
+		delete(s.unread, shown.ID)
+		if shown.Unread && unread {
+			s.unread[shown.ID] = shown // which says more than what is stored
 			continue
 		}
-		delete(s.unread, shown.ID)
+		if shown.Unread && !shown.Status.Terminal() { // read by itself it may be shown as it is by now
+			failed = append(failed, s.readAndStop(ctx, shown.ID, &shown))
+			continue
+		}
 		if !s.tried[shown.ID] {
 			s.tried[shown.ID] = true
 			failed = append(failed, s.end(ctx, shown))
@@ -186,36 +192,79 @@ func (s *stopping) shownByStripe(ctx context.Context) error {
 	if err == nil {
 		return failure.Join(failed...)
 	}
-	told, _, err := s.told(ctx)
+	told, err := s.told(ctx)
 	failed = append(failed, err)
-	for _, id := range append(told, s.begun...) {
-		failed = append(failed, s.readAndStop(ctx, id, nil))
+	for _, id := range append(told.subscriptions, s.begun...) {
+		failed = append(failed, s.readAndStop(ctx, id, told.known[id]))
 	}
 	return failure.Join(failed...)
 }
 
-// told are the subscriptions and the schedules that events tell of that have not been dealt with.
-func (s *stopping) told(ctx context.Context) (subscriptions, schedules []string, err error) {
+// toldOf is what events tell of that have not been dealt with.
+type toldOf struct {
+	subscriptions, schedules []string
+	// known is how the latest event of a subscription has told that it stands, where ending it for that takes nothing that was paid for
+	// since; ahead are schedules that have certainly not begun, as the latest event of them has told.
+	known map[string]*account.Subscription
+	ahead []string
+}
+
+// told are the subscriptions and the schedules that events tell of.
+func (s *stopping) told(ctx context.Context) (toldOf, error) {
+	told := toldOf{known: map[string]*account.Subscription{}}
 	payloads, err := s.Store.PendingOfBilling(ctx, account.CustomerEntity(s.customerID))
+	latest := map[string]time.Time{} // of several of the same second the first, which came last
+	later := func(id string, event stripeevent.Event) bool {
+		at, seen := latest[id]
+		if seen && !event.Created.After(at) {
+			return false
+		}
+		latest[id] = event.Created
+		return true
+	}
 	for _, payload := range payloads {
 		event, err := stripeevent.Parse(payload)
 		if err != nil {
 			continue // it was parsed when it came; see take
 		}
 		if event.ObjectKind == "subscription" && event.ObjectID != "" {
-			subscriptions = append(subscriptions, event.ObjectID)
+			told.subscriptions = append(told.subscriptions, event.ObjectID)
 		}
-		if schedule, ok := event.Schedule(); ok {
-			schedules = append(schedules, schedule.ID)
-			if schedule.SubscriptionID != "" {
-				subscriptions = append(subscriptions, schedule.SubscriptionID)
+		if known, ok := event.Subscription(); ok && known.CustomerID == s.customerID && later(known.ID, event) {
+			delete(told.known, known.ID)
+			// One that owed may be paid for by now: to end it at once would take that away.
+			if s.Policy.Deletion == account.DeleteCancelNow || s.Policy.Deletion.Stop(known) != account.StopNow {
+				told.known[known.ID] = &known
 			}
 		}
-		if invoice, ok := event.Payment(); ok && invoice.SubscriptionID != "" {
-			subscriptions = append(subscriptions, invoice.SubscriptionID)
+		if schedule, ok := event.Schedule(); ok {
+			told.schedules = append(told.schedules, schedule.ID)
+			if schedule.SubscriptionID != "" {
+				told.subscriptions = append(told.subscriptions, schedule.SubscriptionID)
+			}
+			if later(schedule.ID, event) {
+				told.ahead = slices.DeleteFunc(told.ahead, func(id string) bool { return id == schedule.ID })
+				if schedule.Status == account.ScheduleNotStarted && time.Until(schedule.Begins()) > certainlyAhead {
+					told.ahead = append(told.ahead, schedule.ID)
+				}
+			}
+		}
+		for _, id := range []string{event.Bought(), invoiced(event)} {
+			if id != "" {
+				told.subscriptions = append(told.subscriptions, id)
+			}
 		}
 	}
-	return subscriptions, schedules, err
+	return told, err
+}
+
+// certainlyAhead is how far ahead a schedule begins of which no proof is needed that it has not begun; see also [store.Store.SchedulesAhead].
+const certainlyAhead = time.Hour
+
+// invoiced is the subscription that an event's invoice is of, "" for none.
+func invoiced(event stripeevent.Event) string {
+	invoice, _ := event.Payment()
+	return invoice.SubscriptionID
 }
 
 // schedules cancels the schedules that would start a subscription by themselves, once: those that Stripe lists, and those that are
@@ -229,12 +278,13 @@ func (s *stopping) schedules(ctx context.Context) error {
 	var failed []error
 	others, storeErr := s.Store.NotBegunSchedules(ctx, s.customerID)
 	failed = append(failed, storeErr)
+	var ahead []string
 	if err != nil && !failure.IsNotFound(err) { // of a customer who is not there recording says so
-		_, told, storeErr := s.told(ctx)
+		told, storeErr := s.told(ctx)
 		failed = append(failed, err, storeErr)
-		others = append(others, told...)
+		others, ahead = append(others, told.schedules...), told.ahead
 	}
-	unread, errs := s.readOthers(ctx, others, &list)
+	unread, errs := s.readOthers(ctx, others, ahead, &list)
 	failed = append(failed, errs...)
 	for _, schedule := range list {
 		if schedule.SubscriptionID != "" && schedule.Status == account.ScheduleActive {
@@ -248,8 +298,8 @@ func (s *stopping) schedules(ctx context.Context) error {
 }
 
 // readOthers reads schedules that a list has left out. It answers those that cannot be read and have certainly not begun, since their
-// time has not come: to cancel one that has would end, at once, what is paid for.
-func (s *stopping) readOthers(ctx context.Context, ids []string, list *[]account.Schedule) (ahead []string, failed []error) {
+// time has not come, as events have told or as is stored: to cancel one that has would end, at once, what is paid for.
+func (s *stopping) readOthers(ctx context.Context, ids, told []string, list *[]account.Schedule) (ahead []string, failed []error) {
 	var unread []string
 	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
 		if slices.ContainsFunc(*list, func(schedule account.Schedule) bool { return schedule.ID == id }) {
@@ -267,8 +317,12 @@ func (s *stopping) readOthers(ctx context.Context, ids []string, list *[]account
 	if len(unread) == 0 {
 		return nil, failed
 	}
-	ahead, err := s.Store.SchedulesAhead(ctx, s.customerID)
-	ahead = slices.DeleteFunc(ahead, func(id string) bool { return !slices.Contains(unread, id) })
+	stored, err := s.Store.SchedulesAhead(ctx, s.customerID)
+	for _, id := range unread {
+		if slices.Contains(told, id) || slices.Contains(stored, id) {
+			ahead = append(ahead, id)
+		}
+	}
 	return ahead, append(failed, err)
 }
 

@@ -1,6 +1,7 @@
 package activities_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -430,6 +431,38 @@ func TestWhatIsKnownOtherwiseIsStoppedWhereListsFail(t *testing.T) {
 			b.stripe.put(subscription("sub_2", "cus_1", account.StatusActive))
 			tells(b, "customer.subscription.created", map[string]any{"object": "subscription", "id": "sub_2", "customer": "cus_1"})
 		}, []string{listSubscriptions}, []string{"at period end sub_2"}},
+		"a subscription that an event tells of, and cannot be read": {func(b *bench) {
+			b.stripe.put(subscription("sub_2", "cus_1", account.StatusActive))
+			tells(b, "customer.subscription.created", map[string]any{"object": "subscription", "id": "sub_2", "customer": "cus_1", "status": "active"})
+		}, []string{listSubscriptions, readSubscription}, []string{"at period end sub_2"}},
+		"a subscription that a schedule manages, as an event tells, and cannot be read": {func(b *bench) {
+			b.stripe.put(subscription("sub_2", "cus_1", account.StatusActive))
+			tells(b, "customer.subscription.updated", map[string]any{"object": "subscription", "id": "sub_2", "customer": "cus_1", "status": "active",
+				"schedule": "sub_sched_2", "current_period_end": 1900000000})
+		}, []string{listSubscriptions, readSubscription}, []string{"end through sub_sched_2"}},
+		// It may be paid for by now, and would be ended at once.
+		"a subscription that owed as an event tells, and cannot be read": {func(b *bench) {
+			b.stripe.put(subscription("sub_2", "cus_1", account.StatusActive))
+			tells(b, "customer.subscription.updated", map[string]any{"object": "subscription", "id": "sub_2", "customer": "cus_1", "status": "past_due"})
+		}, []string{listSubscriptions, readSubscription}, nil},
+		"a subscription of somebody else that an event tells of, and cannot be read": {func(b *bench) {
+			tells(b, "customer.subscription.created", map[string]any{"object": "subscription", "id": "sub_2", "customer": "cus_2", "status": "active"})
+		}, []string{listSubscriptions, readSubscription}, nil},
+		"a schedule that an event tells of, and cannot be read, and is far": {func(b *bench) {
+			begins := b.begins("sub_sched_1").Begins().Unix()
+			tells(b, "subscription_schedule.created", map[string]any{"object": "subscription_schedule", "id": "sub_sched_1", "customer": "cus_1", "status": "not_started",
+				"phases": []any{map[string]any{"start_date": begins, "end_date": begins + 86400}}})
+		}, []string{listSubscriptions, listSchedules, readSchedule}, []string{"cancel sub_sched_1"}},
+		"a schedule that an event tells of, and cannot be read, and may have begun": {func(b *bench) {
+			b.begins("sub_sched_1")
+			begins := time.Now().Add(time.Minute).Unix()
+			tells(b, "subscription_schedule.created", map[string]any{"object": "subscription_schedule", "id": "sub_sched_1", "customer": "cus_1", "status": "not_started",
+				"phases": []any{map[string]any{"start_date": begins, "end_date": begins + 86400}}})
+		}, []string{listSubscriptions, listSchedules, readSchedule}, nil},
+		"a subscription that a checkout has begun": {func(b *bench) {
+			b.stripe.put(subscription("sub_2", "cus_1", account.StatusActive))
+			tells(b, "checkout.session.completed", map[string]any{"object": "checkout.session", "id": "cs_2", "customer": "cus_1", "subscription": "sub_2"})
+		}, []string{listSubscriptions}, []string{"at period end sub_2"}},
 		"a subscription that an invoice is of": {func(b *bench) {
 			b.stripe.put(subscription("sub_2", "cus_1", account.StatusActive))
 			tells(b, "invoice.paid", map[string]any{"object": "invoice", "id": "in_2", "customer": "cus_1", "subscription": "sub_2", "status": "paid"})
@@ -539,23 +572,35 @@ func TestAnUndoThatCannotReadIsShown(t *testing.T) {
 	b.is([]string{"customer.updated failing permanent: unreadable"}, eventStates)
 }
 
-// listedInPart is a Stripe that lists no more of a subscription than that there is one.
+// listedInPart is a Stripe that does not list the items of a subscription. fails is what its list fails with beside that, readInPart is set
+// where it shows the subscription by itself, without its items.
 type listedInPart struct {
 	troubled
-	id string
+	id         string
+	fails      error
+	readInPart bool
 }
 
 func (s listedInPart) CustomerSubscriptions(ctx context.Context, id string) ([]account.Subscription, *account.Customer, error) {
 	list, customer, err := s.troubled.CustomerSubscriptions(ctx, id)
 	for i, shown := range list {
 		if shown.ID == s.id {
-			list[i] = account.Subscription{ID: shown.ID, CustomerID: shown.CustomerID, Status: shown.Status, Unread: true}
+			list[i].Items, list[i].Unread = nil, true
 		}
 	}
-	return list, customer, err
+	return list, customer, cmp.Or(err, s.fails)
 }
 
-// Of a subscription whose items cannot be listed the list does not say what manages it: it is read by itself before it is stopped.
+func (s listedInPart) Subscription(ctx context.Context, id string) (account.Subscription, error) {
+	shown, err := s.troubled.Subscription(ctx, id)
+	if id == s.id && s.readInPart {
+		shown, _ = s.stoppable.Subscription(ctx, id)
+		shown.Items, shown.Unread = nil, true
+	}
+	return shown, err
+}
+
+// Of a subscription whose items cannot be listed the list may be behind: it is read by itself before it is stopped.
 func TestWhatIsListedInPartIsReadBeforeItIsStopped(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, account.DeleteCancelAtPeriodEnd)
@@ -567,9 +612,92 @@ func TestWhatIsListedInPartIsReadBeforeItIsStopped(t *testing.T) {
 	b.stripe.schedules = map[string]account.Schedule{"sub_sched_1": {ID: "sub_sched_1", CustomerID: "cus_1", SubscriptionID: "sub_managed", Status: account.ScheduleActive}}
 	b.executes(`ALTER TABLE subscriptions ADD CONSTRAINT unmanaged CHECK (stripe_subscription_id <> 'sub_managed')`) // so that none is stored
 	b.fails(failure.Transient, listSchedules)
-	b.subscriptions.Stripe = listedInPart{b.subscriptions.Stripe.(troubled), "sub_managed"}
+	b.subscriptions.Stripe = listedInPart{troubled: b.subscriptions.Stripe.(troubled), id: "sub_managed"}
 	if err := b.looks(); err == nil {
 		t.Fatal("it was stored")
 	}
 	b.stopped("end through sub_sched_1")
+}
+
+// A checkout of a deleted user has completed late, and its items cannot be read, in a list or by themselves: what is shown of it all the same
+// says how it is stopped. So it is whatever else the list fails of, and whatever is stored of it.
+func TestWhatIsShownInPartIsStopped(t *testing.T) {
+	t.Parallel()
+	with := func(change func(*account.Subscription)) account.Subscription {
+		late := subscription("sub_late", "cus_1", account.StatusActive)
+		change(&late)
+		return late
+	}
+	lates := map[string]struct {
+		late account.Subscription
+		want []string
+	}{
+		"renews":                    {with(func(*account.Subscription) {}), []string{"at period end sub_late"}},
+		"in trial":                  {with(func(s *account.Subscription) { s.Status = account.StatusTrialing }), []string{"at period end sub_late"}},
+		"owes":                      {with(func(s *account.Subscription) { s.Status = account.StatusUnpaid }), []string{"now sub_late"}},
+		"managed":                   {with(func(s *account.Subscription) { s.ScheduleID = "sub_sched_1" }), []string{"end through sub_sched_1"}},
+		"ends after another period": {with(func(s *account.Subscription) { s.CancelAt = s.CurrentPeriodEnd.Add(time.Hour) }), []string{"at period end sub_late"}},
+		"ends with its period":      {with(func(s *account.Subscription) { s.CancelAtPeriodEnd = true }), nil},
+		"ended":                     {with(func(s *account.Subscription) { s.Status = account.StatusCanceled }), nil},
+	}
+	ways := map[string]struct {
+		fails      error
+		readInPart bool
+	}{
+		"which nothing else fails of":      {},
+		"which is not let to list more":    {fails: failure.New(failure.Operator, "stripe", listSubscriptions, "http_403", nil)},
+		"which is asked too often":         {fails: failure.New(failure.Throttled, "stripe", listSubscriptions, "http_429", nil)},
+		"which shows the rest when it can": {readInPart: true},
+	}
+	for state, c := range lates {
+		for way, stripe := range ways {
+			for _, stored := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, in a list %s, stored %t", state, way, stored), func(t *testing.T) {
+					t.Parallel()
+					b := newBench(t, account.DeleteCancelAtPeriodEnd)
+					if stored { // as one that nothing has to be done about
+						b.stripe.put(with(func(s *account.Subscription) { s.CancelAtPeriodEnd = true }))
+					}
+					b.person("cus_1")
+					b.deleting()
+					b.stripe.put(c.late)
+					b.troubles(func(_ context.Context, read, id string) error {
+						if read == readSubscription && id == "sub_late" {
+							return failure.New(failure.Transient, "stripe", read, "http_500", nil)
+						}
+						return nil
+					})
+					b.subscriptions.Stripe = listedInPart{b.subscriptions.Stripe.(troubled), "sub_late", stripe.fails, stripe.readInPart}
+					for range 3 {
+						if err := b.looks(); err == nil {
+							t.Error("it was read")
+						}
+					}
+					b.stopped(c.want...)
+				})
+			}
+		}
+	}
+}
+
+// What is told of what cannot be read, and is in no list: a subscription of which all but the items is shown.
+func TestWhatIsToldOfAndReadInPartIsStopped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, account.DeleteCancelAtPeriodEnd)
+	b.person("cus_1")
+	b.deleting()
+	b.stripe.put(subscription("sub_late", "cus_1", account.StatusUnpaid))
+	if _, err := b.store.AddEvents(t.Context(), []store.NewEvent{{Source: "stripe", EventID: "evt_told", Type: "customer.subscription.created", Entity: "customer/cus_1",
+		Job: account.JobSync, Payload: `{"id":"evt_told","type":"customer.subscription.created","data":{"object":{"object":"subscription","id":"sub_late","customer":"cus_1"}}}`,
+		ReceivedAt: time.Now()}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.fails(failure.Transient, listSubscriptions, readSubscription)
+	b.subscriptions.Stripe = listedInPart{b.subscriptions.Stripe.(troubled), "sub_late", nil, true}
+	for range 2 {
+		if err := b.looks(); err == nil {
+			t.Error("it was listed")
+		}
+	}
+	b.stopped("now sub_late")
 }

@@ -61,8 +61,7 @@ type Subscription struct {
 	LaterPhases []Phase
 	Created     time.Time
 	Metadata    map[string]string
-	// Unread is set where a list shows that there is this subscription, and the rest of it could not be read: only the ids, the
-	// status, when it was made and the metadata are here.
+	// Unread is set where Stripe has shown the subscription and left out items, and these could not be read: all but the items is here.
 	Unread bool
 }
 

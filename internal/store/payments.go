@@ -145,7 +145,8 @@ const mostOfBilling = 200
 // first; of very many, the latest.
 func (s *Store) PendingOfBilling(ctx context.Context, entity account.Entity) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT payload FROM webhook_events WHERE entity = $1 AND status IN ('pending', 'failing', 'waiting') AND payload IS NOT NULL
-		AND (type LIKE 'customer.subscription.%' OR type LIKE 'subscription\_schedule.%' OR type LIKE 'invoice.%') ORDER BY seq DESC LIMIT $2`, string(entity), mostOfBilling)
+		AND (type LIKE 'customer.subscription.%' OR type LIKE 'subscription\_schedule.%' OR type LIKE 'invoice.%' OR type LIKE 'checkout.session.%')
+		ORDER BY seq DESC LIMIT $2`, string(entity), mostOfBilling)
 	payloads, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return payloads, classify("look for events of what bills", err)
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // CustomerSchedules reads all subscription schedules that a customer has or had, whatever has become of
-// them, or fails as a whole.
+// them, or fails as a whole. Beside one of a status that is not known, which is a failure, all others are answered.
 func (c *Client) CustomerSchedules(ctx context.Context, customerID string) ([]account.Schedule, error) {
 	const op = "list subscription schedules"
 	if !account.ValidCustomerID(customerID) {
@@ -30,13 +30,16 @@ func (c *Client) CustomerSchedules(ctx context.Context, customerID string) ([]ac
 	}
 	schedules := make([]account.Schedule, 0, len(list))
 	for _, s := range list {
-		schedule := toSchedule(s)
-		if schedule.CustomerID != customerID || schedule.Status.Rank() == 0 {
+		switch schedule := toSchedule(s); {
+		case schedule.CustomerID != customerID:
 			return nil, badBody(op)
+		case schedule.Status.Rank() == 0: // of a status that is not known nothing follows
+			err = badBody(op)
+		default:
+			schedules = append(schedules, schedule)
 		}
-		schedules = append(schedules, schedule)
 	}
-	return schedules, nil
+	return schedules, err
 }
 
 // Schedule reads one subscription schedule.

@@ -14,7 +14,8 @@ import (
 // CustomerSubscriptions reads all subscriptions that a customer has or had, newest first, with
 // their latest invoices and the schedules that manage them, and the customer as the same read showed
 // it: one request, as long as there are at most a hundred. It answers all of them or an error, never a part. One of which Stripe leaves
-// out items, and does not answer for them, is Unread: it holds up no other.
+// out items, and does not answer for them, is Unread: it holds up no other. Where Stripe refuses our key or our rate for that, all of them
+// are answered beside the error, and no items of those behind it are asked for.
 //
 // The customer is nil where no subscription shows it. A customer that Stripe does not know is
 // answered as an error for which failure.IsNotFound holds, or as no subscriptions.
@@ -49,38 +50,33 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 	subscriptions := make([]account.Subscription, 0, len(list))
 	var customer *account.Customer
 	for _, s := range list {
-		if s.Customer == nil || s.Customer.ID != customerID {
+		if s.Customer == nil || s.Customer.ID != customerID || s.Status == "" {
 			return nil, nil, badBody(op)
 		}
 		if customer == nil && s.Customer.Object == "customer" {
 			customer = new(toCustomer(s.Customer))
 		}
-		subscription, err := c.listed(ctx, op, s.Subscription, s.page)
-		if err != nil {
-			return nil, nil, err
+		subscription := withoutItems(s.Subscription, s.page)
+		if err == nil {
+			subscription, err = c.listed(ctx, op, s.Subscription, s.page)
 		}
 		subscriptions = append(subscriptions, subscription)
 	}
-	return subscriptions, customer, nil
+	return subscriptions, customer, err
 }
 
 // listed is a subscription of a list, Unread where what Stripe has left out of it cannot be read: whoever looks at it by itself meets the
-// failure. It is an error where Stripe refuses our key or our rate: the others could not be read either.
+// failure. Beside that it is an error where Stripe refuses our key or our rate: what is left out of the others could not be read either.
 func (c *Client) listed(ctx context.Context, op string, s *stripe.Subscription, answer []byte) (account.Subscription, error) {
 	subscription, err := c.toSubscription(ctx, op, s, answer)
-	class := failure.Of(err)
-	switch {
-	case err == nil:
+	if class := failure.Of(err); subscription.Unread && ctx.Err() == nil && class != failure.Throttled && class != failure.Operator {
 		return subscription, nil
-	case ctx.Err() != nil, class == failure.Throttled, class == failure.Operator, s.Status == "":
-		return account.Subscription{}, err
-	default:
-		return account.Subscription{ID: s.ID, CustomerID: s.Customer.ID, Status: account.Status(s.Status),
-			Created: unix(s.Created), Metadata: s.Metadata, Unread: true}, nil
 	}
+	return subscription, err
 }
 
-// Subscription reads one subscription with its latest invoice.
+// Subscription reads one subscription with its latest invoice. Where Stripe leaves out items, and does not answer for them, all else is
+// answered beside the error, Unread.
 func (c *Client) Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error) {
 	const op = "read subscription"
 	return c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {
@@ -177,15 +173,22 @@ func (c *Client) oneSubscription(
 	return c.toSubscription(ctx, op, s, raw(s.LastResponse))
 }
 
-// toSubscription makes our own subscription of the SDK's. body is the answer in which it stood.
+// toSubscription makes our own subscription of the SDK's, Unread beside the error where not all of its items can be read. body is the answer
+// in which it stood.
 func (c *Client) toSubscription(ctx context.Context, op string, s *stripe.Subscription, body []byte) (account.Subscription, error) {
 	if s.Status == "" {
 		return account.Subscription{}, badBody(op)
 	}
+	subscription := withoutItems(s, body)
 	items, err := c.items(ctx, s)
-	if err != nil {
-		return account.Subscription{}, err
+	if err == nil {
+		subscription.Items, subscription.Unread = items, false
 	}
+	return subscription, err
+}
+
+// withoutItems is what an answer shows of a subscription beside its items.
+func withoutItems(s *stripe.Subscription, body []byte) account.Subscription {
 	start, end := s.CurrentPeriodStart, s.CurrentPeriodEnd
 	if end == 0 {
 		start, end = itemPeriod(body, s.ID)
@@ -194,7 +197,6 @@ func (c *Client) toSubscription(ctx context.Context, op string, s *stripe.Subscr
 		ID:                 s.ID,
 		CustomerID:         s.Customer.ID,
 		Status:             account.Status(s.Status),
-		Items:              items,
 		CurrentPeriodStart: unix(start),
 		CurrentPeriodEnd:   unix(end),
 		TrialStart:         unix(s.TrialStart),
@@ -206,6 +208,7 @@ func (c *Client) toSubscription(ctx context.Context, op string, s *stripe.Subscr
 		CollectionPaused:   s.PauseCollection != nil,
 		Created:            unix(s.Created),
 		Metadata:           s.Metadata,
+		Unread:             true,
 	}
 	if s.LatestInvoice != nil {
 		subscription.LatestInvoiceCreated = unix(s.LatestInvoice.Created)
@@ -219,7 +222,7 @@ func (c *Client) toSubscription(ctx context.Context, op string, s *stripe.Subscr
 			})
 		}
 	}
-	return subscription, nil
+	return subscription
 }
 
 // items answers a subscription's items, asking for those that Stripe left out: it embeds ten.
