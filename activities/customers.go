@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -527,7 +528,9 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 // deleted, or is, so that nobody buys for them any more. A session that completes all the same is
 // covered by the deletion policy in each later sync.
 //
-// Each session is expired whatever becomes of the others. Beside them, a customer is removed that was made for the user and not heard of.
+// Each session is expired whatever becomes of the others. That Stripe does not have a customer, or a session that it has listed, does not
+// say that nothing is open: it is kept that the customer's have to be listed again once it is there. Beside them, a customer is removed that
+// was made for the user and not heard of.
 //
 // Idempotent: a session that is not open any more is left alone.
 func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
@@ -545,31 +548,49 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 		return err
 	}
 	var failed []error
-	note := func(err error) {
-		if !failure.IsNotFound(err) {
+	var closed, unknown []string
+	for _, c := range customers {
+		switch err := a.expireCheckouts(ctx, c); {
+		case err == nil:
+			closed = append(closed, c.ID)
+		case failure.IsNotFound(err):
+			unknown = append(unknown, c.ID)
+		default:
 			failed = append(failed, err)
 		}
 	}
-	var closed []string
-	for _, c := range customers {
-		before := len(failed)
-		if !c.DeletedInStripe {
-			sessions, err := a.Stripe.OpenCheckoutSessions(ctx, c.ID)
-			note(err)
-			for _, s := range sessions {
-				note(a.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID))
-			}
-		}
-		if failure.Join(failed[before:]...) == nil {
-			closed = append(closed, c.ID)
-		}
-	}
 	if due {
-		note(a.Store.CheckoutsListed(ctx, closed))
+		failed = append(failed, a.Store.CheckoutsListed(ctx, closed))
 	}
-	note(a.undoUnheard(ctx, in.ClerkUserID))
+	if len(unknown) > 0 {
+		failed = append(failed, a.Store.CheckoutsNotListed(ctx, unknown))
+	}
+	if err := a.undoUnheard(ctx, in.ClerkUserID); !failure.IsNotFound(err) {
+		failed = append(failed, err)
+	}
 	if err := failure.Join(failed...); err != nil || left == "" {
 		return err
 	}
 	return a.Store.ReleaseCheckout(ctx, user.ID, left)
+}
+
+// expireCheckouts expires the open checkout sessions of one customer. It is a failure for which failure.IsNotFound holds only where nothing
+// else has failed.
+func (a *Customers) expireCheckouts(ctx context.Context, c store.Customer) error {
+	if c.DeletedInStripe {
+		return nil // with whom Stripe has closed them
+	}
+	sessions, unknown := a.Stripe.OpenCheckoutSessions(ctx, c.ID)
+	if unknown != nil {
+		return unknown
+	}
+	var failed []error
+	for _, s := range sessions {
+		if err := a.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); failure.IsNotFound(err) {
+			unknown = err
+		} else {
+			failed = append(failed, err)
+		}
+	}
+	return cmp.Or(failure.Join(failed...), unknown)
 }

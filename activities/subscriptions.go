@@ -393,7 +393,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 			if err := a.notePrimaryMissing(ctx, c, customer, taken); err != nil {
 				return err
 			}
-			if err := a.commitMissing(ctx, tx, in, c, seen, number, taken, &result); err != nil {
+			if err := a.commitMissing(ctx, in, c, customer, seen, number, taken, &result); err != nil {
 				return err
 			}
 			return last(ctx, then, c)
@@ -406,7 +406,11 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 			return failure.New(failure.Transient, "postgres", "record subscriptions", "overtaken_in_part", nil)
 		}
 		if c.fresh {
-			whole := customer.WholeSeq
+			whole, last := customer.WholeSeq, customer.ReadSeq
+			if last == number {
+				last = whole // it is this very read
+			}
+			back := !customer.Exists() && !seen.customer.Deleted
 			if err := tx.SetCustomer(ctx, customer, seen.customer, number, user == nil || !user.Deleting()); err != nil {
 				return err
 			}
@@ -423,7 +427,13 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 				if err := noteOtherClaims(ctx, tx, user, in.CustomerID, claims); err != nil {
 					return err
 				}
-				if err := a.commitRows(ctx, tx, user, seen, number, now, taken.ids()); err != nil {
+				if back && user.Deleting() {
+					// What nobody could list while it was not there may be open.
+					if err := tx.CheckoutsDue(ctx, user, in.CustomerID); err != nil {
+						return err
+					}
+				}
+				if err := a.commitRows(ctx, c, seen, reads{number, last}, taken.ids()); err != nil {
 					return err
 				}
 			}
@@ -458,7 +468,11 @@ func last(ctx context.Context, then func(context.Context, committed) error, c co
 	return then(ctx, c)
 }
 
-func (a *Subscriptions) commitRows(ctx context.Context, tx *store.Tx, user *store.User, seen shown, number int64, now time.Time, eventIDs []string) error {
+// reads are the numbers of a read and of the last one before it of which something was stored.
+type reads struct{ this, before int64 }
+
+func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown, number reads, eventIDs []string) error {
+	tx, user := c.tx, c.user
 	stored, err := tx.SubscriptionsOfCustomer(ctx, seen.customer.ID)
 	if err != nil {
 		return err
@@ -478,7 +492,7 @@ func (a *Subscriptions) commitRows(ctx context.Context, tx *store.Tx, user *stor
 		if slices.Contains(seen.kept, s.ID) && !user.Deleting() {
 			continue
 		}
-		if _, err := tx.SetSubscription(ctx, user, stored, s, plans, number, eventIDs); err != nil {
+		if _, err := tx.SetSubscription(ctx, user, stored, s, plans, number.this, eventIDs); err != nil {
 			return err
 		}
 		if err := notePrices(ctx, tx, s, plans); err != nil {
@@ -490,6 +504,9 @@ func (a *Subscriptions) commitRows(ctx context.Context, tx *store.Tx, user *stor
 			}
 		}
 	}
+	if err := tx.Keep(ctx, stored, seen.kept, number.before); err != nil {
+		return err
+	}
 	for _, id := range seen.missing {
 		if err := tx.NoteMissing(ctx, id); err != nil {
 			return err
@@ -498,7 +515,7 @@ func (a *Subscriptions) commitRows(ctx context.Context, tx *store.Tx, user *stor
 			return err
 		}
 	}
-	_, err = tx.Reproject(ctx, user, a.Policy.Access, now, eventIDs)
+	_, err = tx.Reproject(ctx, user, a.Policy.Access, c.now, eventIDs)
 	return err
 }
 
@@ -717,7 +734,10 @@ func (a *Subscriptions) notePrimaryMissing(ctx context.Context, c committed, cus
 
 // commitMissing handles a customer that Stripe does not know: drift. Nothing is changed, least
 // of all anyone's access.
-func (a *Subscriptions) commitMissing(ctx context.Context, tx *store.Tx, in RecordInput, c committed, seen shown, number int64, taken takenEvents, result *RecordResult) error {
+func (a *Subscriptions) commitMissing(ctx context.Context, in RecordInput, c committed, customer *store.Customer, seen shown, number int64, taken takenEvents,
+	result *RecordResult,
+) error {
+	tx := c.tx
 	result.Outcome = OutcomeMissing
 	if c.user != nil {
 		result.ClerkUserID, result.PublishDue = c.user.ClerkUserID, c.user.PublishDue()
@@ -742,7 +762,7 @@ func (a *Subscriptions) commitMissing(ctx context.Context, tx *store.Tx, in Reco
 	}
 	if c.fresh {
 		seen.customer.ID = in.CustomerID
-		if err := a.commitRows(ctx, tx, c.user, seen, number, c.now, nil); err != nil {
+		if err := a.commitRows(ctx, c, seen, reads{number, customer.ReadSeq}, nil); err != nil {
 			return err
 		}
 	}

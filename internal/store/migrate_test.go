@@ -349,3 +349,29 @@ func TestStoredProjectionsSayFalse(t *testing.T) {
 		t.Errorf("the audit log tells of %d, want 26", told)
 	}
 }
+
+// Of a customer whose last read did not show all it is not known which subscriptions it has shown: no request is told that it was seen.
+func TestWhatAStoredReadLeftOutIsNotTakenForShown(t *testing.T) {
+	t.Parallel()
+	dsn := databases.DSN(t)
+	w := worldOn(t, dsn, store.Options{})
+	m := migrator(t, dsn)
+	for {
+		name, err := m.Down(t.Context())
+		must(t, err)
+		if strings.Contains(name, "kept_subscriptions") {
+			break
+		}
+	}
+	w.exec(`INSERT INTO person_user (clerk_user_id) VALUES ('user_1')`)
+	for customer, whole := range map[string]*int64{"cus_whole": nil, "cus_part": new(int64(5))} {
+		w.exec(`INSERT INTO stripe_customers (stripe_customer_id, user_id, read_seq, whole_read_seq) SELECT $1, id, 9, $2 FROM person_user`, customer, whole)
+		w.exec(`INSERT INTO subscriptions (stripe_subscription_id, stripe_customer_id, user_id, status) SELECT 'sub_' || $1, $1, id, 'active' FROM person_user`, customer)
+	}
+	_, err := m.Up(t.Context())
+	must(t, err)
+	want := []string{"sub_cus_part 5", "sub_cus_whole -"}
+	if got := all[string](w, `SELECT stripe_subscription_id || ' ' || coalesce(kept_read_seq::text, '-') FROM subscriptions ORDER BY 1`); !slices.Equal(got, want) {
+		t.Errorf("shown by %q, want %q", got, want)
+	}
+}

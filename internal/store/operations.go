@@ -242,13 +242,15 @@ func (s *Store) Operation(ctx context.Context, id string) (*Operation, error) {
 
 // seen holds of an operation o and its user u once both providers have been read since the request, and
 // Clerk has what came of it: for a sync the user and all of their customers, each of them whole, for a return from a
-// checkout the customer who paid, whose subscription is known by then. A customer whom Stripe has said since that it does not have is not
-// waited for.
+// checkout the subscription that it names, whatever else of the customer could not be read, or where it names none the customer who paid,
+// whole. A customer whom Stripe has said since that it does not have is not waited for.
 const seen = `u.projection_version = u.published_version AND u.projection_version > 0 AND CASE o.action
 	WHEN 'sync' THEN u.read_seq > o.seq AND u.stripe_customer_id IS NOT NULL AND NOT EXISTS (SELECT FROM stripe_customers c
 		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe AND c.missing_since IS NULL AND (coalesce(c.whole_read_seq, c.read_seq) <= o.seq OR c.profile_version < u.profile_version))
-	ELSE EXISTS (SELECT FROM stripe_customers c WHERE 'customer/' || c.stripe_customer_id = o.entity AND c.user_id = u.id AND coalesce(c.whole_read_seq, c.read_seq) > o.seq)
-		AND (o.stripe_subscription_id IS NULL OR EXISTS (SELECT FROM subscriptions s WHERE s.stripe_subscription_id = o.stripe_subscription_id AND s.user_id = u.id))
+	ELSE EXISTS (SELECT FROM stripe_customers c WHERE 'customer/' || c.stripe_customer_id = o.entity AND c.user_id = u.id AND CASE
+		WHEN o.stripe_subscription_id IS NULL THEN coalesce(c.whole_read_seq, c.read_seq) > o.seq
+		ELSE EXISTS (SELECT FROM subscriptions s WHERE s.stripe_subscription_id = o.stripe_subscription_id AND s.stripe_customer_id = c.stripe_customer_id
+			AND s.user_id = u.id AND coalesce(s.kept_read_seq, c.read_seq) > o.seq) END)
 	END`
 
 // LockOperation locks an operation until the transaction ends, or answers nil where there is none.
@@ -569,15 +571,19 @@ func (t *Tx) settle(ctx context.Context, o *Operation, status OperationStatus, r
 }
 
 // LeftCheckouts answers the request that held a user's lease and did not give it back, "" for none: its process has ended, or could not
-// close what it had opened. due is set where checkouts may be open on a customer that came to the user later.
+// close what it had opened. due is set where checkouts may be open on a customer whose checkouts nobody could list for the user.
 func (s *Store) LeftCheckouts(ctx context.Context, userID string) (holder string, due bool, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT coalesce((SELECT operation FROM checkout_leases WHERE user_id = $1 AND until < now()), ''),
-		EXISTS (SELECT FROM stripe_customers WHERE user_id = $1 AND checkouts_due)`, userID).Scan(&holder, &due)
+		EXISTS (SELECT FROM stripe_customers WHERE user_id = $1 AND `+checkoutsDue+`)`, userID).Scan(&holder, &due)
 	return holder, due, classify("look for checkouts that were left", err)
 }
 
-// CheckoutsDue notes that checkouts may be open on a customer which has come to a user who is being deleted, or is, and has them
-// closed: nobody has listed them for that user.
+// checkoutsDue holds of a customer on whom checkouts may be open, of a user who is being deleted, or is. One that Stripe does not have is
+// left alone until it is there again.
+const checkoutsDue = `checkouts_due AND missing_since IS NULL`
+
+// CheckoutsDue notes that checkouts may be open on a customer which has come to a user who is being deleted, or is, or has come back, and
+// has them closed: nobody has listed them for that user.
 func (t *Tx) CheckoutsDue(ctx context.Context, u *User, customerID string) error {
 	if err := t.tx.Later(ctx, "note that checkouts may be open", `UPDATE stripe_customers SET checkouts_due = true WHERE stripe_customer_id = $1`, customerID); err != nil {
 		return err
@@ -591,10 +597,16 @@ func (s *Store) CheckoutsListed(ctx context.Context, customerIDs []string) error
 	return classify("note that no checkouts are open", err)
 }
 
+// CheckoutsNotListed notes the same of customers whose checkouts were asked for and whom Stripe said not to have: they may be back.
+func (s *Store) CheckoutsNotListed(ctx context.Context, customerIDs []string) error {
+	_, err := s.pool.Exec(ctx, `UPDATE stripe_customers SET checkouts_due = true WHERE stripe_customer_id = ANY($1) AND NOT checkouts_due`, customerIDs)
+	return classify("note that checkouts may be open", err)
+}
+
 // sweepCheckouts has the workflows of users who are being deleted, or are, close what a request may have left open.
 func (t *Tx) sweepCheckouts(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
 	rows, _ := t.tx.Query(ctx, `SELECT u.clerk_user_id FROM person_user u JOIN (SELECT user_id FROM checkout_leases WHERE until < now()
-			UNION SELECT user_id FROM stripe_customers WHERE checkouts_due) AS left_open ON left_open.user_id = u.id
+			UNION SELECT user_id FROM stripe_customers WHERE `+checkoutsDue+`) AS left_open ON left_open.user_id = u.id
 		WHERE u.deletion_requested_at IS NOT NULL LIMIT $1`, limit)
 	users, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -137,6 +138,85 @@ func TestSyncIsOverWhenItCanBeSeen(t *testing.T) {
 	if got := w.statusOf(op.ID); got != "done" {
 		t.Errorf("in the end it is %q", got)
 	}
+}
+
+// A return from a checkout that names a subscription is over when a read that was asked for later has shown that one, whatever else it could
+// not show; one that names none, when a read has shown all.
+func TestReturnIsOverWhenItsSubscriptionWasShown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	user := w.user(1)
+	w.link(user, "cus_1")
+	// read stores a read of all subscriptions but those that it could not be shown.
+	read := func(number int64, kept ...string) {
+		w.withUser(user, func(ctx context.Context, tx *store.Tx, u *store.User) error {
+			_, c, err := tx.LockCustomer(ctx, "cus_1")
+			if err != nil {
+				return err
+			}
+			last, whole := c.ReadSeq, c.WholeSeq
+			if err := tx.SetCustomer(ctx, c, account.Customer{ID: "cus_1"}, number, true); err != nil {
+				return err
+			}
+			if len(kept) > 0 {
+				if err := tx.ReadInPart(ctx, c, whole); err != nil {
+					return err
+				}
+			}
+			stored, err := tx.SubscriptionsOfCustomer(ctx, "cus_1")
+			if err != nil {
+				return err
+			}
+			for _, id := range []string{"sub_1", "sub_2"} {
+				if slices.Contains(kept, id) {
+					continue
+				}
+				sub := account.Subscription{ID: id, CustomerID: "cus_1", Status: account.StatusActive}
+				if _, err := tx.SetSubscription(ctx, u, stored, sub, nil, number, nil); err != nil {
+					return err
+				}
+			}
+			return tx.Keep(ctx, stored, kept, last)
+		})
+		w.exec(`UPDATE person_user SET projection_version = 1, published_version = 1`)
+	}
+	asks := func(at int64, subscription string) string {
+		n := asked("")
+		n.Action, n.SubscriptionID = store.ActionReturn, subscription
+		op, _ := w.begin(n)
+		w.exec(`UPDATE operations SET seq = $2 WHERE id = $1`, op.ID, at)
+		return op.ID
+	}
+	is := func(when string, want ...string) {
+		t.Helper()
+		if got := all[string](w, `SELECT seq || ' ' || coalesce(stripe_subscription_id, '-') || ' ' || status FROM operations ORDER BY seq, stripe_subscription_id`); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", when, got, want)
+		}
+	}
+	look := func(ids ...string) {
+		for _, id := range ids {
+			w.statusOf(id)
+		}
+	}
+	one, none := asks(100, "sub_1"), asks(100, "")
+	read(90)
+	look(one, none)
+	is("read before it was asked for", "100 sub_1 accepted", "100 - accepted")
+	read(110, "sub_1")
+	look(one, none)
+	is("not shown since", "100 sub_1 accepted", "100 - accepted")
+	read(120, "sub_1")
+	look(one, none)
+	is("not shown twice since", "100 sub_1 accepted", "100 - accepted")
+	read(130, "sub_2")
+	late, two, other := asks(125, "sub_1"), asks(115, "sub_2"), asks(121, "sub_2")
+	read(140, "sub_1", "sub_2")
+	look(one, none, late, two, other)
+	// The one was shown by the read of 130, the other by that of 120, and by none since.
+	is("shown, and not by the last", "100 sub_1 done", "100 - accepted", "115 sub_2 done", "121 sub_2 accepted", "125 sub_1 done")
+	read(150)
+	look(none, other)
+	is("all shown", "100 sub_1 done", "100 - done", "115 sub_2 done", "121 sub_2 done", "125 sub_1 done")
 }
 
 // A sync of which nobody has asked again is ended by the sweep, which wakes nobody for it.

@@ -261,6 +261,7 @@ func operations(t *testing.T, w *world) {
 		func() error { _, _, err := w.OwnerOf(ctx, "sub_8"); return err },
 		func() error { _, err := w.SubscriptionsOfUser(ctx, user); return err },
 		func() error { _, _, err := w.LeftCheckouts(ctx, user.ID); return err },
+		func() error { return w.CheckoutsNotListed(ctx, []string{"cus_8"}) },
 		func() error { return w.CheckoutsListed(ctx, []string{"cus_8"}) },
 		func() error { return w.CheckoutOpened(ctx, "op_800", "cs_test_1") },
 		func() error { return w.RefuseCheckout(ctx, "op_1000", "other_subscription", "sub_8", account.Ending{}) },
@@ -297,7 +298,7 @@ func operations(t *testing.T, w *world) {
 		}
 		for _, err := range []error{
 			tx.ActOn(ctx, locked, before, account.Decision{}), tx.RecordOperation(ctx, locked, account.Ending{AtPeriodEnd: true}, u),
-			tx.ForgetRelease(ctx, locked), tx.CheckoutsDue(ctx, u, "cus_8"), tx.EndWaits(ctx, "customer/cus_8", 1, store.NoSuchCustomer),
+			tx.ForgetRelease(ctx, locked), tx.CheckoutsDue(ctx, u, "cus_8"), tx.Keep(ctx, []store.Subscription{{StripeID: "sub_8"}}, []string{"sub_8"}, 1), tx.EndWaits(ctx, "customer/cus_8", 1, store.NoSuchCustomer),
 			tx.AuditOperation(ctx, locked, &before, &before), tx.SettleOperation(ctx, locked, store.OperationDone, ""),
 		} {
 			if err != nil {

@@ -54,6 +54,8 @@ type Subscription struct {
 	Items []StoredItem `db:"items"`
 	// Missing is set while Stripe answers 404 for it.
 	Missing bool `db:"missing"`
+	// KeptSeq is the number of the last read that showed it, where the last one of its customer did not; nil where it did.
+	KeptSeq *int64 `db:"kept_read_seq"`
 }
 
 const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id, '') AS stripe_customer_id, plan_id,
@@ -61,7 +63,7 @@ const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id
 	current_period_start, current_period_end, coalesce(cancel_at_period_end, false) AS cancel_at_period_end, cancel_at, canceled_at, ended_at,
 	trial_start, trial_end, metadata, stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency,
 	billing_interval, interval_count, collection_paused, latest_invoice_created, schedule_id, schedule_ends_at, stripe_created_at, missing_since IS NOT NULL AS missing,
-	past_due_since, past_due_invoice, stripe_item_id, items`
+	past_due_since, past_due_invoice, stripe_item_id, items, kept_read_seq`
 
 // StoredItem is an item of a subscription as it is stored. What the plan's costs stands in the row.
 type StoredItem struct {
@@ -209,6 +211,25 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 	entry := Entry{Action: "subscription.changed", User: u, Entity: account.CustomerEntity(after.CustomerID), Subject: after.StripeID, EventIDs: eventIDs}
 	entry.Before, entry.After = difference(before, after, known)
 	return true, t.Audit(ctx, entry)
+}
+
+// Keep notes which of a customer's stored subscriptions a read did not show, whose rows stay as they are: what was asked for before it was
+// not seen of them. last is the number of the read before. Of all others of the customer the read is the last that has shown them.
+func (t *Tx) Keep(ctx context.Context, stored []Subscription, kept []string, last int64) error {
+	var before, shown []string
+	for _, s := range stored {
+		switch isKept := slices.Contains(kept, s.StripeID); {
+		case isKept && s.KeptSeq == nil:
+			before = append(before, s.StripeID)
+		case !isKept && s.KeptSeq != nil:
+			shown = append(shown, s.StripeID)
+		}
+	}
+	if len(before) == 0 && len(shown) == 0 {
+		return nil
+	}
+	return t.tx.Later(ctx, "note which subscriptions were not shown", `UPDATE subscriptions SET kept_read_seq = CASE WHEN stripe_subscription_id = ANY($1::text[]) THEN $3::bigint END
+		WHERE stripe_subscription_id = ANY($1::text[] || $2::text[])`, before, shown, last)
 }
 
 // NoteMissing marks a stored subscription that Stripe answers 404 for. Its row stays as it is:

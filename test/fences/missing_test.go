@@ -155,6 +155,55 @@ func TestFoundAgainAfterTheErasureIsStopped(t *testing.T) {
 	}
 }
 
+// A customer with an open checkout is not there for a while when its user is deleted, and is there again: after they were erased, before it
+// was confirmed that it is gone, or only its checkouts could not be listed. The checkout is closed. While it is gone nobody is woken for it.
+func TestACheckoutOfACustomerThatIsFoundAgainIsClosed(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"after the erasure", "before it is confirmed", "and only its checkouts were not listed"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			l.bound()
+			user, customer := l.signUp("ada")
+			l.must(l.openCheckout(customer))
+			restore := l.work.refuse("GET /v1/checkout/sessions", http.StatusNotFound,
+				`{"error":{"type":"invalid_request_error","code":"resource_missing","param":"customer","message":"No such customer: '`+customer+`'"}}`)
+			found := func() {}
+			if when != "and only its checkouts were not listed" {
+				found = l.Sandbox.Stripe.Lose(customer)
+			}
+			l.must(l.Sandbox.Clerk.DeleteUser(user))
+			l.settle()
+			l.erasing(user)
+			if when == "after the erasure" {
+				l.later(missingConfirmedAfter)
+				l.erasing(user)
+				l.wants("true", erased, user)
+				l.unpoked()
+				_, err := l.Store.Sweep(t.Context(), 100)
+				l.must(err)
+				l.wants("0", `SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`)
+			}
+			found()
+			restore()
+			l.must(l.work.lookAtCustomer(t.Context(), customer))
+			// Whatever wakes the user: the sweep does, for as long as it is due.
+			l.wants("true", `SELECT checkouts_due FROM stripe_customers WHERE stripe_customer_id = $1`, customer)
+			l.unpoked()
+			_, err := l.Store.Sweep(t.Context(), 100)
+			l.must(err)
+			l.settle()
+			l.wants("true", erased, user)
+			open, err := l.work.stripe.OpenCheckoutSessions(t.Context(), customer)
+			l.must(err)
+			if len(open) > 0 {
+				t.Errorf("%d checkouts of an erased user are open", len(open))
+			}
+			l.wants("false", `SELECT checkouts_due FROM stripe_customers WHERE stripe_customer_id = $1`, customer)
+		})
+	}
+}
+
 // An object that was missing once and is shown in between has not been missing twice.
 func TestMissingAgainBeginsAnew(t *testing.T) {
 	t.Parallel()

@@ -253,6 +253,63 @@ func TestASyncThatDidNotSeeAllIsNotDone(t *testing.T) {
 	}
 }
 
+// Somebody comes back from paying. What they have bought is read, stored and told to Clerk; of another subscription of theirs something cannot
+// be read. Their return is done. One that is about that other subscription is not, before it is read, nor is one that names none.
+func TestAReturnIsDoneBesideWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for _, partial := range []bool{false, true} {
+		t.Run(map[bool]string{false: "all can be read", true: "the invoices of another cannot be listed"}[partial], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			l.must(l.Sandbox.Stripe.SetPayments(s.customer, false))
+			l.must(l.Sandbox.Stripe.Advance(t.Context(), 32*day))
+			l.must(l.Sandbox.Stripe.Settled(t.Context()))
+			l.Sandbox.StripeWebhooks.TakeHeld() // lost
+			l.must(l.Sandbox.Stripe.SetPayments(s.customer, true))
+			bought := l.buy(stripesim.CheckoutSpec{CustomerID: s.customer, ClientReferenceID: s.user}).SubscriptionID
+			l.unpoked()
+			restore := func() {}
+			if partial {
+				restore = l.work.refuse("GET /v1/invoices", http.StatusForbidden, `{"error":{"type":"invalid_request_error","message":"?"}}`)
+			}
+			returned := map[string]string{}
+			for _, id := range []string{bought, s.subscription, ""} {
+				returned[id] = l.asks(subject{s.user, s.customer, id}, store.ActionReturn)
+			}
+			are := func(want string) {
+				t.Helper()
+				got := ""
+				for _, id := range []string{bought, s.subscription, ""} {
+					op, err := l.Store.Operation(t.Context(), returned[id])
+					l.must(err)
+					got += string(op.Status) + " "
+				}
+				if got != want {
+					t.Errorf("the returns are %s, want %s", got, want)
+				}
+			}
+			are("accepted accepted accepted ")
+			look := func() {
+				_, err := l.work.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: s.customer, InPart: partial})
+				l.must(err)
+				l.must(l.work.publish(t.Context(), s.user, false))
+			}
+			for range 2 {
+				look()
+				if partial {
+					are("done accepted accepted ")
+				} else {
+					are("done done done ")
+				}
+			}
+			restore()
+			look()
+			are("done done done ")
+		})
+	}
+}
+
 // A full read is under way while another read, a younger one, cannot see all. What the full one drops because of that is not what its
 // events told: they stay due until it is stored.
 func TestEventsAreNotCompletedByAReadWhoseRowsAPartialOneHasDropped(t *testing.T) {
