@@ -210,6 +210,7 @@ func words() []string {
 		"What has not ended by then is begun anew, since somebody waits for it.",
 		"show-failure", // a change of the code; and what a run of which version of it is found by
 		"show-failure-1",
-		"overtaking", "overtaking-1", "rouse", "rouse-1", "hurry", "hurry-1", "rouse-later", "rouse-later-1", "ACTIVITY_ID_NOT_STARTED", "expire-again", "expire-again-1",
+		"overtaking", "overtaking-1", "rouse", "rouse-1", "hurry", "hurry-1", "rouse-later", "rouse-later-1", "turns", "turns-1", "come-back", "come-back-1",
+		"ACTIVITY_ID_NOT_STARTED", "expire-again", "expire-again-1",
 	}
 }
