@@ -572,13 +572,10 @@ func TestAnUndoThatCannotReadIsShown(t *testing.T) {
 	b.is([]string{"customer.updated failing permanent: unreadable"}, eventStates)
 }
 
-// listedInPart is a Stripe that does not list the items of a subscription. fails is what its list fails with beside that, readInPart is set
-// where it shows the subscription by itself, without its items.
+// listedInPart is a Stripe that does not list the items of a subscription.
 type listedInPart struct {
 	troubled
-	id         string
-	fails      error
-	readInPart bool
+	id string
 }
 
 func (s listedInPart) CustomerSubscriptions(ctx context.Context, id string) ([]account.Subscription, *account.Customer, error) {
@@ -588,10 +585,22 @@ func (s listedInPart) CustomerSubscriptions(ctx context.Context, id string) ([]a
 			list[i].Items, list[i].Unread = nil, true
 		}
 	}
+	return list, customer, err
+}
+
+// shownInPart is one whose list fails with something beside that, or that shows the subscription by itself, without its items.
+type shownInPart struct {
+	listedInPart
+	fails      error
+	readInPart bool
+}
+
+func (s shownInPart) CustomerSubscriptions(ctx context.Context, id string) ([]account.Subscription, *account.Customer, error) {
+	list, customer, err := s.listedInPart.CustomerSubscriptions(ctx, id)
 	return list, customer, cmp.Or(err, s.fails)
 }
 
-func (s listedInPart) Subscription(ctx context.Context, id string) (account.Subscription, error) {
+func (s shownInPart) Subscription(ctx context.Context, id string) (account.Subscription, error) {
 	shown, err := s.troubled.Subscription(ctx, id)
 	if id == s.id && s.readInPart {
 		shown, _ = s.stoppable.Subscription(ctx, id)
@@ -612,7 +621,7 @@ func TestWhatIsListedInPartIsReadBeforeItIsStopped(t *testing.T) {
 	b.stripe.schedules = map[string]account.Schedule{"sub_sched_1": {ID: "sub_sched_1", CustomerID: "cus_1", SubscriptionID: "sub_managed", Status: account.ScheduleActive}}
 	b.executes(`ALTER TABLE subscriptions ADD CONSTRAINT unmanaged CHECK (stripe_subscription_id <> 'sub_managed')`) // so that none is stored
 	b.fails(failure.Transient, listSchedules)
-	b.subscriptions.Stripe = listedInPart{troubled: b.subscriptions.Stripe.(troubled), id: "sub_managed"}
+	b.subscriptions.Stripe = listedInPart{b.subscriptions.Stripe.(troubled), "sub_managed"}
 	if err := b.looks(); err == nil {
 		t.Fatal("it was stored")
 	}
@@ -667,7 +676,7 @@ func TestWhatIsShownInPartIsStopped(t *testing.T) {
 						}
 						return nil
 					})
-					b.subscriptions.Stripe = listedInPart{b.subscriptions.Stripe.(troubled), "sub_late", stripe.fails, stripe.readInPart}
+					b.subscriptions.Stripe = shownInPart{listedInPart{b.subscriptions.Stripe.(troubled), "sub_late"}, stripe.fails, stripe.readInPart}
 					for range 3 {
 						if err := b.looks(); err == nil {
 							t.Error("it was read")
@@ -693,7 +702,7 @@ func TestWhatIsToldOfAndReadInPartIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.fails(failure.Transient, listSubscriptions, readSubscription)
-	b.subscriptions.Stripe = listedInPart{b.subscriptions.Stripe.(troubled), "sub_late", nil, true}
+	b.subscriptions.Stripe = shownInPart{listedInPart{b.subscriptions.Stripe.(troubled), "sub_late"}, nil, true}
 	for range 2 {
 		if err := b.looks(); err == nil {
 			t.Error("it was listed")
