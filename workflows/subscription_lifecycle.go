@@ -173,7 +173,7 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	} else {
 		p = l.turns.last(l.gaveWay)
 	}
-	// What is owed has its turn though commands cannot be done. What a poke asks for that nobody waits for does not press.
+	// What is owed has its turn though commands cannot be done. What a poke asks for that nobody waits for presses after a while.
 	if l.turns.take(ctx, p, l.due, func() bool { return l.gaveWay && l.laterWaits(nil) }) != nil {
 		return // cancelled
 	}

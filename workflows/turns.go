@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"slices"
+	"time"
 
 	"go.temporal.io/sdk/workflow"
 )
@@ -56,10 +57,30 @@ func (t *turns) take(ctx workflow.Context, p *place, presses bool, behind func()
 			p.presses = presses
 		}
 	}
-	err := workflow.Await(ctx, next)
+	err := t.await(ctx, p, next)
 	t.queue = slices.DeleteFunc(t.queue, func(other *place) bool { return other == p })
 	t.taken = t.taken || err == nil
 	return err
+}
+
+// patience is how long somebody for whom nobody waits stands in the queue until what is under way is given up for them all the same: a
+// boundary passes, and a full run has to end, though a command cannot be done.
+const patience = time.Minute
+
+// await waits for a turn.
+func (t *turns) await(ctx workflow.Context, p *place, next func() bool) error {
+	if next() || p.presses || workflow.GetVersion(ctx, changeTurns, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return workflow.Await(ctx, next)
+	}
+	came, err := workflow.AwaitWithOptions(ctx, workflow.AwaitOptions{
+		Timeout:      patience,
+		TimerOptions: workflow.TimerOptions{Summary: "What is under way is given up then for who waits for their turn."},
+	}, next)
+	if err != nil || came {
+		return err
+	}
+	p.presses = true
+	return workflow.Await(ctx, next)
 }
 
 // end ends the turn that was taken.

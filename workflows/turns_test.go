@@ -384,3 +384,54 @@ func TestARunThatForgetsWhoComesEarlyTakesTurns(t *testing.T) {
 	early.is(t, true, 40*time.Second)
 	late.is(t, true, 40*time.Second)
 }
+
+// A command cannot be done for hours, and the request for another one was lost. A look that the sweep or a boundary asks for finds it, and it is
+// done: nobody waits for that look, and it is made all the same.
+func TestALookThatNobodyWaitsForIsMadeThoughACommandIsNotDone(t *testing.T) {
+	t.Parallel()
+	for _, why := range []string{"the sweep", "a boundary"} {
+		t.Run(why, func(t *testing.T) {
+			t.Parallel()
+			var over_, lost bool
+			var l *lifecycle
+			l = newLifecycle(t, script{record: func(int, activities.RecordInput) (activities.RecordResult, error) {
+				found := live()
+				switch {
+				case over_:
+					found = over()
+				case lost:
+					found.Commands = []string{opCancel, opReactivate}
+				}
+				if why == "a boundary" {
+					found.WakeAt = opening().Add(40 * time.Second)
+				}
+				return found, nil
+			}, apply: unless(&over_, func(operation string) bool { return operation == opCancel })})
+			l.command(10*time.Second, opCancel, 5*time.Second)
+			l.at(30*time.Second, func() { lost = true })
+			if why == "the sweep" {
+				l.poke(40 * time.Second)
+			}
+			stopAt(l, 10*time.Minute, &over_)
+			l.run()
+			l.finished()
+			if done := l.tried(opReactivate); len(done) == 0 || done[0] > 2*time.Minute {
+				t.Errorf("the other one was begun after %v", done)
+			}
+		})
+	}
+}
+
+// A run is full while one command cannot be done. It continues as new, where the command goes on.
+func TestAFullRunContinuesThoughOneCommandCannotBeDone(t *testing.T) {
+	t.Parallel()
+	var over_ bool
+	l := newLifecycle(t, script{record: untilOver(&over_), apply: unless(&over_, whichever)})
+	l.command(time.Second, opCancel, 5*time.Second)
+	l.at(30*time.Second, func() { l.SetContinueAsNewSuggested(true) })
+	stopAt(l, 20*time.Minute, &over_)
+	l.run()
+	if took := l.Now().Sub(opening()); took > 2*time.Minute || !workflow.IsContinueAsNewError(l.GetWorkflowError()) {
+		t.Errorf("it ended after %v: %v", took, l.GetWorkflowError())
+	}
+}

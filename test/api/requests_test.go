@@ -326,8 +326,11 @@ func TestDeletedUser(t *testing.T) {
 	want(t, w.ask(http.MethodPost, "/api/users/me/sync", "", header), http.StatusNotFound, "user_not_found")
 	want(t, w.ask(http.MethodPost, "/api/checkout", checkout(w.price, 1), header), http.StatusNotFound, "user_not_found")
 	want(t, w.ask(http.MethodPost, "/api/subscriptions/"+ada.subscription+"/reactivate", "", header), http.StatusConflict, "user_being_deleted")
+	w.Until("the subscription is set to end", func(context.Context) error {
+		if got := ada.ends(); got != "active, ends with its period" {
+			return fmt.Errorf("Stripe says %q", got)
+		}
+		return nil
+	})
 	w.Quiet(true)
-	if got := ada.ends(); got != "active, ends with its period" {
-		t.Errorf("in the end Stripe says %q", got)
-	}
 }
