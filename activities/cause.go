@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"crypto/rand"
 
 	"go.temporal.io/sdk/activity"
 
@@ -43,6 +44,10 @@ func operationKey(ctx context.Context, step, subject string) string {
 	info := activity.GetInfo(ctx)
 	return step + ":" + info.WorkflowExecution.RunID + ":" + info.ActivityID + ":" + subject
 }
+
+// anewKey is an idempotency key that is another one each time, for what may be asked for as often as a look shows that it is due. Under the
+// same key Stripe would answer what it answered before, and do nothing, though somebody has changed it back since.
+func anewKey(step, subject string) string { return step + ":" + subject + ":" + rand.Text() }
 
 // loudFrom is the attempt from which a failure that ought to go away by itself is shown on the
 // events that it holds up.

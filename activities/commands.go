@@ -75,10 +75,10 @@ const looks = 8
 func (a *Commands) ApplyCommand(ctx context.Context, in CommandInput) (CommandResult, error) {
 	return holding(ctx, a.Subscriptions, in.CustomerID, func(s *stopping) (CommandResult, error) {
 		op, err := a.operation(ctx, in)
-		if err != nil || op.Status.Settled() || op.Status == store.OperationRecorded {
+		if err != nil || op.Status.Settled() || op.Status == store.OperationRecorded && !op.TakenBack() {
 			return resultOf(op), err
 		}
-		return a.run(ctx, in, &step{op: op, held: s, gaveWay: in.GaveWay})
+		return a.run(ctx, in, &step{op: op, held: s, gaveWay: in.GaveWay, back: op.TakenBack()})
 	})
 }
 
@@ -273,35 +273,56 @@ func (a *Commands) begin(ctx context.Context, c committed, s *step) error {
 	if err != nil || s.act {
 		return err
 	}
-	if s.decision.Satisfied && rivals == 0 {
+	if s.decision.Satisfied && len(rivals) == 0 {
 		return recorded(ctx, c, s, s.standing, s.standing)
 	}
 	// Where there was a rival, what it has done may not show yet: then Stripe is asked for what seems to be there.
-	s.act = true
-	return c.tx.ActOn(ctx, s.op, s.standing, s.decision)
+	s.act, s.decision.ReleaseSchedule = true, s.standing.ScheduleID
+	before, err := inherited(s.standing, s.op.Action, rivals)
+	if err != nil {
+		return err
+	}
+	return c.tx.ActOn(ctx, s.op, before, s.decision)
 }
 
-// outdo supersedes the commands whose requests may be under way still, and tells how many; or sets act, where their keys have to be taken
-// first. An end at once is final whatever else is done.
-func (a *Commands) outdo(ctx context.Context, c committed, s *step) (rivals int, err error) {
+// inherited is how a subscription stood before a command, which takes over what rivals of the same kind were about to take back: as it stood
+// before them.
+func inherited(standing account.Subscription, action store.Action, rivals []*store.Operation) (account.Subscription, error) {
+	for _, other := range rivals {
+		if other.Action != action {
+			continue
+		}
+		before, err := other.Before()
+		if err != nil {
+			return standing, err
+		}
+		standing.Status, standing.CancelAtPeriodEnd, standing.CancelAt = other.StatusBefore, before.AtPeriodEnd, before.At
+		break
+	}
+	return standing, nil
+}
+
+// outdo supersedes the commands whose requests may be under way still, and answers them, the oldest first; or sets act, where their keys have
+// to be taken first. An end at once is final whatever else is done.
+func (a *Commands) outdo(ctx context.Context, c committed, s *step) (rivals []*store.Operation, err error) {
 	if s.op.Action == store.ActionCancelNow {
-		return 0, nil
+		return nil, nil
 	}
-	others, err := c.tx.Rivals(ctx, s.op)
-	if err != nil || len(others) == 0 {
-		return 0, err
+	rivals, err = c.tx.Rivals(ctx, s.op)
+	if err != nil || len(rivals) == 0 {
+		return nil, err
 	}
-	if taken, err := s.haveTaken(ctx, c, others...); err != nil || !taken {
-		return 0, err
+	if taken, err := s.haveTaken(ctx, c, rivals...); err != nil || !taken {
+		return nil, err
 	}
-	for _, other := range others {
+	for _, other := range rivals {
 		c.tx.Because(other)
 		if err := a.settle(ctx, c, &step{op: other}, &s.standing, store.OperationSuperseded, changedSince); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	c.tx.Because(s.op)
-	return len(others), nil
+	return rivals, nil
 }
 
 // haveTaken tells whether Stripe does nothing any more of what it was asked for these commands, which are locked, so that they ask for
@@ -339,20 +360,21 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		// So it is also where its user is being deleted since: what was asked for is done. And what was set to end with a period
 		// that was over has ended.
 		switch {
-		case s.confirmed || s.refusedAs != "":
+		case s.confirmed || s.refusedAs != "" || s.refusedSchedule != "" && s.refusedSchedule == s.standing.ScheduleID:
 			return recorded(ctx, c, s, was, s.standing)
 		case s.standing.Status.Terminal() || tooOld:
 			s.found()
 			return nil
-		case c.user.Deleting() || s.op.ReleaseSchedule != "":
-			// It must not be asked for again, or not in the same way. What is under way is not to be done behind others' changes.
+		case c.user.Deleting() || s.releasing(s.standing.ScheduleID):
+			// It must not be asked for again, or would cost the schedule. What is under way is not to be done behind others' changes.
 			if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
 				return err
 			}
 			s.found()
 			return nil
 		}
-		s.act = true // somebody else may have done it: asked again, under the same key, Stripe does not do it later
+		// Somebody else may have done it: asked again, under the same key, Stripe does not do it later.
+		s.act, s.decision.ReleaseSchedule = true, s.standing.ScheduleID
 		return nil
 	case s.refusedAs != "":
 		return a.settle(ctx, c, s, &s.standing, store.OperationFailed, s.failedAs())
@@ -365,8 +387,6 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	case s.confirmed && s.standing.Ending().Same(before) && (s.unshown < notShown || s.op.Action == store.ActionCancelNow):
 		return a.late() // nobody can take back what has ended
 	case s.confirmed:
-		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
-	case s.op.OutdoneBy != "" && s.op.OutdoneBy != s.op.Action: // it was to end at once, and has not
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	case tooOld:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, "too_late_to_repeat")
@@ -517,11 +537,8 @@ func (a *Commands) UndoCommand(ctx context.Context, in CommandInput) (CommandRes
 	})
 }
 
-// Why an operation was undone, and why it was superseded.
-const (
-	notPublished = "not_published"
-	changedSince = "changed_since"
-)
+// changedSince is why an operation was superseded.
+const changedSince = "changed_since"
 
 // goBack decides about an operation that is being taken back.
 func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
@@ -542,7 +559,13 @@ func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
 		case s.refusedAs != "" && s.op.Status == store.OperationActing:
 			return recorded(ctx, c, s, s.standing, s.standing)
 		}
-		s.act = s.refusedAs == ""
+		if s.refusedAs != "" {
+			return c.tx.Stays(ctx, s.op)
+		}
+		s.act = true
+		if s.op.Status == store.OperationRecorded {
+			return c.tx.Undoing(ctx, s.op)
+		}
 		return nil
 	case account.UndoDone:
 		if !s.confirmed {
@@ -552,8 +575,8 @@ func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
 			s.found()
 			return nil
 		}
-		reason := notPublished
-		if s.op.TakenBack() {
+		reason := store.NotPublished
+		if s.op.Status == store.OperationActing {
 			reason = store.NotRecorded
 		}
 		return a.undone(ctx, c, s, reason)
@@ -562,11 +585,15 @@ func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
 	}
 }
 
-// undone ends an operation that was taken back, and with it those that had found it done, wanted it so too, and wait for Clerk as it did.
+// undone ends an operation that was taken back, and with it those that wanted the same and wait for Clerk as it did, where it is not as they
+// wanted it any more.
 func (a *Commands) undone(ctx context.Context, c committed, s *step, reason string) error {
-	reliant, err := c.tx.Reliant(ctx, s.op)
-	if err != nil {
-		return err
+	var reliant []*store.Operation
+	if !account.Decide(s.op.Action.Command(), s.standing, false).Satisfied {
+		var err error
+		if reliant, err = c.tx.Reliant(ctx, s.op); err != nil {
+			return err
+		}
 	}
 	for _, other := range reliant {
 		c.tx.Because(other)

@@ -123,8 +123,13 @@ func (o *Operation) Left() (account.Ending, error) { return endingOf(o.LeftJSON)
 // that what Stripe has done is being taken back.
 const NotRecorded = "not_recorded"
 
-// TakenBack tells whether what Stripe has done for an operation is being taken back, because our own database refuses it.
-func (o *Operation) TakenBack() bool { return o.Status == OperationActing && o.Reason == NotRecorded }
+// NotPublished is why an operation was undone that Clerk refuses for good. While the operation is recorded it says that it is being undone.
+const NotPublished = "not_published"
+
+// TakenBack tells whether what Stripe has done for an operation is being taken back, because our own database refuses it, or Clerk does.
+func (o *Operation) TakenBack() bool {
+	return o.Status == OperationActing && o.Reason == NotRecorded || o.Status == OperationRecorded && o.Reason == NotPublished
+}
 
 // Dropped are the phases of the schedule that the operation was about to release, or has.
 func (o *Operation) Dropped() ([]account.Phase, error) {
@@ -264,18 +269,17 @@ func (t *Tx) LockOperation(ctx context.Context, id string) (*Operation, error) {
 // subscription is about to do: those that act and ask for something else, and those that are being taken back.
 func (t *Tx) Rivals(ctx context.Context, o *Operation) ([]*Operation, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE stripe_subscription_id = $1 AND id <> $2
-			AND status IN ('acting', 'recorded') AND action IN ('cancel', 'reactivate')
-			AND (status = 'acting' AND action <> $3 OR EXISTS (SELECT FROM stripe_requests WHERE key = operations.id || ':undo'))
+			AND status IN ('acting', 'recorded') AND action IN ('cancel', 'cancel_now', 'reactivate')
+			AND (status = 'acting' AND (action <> $3 OR reason = 'not_recorded') OR status = 'recorded' AND reason = 'not_published')
 		ORDER BY seq FOR UPDATE`, o.SubscriptionID, o.ID, string(o.Action))
 	rivals, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Operation])
 	return rivals, classify("list rival operations", err)
 }
 
-// Reliant lists and locks the commands that have found a subscription as they want it, because another one of the same kind had made it so,
-// and that wait for Clerk like that one.
+// Reliant lists and locks the commands that want the same of a subscription as another one, which have it, and wait for Clerk like that one.
 func (t *Tx) Reliant(ctx context.Context, o *Operation) ([]*Operation, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE stripe_subscription_id = $1 AND id <> $2
-			AND status = 'recorded' AND action = $3 AND acting_since IS NULL AND settled_at IS NULL
+			AND status = 'recorded' AND action = $3
 		ORDER BY seq FOR UPDATE`, o.SubscriptionID, o.ID, string(o.Action))
 	reliant, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Operation])
 	return reliant, classify("list reliant operations", err)
@@ -291,6 +295,19 @@ func (t *Tx) ActOn(ctx context.Context, o *Operation, before account.Subscriptio
 	o.ReleaseSchedule, o.Reversible = d.ReleaseSchedule, d.Reversible(o.Action.Command())
 	return t.tx.Later(ctx, "note that an operation acts", `UPDATE operations SET status = 'acting', status_before = $2, ending_before = $3, release_schedule = nullif($4, ''),
 		reversible = $5, acting_since = now() WHERE id = $1`, o.ID, string(before.Status), raw, d.ReleaseSchedule, o.Reversible)
+}
+
+// Undoing notes that what was recorded is about to be undone. From then on nothing that Clerk is told makes it done, nor another command of
+// the subscription, which may rely on it.
+func (t *Tx) Undoing(ctx context.Context, o *Operation) error {
+	o.Reason = NotPublished
+	return t.tx.Later(ctx, "note that an operation is undone", `UPDATE operations SET reason = $2 WHERE id = $1 AND status = 'recorded'`, o.ID, NotPublished)
+}
+
+// Stays notes that what was recorded cannot be undone: Stripe refuses it for good, and it goes forward.
+func (t *Tx) Stays(ctx context.Context, o *Operation) error {
+	o.Reason, o.Reversible = "", false
+	return t.tx.Later(ctx, "note that an operation stays", `UPDATE operations SET reason = NULL, reversible = false WHERE id = $1 AND status = 'recorded'`, o.ID)
 }
 
 // TakeBack notes that what Stripe has done for an operation is about to be taken back, and how it left the subscription.
@@ -437,7 +454,9 @@ func (t *Tx) UnsettledOperations(ctx context.Context, customer, user account.Ent
 // settlePublished ends the commands that only waited for Clerk to have this version.
 func (t *Tx) settlePublished(ctx context.Context, clerkUserID string, version int64) error {
 	return t.tx.Later(ctx, "settle published operations", `UPDATE operations SET status = 'done', settled_at = now(), retry_at = NULL
-		WHERE clerk_user_id = $1 AND status = 'recorded' AND projection_version <= $2`, clerkUserID, version)
+		WHERE clerk_user_id = $1 AND status = 'recorded' AND projection_version <= $2
+		AND NOT EXISTS (SELECT FROM operations undone WHERE undone.stripe_subscription_id = operations.stripe_subscription_id
+			AND undone.status = 'recorded' AND undone.reason = 'not_published' AND undone.action IN ('cancel', 'cancel_now', 'reactivate'))`, clerkUserID, version)
 }
 
 // SettleUnpublishable ends the commands of a user whom Clerk does not know, so that there is no

@@ -298,6 +298,7 @@ func operations(t *testing.T, w *world) {
 		}
 		for _, err := range []error{
 			tx.ActOn(ctx, locked, before, account.Decision{}), tx.RecordOperation(ctx, locked, account.Ending{AtPeriodEnd: true}, u),
+			tx.Undoing(ctx, locked), tx.Stays(ctx, locked),
 			tx.ForgetRelease(ctx, locked), tx.CheckoutsDue(ctx, u, "cus_8"), tx.Keep(ctx, []store.Subscription{{StripeID: "sub_8"}}, []string{"sub_8"}, 1), tx.EndWaits(ctx, "customer/cus_8", 1, store.NoSuchCustomer),
 			tx.AuditOperation(ctx, locked, &before, &before), tx.SettleOperation(ctx, locked, store.OperationDone, ""),
 		} {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/intake"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
@@ -356,6 +358,42 @@ func TestCheckoutOnACustomerThatIsLinkedToADeletedUserIsClosed(t *testing.T) {
 				t.Errorf("%d checkouts of an erased user are open", len(open))
 			}
 			l.wants("0", `SELECT count(*) FROM stripe_customers WHERE checkouts_due`)
+		})
+	}
+}
+
+// A deleted user's subscription is set to end, and the attempt fails for something else, as each further one does for hours. Meanwhile they have it
+// go on, in Stripe's portal. The keys are the same in each attempt at one activity.
+func TestADeletedUserWhoReactivatesInThePortalIsStoppedAgain(t *testing.T) {
+	t.Parallel()
+	for _, fails := range []bool{false, true} {
+		t.Run(map[bool]string{false: "control: nothing was asked before", true: "stopped before"}[fails], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			l.must(l.Sandbox.Clerk.DeleteUser(s.user))
+			l.unpoked()
+			l.must(l.work.syncUser(t.Context(), s.user))
+			a := l.actor(policies{})
+			a.refuse("GET /v1/subscription_schedules?", http.StatusForbidden, `{"error":{"type":"invalid_request_error","message":"The key has not the right."}}`)
+			in := activities.RecordInput{CustomerID: s.customer}
+			if fails {
+				if _, err := a.subscriptions.StopBilling(t.Context(), in); err == nil {
+					t.Fatal("it did not fail")
+				}
+				if !l.endsByPeriod(s.subscription) {
+					t.Fatal("it was not stopped")
+				}
+			}
+			l.post("/v1/subscriptions/"+s.subscription, "cancel_at_period_end", "false")
+			for range 3 {
+				if _, err := a.subscriptions.StopBilling(t.Context(), in); err == nil {
+					t.Fatal("it did not fail")
+				}
+			}
+			if !l.endsByPeriod(s.subscription) {
+				t.Error("the deleted user's subscription renews, and no further attempt ends it")
+			}
 		})
 	}
 }

@@ -252,63 +252,6 @@ func TestARequestThatIsUnderWayIsNotDoneBehindItsOwnCommand(t *testing.T) {
 	l.agree(s.user)
 }
 
-// A command is being taken back, since Clerk refuses it for good, and the request for that is on its way when another one is asked for: it is
-// not done behind that one.
-func TestWhatIsTakenBackIsNotTakenBackBehindALaterCommand(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, policies{})
-	s := l.subject(1)
-	a := l.actor(policies{})
-	first := l.asks(s, store.ActionCancel)
-	in := activities.CommandInput{OperationID: first, CustomerID: s.customer}
-	_, err := l.work.commands.ApplyCommand(t.Context(), in)
-	l.must(err)
-	land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
-	if _, err := a.commands.UndoCommand(t.Context(), in); err == nil {
-		t.Fatal("it was undone")
-	}
-	second := l.asks(s, store.ActionCancel)
-	l.must(l.work.apply(t.Context(), s, second))
-	if status := land(); status != http.StatusBadRequest {
-		t.Errorf("the late request was answered %d", status)
-	}
-	_, err = l.work.commands.UndoCommand(t.Context(), in)
-	l.must(err)
-	l.settle()
-	l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
-	l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
-	if !l.endsByPeriod(s.subscription) {
-		t.Error("the cancel was asked for last and is done, and the subscription renews")
-	}
-	l.agree(s.user)
-}
-
-// The same is asked for twice. The second finds it done by the first, which Clerk's refusal takes back: the second is undone with it, and not told
-// as done when Clerk takes something again.
-func TestWhatIsTakenBackIsNotDoneForAnother(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, policies{})
-	s := l.subject(1)
-	first, second := l.asks(s, store.ActionCancel), l.asks(s, store.ActionCancel)
-	for _, op := range []string{first, second} {
-		_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: op, CustomerID: s.customer})
-		l.must(err)
-		l.wants("recorded", `SELECT status FROM operations WHERE id = $1`, op)
-	}
-	l.must(l.work.undo(t.Context(), s, first))
-	l.settle()
-	l.must(l.work.publish(t.Context(), s.user, false))
-	for _, op := range []string{first, second} {
-		if status, ends := l.became(s, op); status != "undone" || ends != "never" {
-			t.Errorf("it is %s, and the subscription ends %s", status, ends)
-		}
-		if l.told(op) != "recorded undone" {
-			t.Errorf("the audit log tells %s", l.told(op))
-		}
-	}
-	l.agree(s.user)
-}
-
 // Of commands that are asked for at once, the first could not be done and gave way to the second: that one has the last word.
 func TestACommandThatGaveWayIsNotDoneAfterALaterOne(t *testing.T) {
 	t.Parallel()
@@ -336,4 +279,134 @@ func TestCommandsAskedForAtOnceAreAllDone(t *testing.T) {
 	l.settle()
 	l.wants("active true", `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
 	l.agree(s.user)
+}
+
+// A schedule manages the subscription. What the first command has asked the schedule for has landed, and its answer was lost. The later one reads
+// Stripe, which does not show it yet, and asks Stripe all the same: through the schedule, since Stripe takes nothing else.
+func TestALaterCommandIsDoneThroughItsScheduleThoughAnEarlierOneDoesNotShowYet(t *testing.T) {
+	t.Parallel()
+	for _, behind := range []int{0, 1, 100} {
+		t.Run(map[int]string{0: "control", 1: "one look is behind", 100: "all looks of the attempt are"}[behind], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			l.managed(s.subscription, l.price, l.addPrice(9900))
+			l.settle()
+			first := l.asks(s, store.ActionCancel)
+			stale := l.byServer(http.MethodGet, "/v1/subscriptions?customer="+s.customer+
+				"&expand[0]=data.latest_invoice&expand[1]=data.customer&expand[2]=data.schedule&limit=100&status=all", nil)
+			a := l.actor(policies{})
+			a.lose("POST /v1/subscription_schedules/")
+			if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
+				t.Fatal("it was done")
+			}
+			second := l.asks(s, store.ActionReactivate)
+			b := l.actor(policies{})
+			restore := func() {}
+			if behind > 0 {
+				restore = b.answer("GET /v1/subscriptions?", http.StatusOK, stale)
+			}
+			// Its look takes the keys, looks again, and asks. Behind that Stripe shows it.
+			var asking *stop
+			if behind == 1 {
+				asking = b.arm(t, "ask POST /v1/subscription", 1)
+			}
+			done := begin(func() error { return b.apply(t.Context(), s, second) })
+			if asking != nil {
+				reach(t, asking, done)
+				t.Log(asking.at)
+				restore()
+				asking.release()
+			}
+			wait(t, done)
+			restore()
+			l.must(l.work.apply(t.Context(), s, first))
+			l.settle()
+			got := l.text(`SELECT status || ' ' || coalesce(reason, '') FROM operations WHERE id = $1`, second)
+			t.Log("first", l.text(`SELECT status || ' ' || coalesce(reason, '') FROM operations WHERE id = $1`, first), "second", got)
+			ends := l.text(`SELECT schedule_ends_at FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
+			if got != "done " || ends != "" {
+				t.Errorf("the reactivation, asked for last, is %q, and the subscription ends %q", got, ends)
+			}
+		})
+	}
+}
+
+// A cancel has landed, and its answer was lost. The user takes it back, and the look at Stripe does not show yet that the subscription is set to end.
+func TestAReactivationIsDoneThoughTheCancelBeforeItDoesNotShowYet(t *testing.T) {
+	t.Parallel()
+	for _, behind := range []int{0, 1, 100} {
+		t.Run(map[int]string{0: "control", 1: "the looks before it asks are behind", 100: "all looks are"}[behind], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			first := l.asks(s, store.ActionCancel)
+			stale := l.byServer(http.MethodGet, "/v1/subscriptions?customer="+s.customer+
+				"&expand[0]=data.latest_invoice&expand[1]=data.customer&expand[2]=data.schedule&limit=100&status=all", nil)
+			a := l.actor(policies{})
+			a.lose("POST /v1/subscriptions/" + s.subscription)
+			if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
+				t.Fatal("it was done")
+			}
+			if !l.endsByPeriod(s.subscription) {
+				t.Fatal("the request has not landed")
+			}
+			second := l.asks(s, store.ActionReactivate)
+			b := l.actor(policies{})
+			restore := func() {}
+			if behind > 0 {
+				restore = b.answer("GET /v1/subscriptions?", http.StatusOK, stale)
+			}
+			var asking *stop
+			if behind == 1 {
+				asking = b.arm(t, "ask POST /v1/subscriptions/", 1) // the first takes the key
+			}
+			done := begin(func() error { return b.apply(t.Context(), s, second) })
+			if asking != nil {
+				reach(t, asking, done)
+				restore()
+				asking.release()
+			}
+			wait(t, done)
+			restore()
+			l.must(l.work.apply(t.Context(), s, first))
+			l.settle()
+			got := l.text(`SELECT status || ' ' || coalesce(reason, '') FROM operations WHERE id = $1`, second)
+			if ends := l.endsByPeriod(s.subscription); got != "done " || ends {
+				t.Errorf("the reactivation, asked for last, is %q, and the subscription is set to end: %t", got, ends)
+			}
+			l.agree(s.user)
+		})
+	}
+}
+
+// A cancel at once asks the schedule that manages the subscription, under a key, and the request is late. What was asked for later is done.
+func TestALateCancelNowThroughAScheduleDoesNotHaveTheLastWord(t *testing.T) {
+	t.Parallel()
+	for _, later := range []store.Action{store.ActionCancel, store.ActionReactivate} {
+		t.Run(string(later), func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			l.managed(s.subscription, l.price, l.addPrice(9900))
+			l.settle()
+			first := l.asks(s, store.ActionCancelNow)
+			a := l.actor(policies{})
+			land := a.delay(t, "POST /v1/subscription_schedules/")
+			if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
+				t.Fatal("it was done")
+			}
+			second := l.asks(s, later)
+			l.must(l.work.apply(t.Context(), s, second))
+			_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer, GaveWay: true})
+			l.must(err)
+			t.Log("landed", land())
+			l.settle()
+			ones := l.text(`SELECT status FROM operations WHERE id = $1`, first)
+			two := l.text(`SELECT status FROM operations WHERE id = $1`, second)
+			if status := l.text(`SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription); status != "active" && ones != "done" {
+				t.Errorf("the first is %s, the second %s, and the subscription is %s", ones, two, status)
+			}
+		})
+	}
 }

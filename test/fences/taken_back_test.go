@@ -1,0 +1,205 @@
+package fences_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/nepfy/clerk-stripe-sync/activities"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
+)
+
+// A command is being taken back, since Clerk refuses it for good, and the request for that is on its way when another one is asked for: it is
+// not done behind that one.
+func TestWhatIsTakenBackIsNotTakenBackBehindALaterCommand(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	a := l.actor(policies{})
+	first := l.asks(s, store.ActionCancel)
+	in := activities.CommandInput{OperationID: first, CustomerID: s.customer}
+	_, err := l.work.commands.ApplyCommand(t.Context(), in)
+	l.must(err)
+	land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
+	if _, err := a.commands.UndoCommand(t.Context(), in); err == nil {
+		t.Fatal("it was undone")
+	}
+	second := l.asks(s, store.ActionCancel)
+	l.must(l.work.apply(t.Context(), s, second))
+	if status := land(); status != http.StatusBadRequest {
+		t.Errorf("the late request was answered %d", status)
+	}
+	_, err = l.work.commands.UndoCommand(t.Context(), in)
+	l.must(err)
+	l.settle()
+	l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
+	l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+	if !l.endsByPeriod(s.subscription) {
+		t.Error("the cancel was asked for last and is done, and the subscription renews")
+	}
+	l.agree(s.user)
+}
+
+// The same is asked for twice. The second finds it done by the first, which Clerk's refusal takes back: the second is undone with it, and not told
+// as done when Clerk takes something again.
+func TestWhatIsTakenBackIsNotDoneForAnother(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	first, second := l.asks(s, store.ActionCancel), l.asks(s, store.ActionCancel)
+	for _, op := range []string{first, second} {
+		_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: op, CustomerID: s.customer})
+		l.must(err)
+		l.wants("recorded", `SELECT status FROM operations WHERE id = $1`, op)
+	}
+	l.must(l.work.undo(t.Context(), s, first))
+	l.settle()
+	l.must(l.work.publish(t.Context(), s.user, false))
+	for _, op := range []string{first, second} {
+		if status, ends := l.became(s, op); status != "undone" || ends != "never" {
+			t.Errorf("it is %s, and the subscription ends %s", status, ends)
+		}
+		if l.told(op) != "recorded undone" {
+			t.Errorf("the audit log tells %s", l.told(op))
+		}
+	}
+	l.agree(s.user)
+}
+
+// Clerk refuses what a cancel has made, for good, so that it is taken back. Stripe does so, and the answer is lost. Before the next attempt a look
+// shows the customer as before, which Clerk takes. The command is undone then, and not done.
+func TestWhatIsTakenBackIsNotToldAsDone(t *testing.T) {
+	t.Parallel()
+	for _, looked := range []bool{false, true} {
+		t.Run(map[bool]string{false: "control", true: "looked at meanwhile"}[looked], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			op := l.asks(s, store.ActionCancel)
+			in := activities.CommandInput{OperationID: op, CustomerID: s.customer}
+			_, err := l.work.commands.ApplyCommand(t.Context(), in)
+			l.must(err)
+			l.wants("recorded", `SELECT status FROM operations WHERE id = $1`, op)
+			// Clerk refuses it (nothing is published), so that it is taken back.
+			l.work.lose("POST /v1/subscriptions/" + s.subscription)
+			if _, err := l.work.commands.UndoCommand(t.Context(), in); err == nil {
+				t.Fatal("the answer was not lost")
+			}
+			if l.ends(s) {
+				t.Fatal("it was not taken back")
+			}
+			if looked {
+				l.settle() // the look that Stripe's event brings about, and the publish of what it shows, which Clerk has taken before
+			}
+			l.must(l.work.undo(t.Context(), s, op))
+			l.settle()
+			l.must(l.work.publish(t.Context(), s.user, false))
+			status, ends := l.became(s, op)
+			if status != "undone" || ends != "never" {
+				t.Errorf("it is told as %s, and the subscription ends %s", status, ends)
+			}
+			l.agree(s.user)
+		})
+	}
+}
+
+// Clerk refuses a cancel's projection for good, and then takes it after all, while the request that takes the cancel back is on its way.
+func TestWhatClerkTakesAfterAllIsNotTakenBackBehindIt(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	op := l.asks(s, store.ActionCancel)
+	in := activities.CommandInput{OperationID: op, CustomerID: s.customer}
+	_, err := l.work.commands.ApplyCommand(t.Context(), in)
+	l.must(err)
+	a := l.actor(policies{})
+	land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
+	if _, err := a.commands.UndoCommand(t.Context(), in); err == nil {
+		t.Fatal("it was undone")
+	}
+	l.must(l.work.publish(t.Context(), s.user, false)) // by the user's own workflow
+	l.must(l.work.undo(t.Context(), s, op))
+	t.Log("landed", land())
+	l.settle()
+	if status, ends := l.became(s, op); !(status == "done" && ends == "with its period" || status == "undone" && ends == "never") {
+		t.Errorf("it is told as %s, and the subscription ends %s", status, ends)
+	}
+}
+
+// Clerk refuses a cancel for good; what takes it back is on its way (and comes to nothing) when the user, who was not told anything yet, asks for the
+// same again. Clerk refuses that too. What is told as undone is undone.
+func TestWhatIsAskedForAgainWhileItIsTakenBackIsUndoneToo(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"control: nothing was asked of Stripe", "not answered", "late", "landed"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			a := l.actor(policies{})
+			first := l.asks(s, store.ActionCancel)
+			in := activities.CommandInput{OperationID: first, CustomerID: s.customer}
+			_, err := l.work.commands.ApplyCommand(t.Context(), in)
+			l.must(err)
+			restore := func() {}
+			switch how {
+			case "late":
+				a.delay(t, "POST /v1/subscriptions/"+s.subscription)
+			case "not answered":
+				restore = a.refuse("POST /v1/subscriptions/"+s.subscription, http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+			case "landed":
+				a.lose("POST /v1/subscriptions/" + s.subscription)
+			default:
+				restore = a.refuse("GET /v1/subscriptions", http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+			}
+			if _, err := a.commands.UndoCommand(t.Context(), in); err == nil {
+				t.Fatal("it was undone")
+			}
+			restore()
+			second := l.asks(s, store.ActionCancel)
+			result, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: second, CustomerID: s.customer})
+			l.must(err)
+			t.Logf("second: %+v", result)
+			// Clerk refuses that, too: the last goes first.
+			l.must(l.work.undo(t.Context(), s, second))
+			l.must(l.work.undo(t.Context(), s, first))
+			l.settle()
+			l.must(l.work.publish(t.Context(), s.user, false))
+			one, ends := l.became(s, first)
+			two, _ := l.became(s, second)
+			t.Log(one, two, ends)
+			if two == "undone" && ends != "never" || two == "done" && ends == "never" {
+				t.Errorf("the first is told as %s, the second as %s, and the subscription ends %s", one, two, ends)
+			}
+		})
+	}
+}
+
+// The same is asked for twice while Stripe does not answer for a moment, so that both ask Stripe for it. Clerk refuses it for good, and the last is taken
+// back first. What that leaves is published, which is no word about the first.
+func TestWhatAnotherHasTakenBackIsNotToldAsDone(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	first := l.asks(s, store.ActionCancel)
+	restore := l.work.refuse("POST /v1/subscriptions/"+s.subscription, http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+	second := l.asks(s, store.ActionCancel)
+	for _, op := range []string{first, second} {
+		if _, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: op, CustomerID: s.customer}); err == nil {
+			t.Fatal("it was done")
+		}
+	}
+	restore()
+	for _, op := range []string{first, second} {
+		_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: op, CustomerID: s.customer})
+		l.must(err)
+		l.wants("recorded", `SELECT status FROM operations WHERE id = $1`, op)
+	}
+	l.must(l.work.undo(t.Context(), s, second))
+	l.must(l.work.publish(t.Context(), s.user, false)) // which the workflow asks for beside the undo of the first
+	l.must(l.work.undo(t.Context(), s, first))
+	l.settle()
+	for _, op := range []string{first, second} {
+		if status, ends := l.became(s, op); status != "undone" || ends != "never" {
+			t.Errorf("it is told as %s, and the subscription ends %s", status, ends)
+		}
+	}
+}
