@@ -20,7 +20,7 @@ const emptyList = `{"object":"list","data":[],"has_more":false,"url":"/v1/subscr
 func (l *lab) held(user string) string {
 	l.t.Helper()
 	return l.text(`SELECT concat_ws(E'\n', u.projection, u.projection_version, u.published_version, u.stripe_customer_id,
-			(SELECT string_agg((to_jsonb(s) - 'missing_since')::text, E'\n' ORDER BY stripe_subscription_id) FROM subscriptions s),
+			(SELECT string_agg((to_jsonb(s) - 'missing_since' - 'kept_read_seq')::text, E'\n' ORDER BY stripe_subscription_id) FROM subscriptions s),
 			(SELECT string_agg(c.stripe_customer_id || c.user_id, ' ' ORDER BY 1) FROM stripe_customers c), (SELECT count(*) FROM subscription_changes))
 		FROM person_user u WHERE clerk_user_id = $1`, user) + fmt.Sprint(l.Sandbox.Clerk.PublicMetadata(user))
 }
@@ -29,7 +29,7 @@ func (l *lab) held(user string) string {
 func (l *lab) granted(user string) string {
 	l.t.Helper()
 	return l.text(`SELECT concat_ws(E'\n', u.projection - 'customerId' - 'version',
-			(SELECT string_agg((to_jsonb(s) - 'missing_since')::text, E'\n' ORDER BY stripe_subscription_id) FROM subscriptions s),
+			(SELECT string_agg((to_jsonb(s) - 'missing_since' - 'kept_read_seq')::text, E'\n' ORDER BY stripe_subscription_id) FROM subscriptions s),
 			(SELECT string_agg(c.stripe_customer_id || c.user_id, ' ' ORDER BY 1) FROM stripe_customers c), (SELECT count(*) FROM subscription_changes))
 		FROM person_user u WHERE clerk_user_id = $1`, user)
 }
