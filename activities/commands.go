@@ -354,6 +354,8 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	// What was asked for was asked for while it stood like that.
 	was := s.standing
 	was.Status, was.CancelAtPeriodEnd, was.CancelAt, was.ScheduleID = s.op.StatusBefore, before.AtPeriodEnd, before.At, ""
+	// Where it stood as is wanted already, a rival had been superseded, and what that one did may show before what was done behind it.
+	wanted := account.Decide(s.op.Action.Command(), was, false).Satisfied
 	tooOld := s.op.ActingSince != nil && c.now.Sub(*s.op.ActingSince) > keyLife
 	switch {
 	case account.Decide(s.op.Action.Command(), s.standing, false).Satisfied, s.confirmed && s.op.Action == store.ActionCancel && s.standing.Status.Terminal():
@@ -384,7 +386,7 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 			return err
 		}
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, string(s.decision.Refused))
-	case s.confirmed && s.standing.Ending().Same(before) && (s.unshown < notShown || s.op.Action == store.ActionCancelNow):
+	case s.confirmed && (s.standing.Ending().Same(before) || wanted) && (s.unshown < notShown || s.op.Action == store.ActionCancelNow):
 		return a.late() // nobody can take back what has ended
 	case s.confirmed:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)

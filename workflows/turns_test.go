@@ -393,8 +393,7 @@ func TestALookThatNobodyWaitsForIsMadeThoughACommandIsNotDone(t *testing.T) {
 		t.Run(why, func(t *testing.T) {
 			t.Parallel()
 			var over_, lost bool
-			var l *lifecycle
-			l = newLifecycle(t, script{record: func(int, activities.RecordInput) (activities.RecordResult, error) {
+			l := newLifecycle(t, script{record: func(int, activities.RecordInput) (activities.RecordResult, error) {
 				found := live()
 				switch {
 				case over_:

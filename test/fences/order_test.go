@@ -410,3 +410,39 @@ func TestALateCancelNowThroughAScheduleDoesNotHaveTheLastWord(t *testing.T) {
 		})
 	}
 }
+
+// A cancel has landed, its answer was lost, and it does not show when the user reactivates. It shows for a moment behind the reactivation, which is
+// done all the same.
+func TestAReactivationIsDoneThoughTheCancelShowsBehindIt(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	list := "/v1/subscriptions?customer=" + s.customer + "&expand[0]=data.latest_invoice&expand[1]=data.customer&expand[2]=data.schedule&limit=100&status=all"
+	first := l.asks(s, store.ActionCancel)
+	before := l.byServer(http.MethodGet, list, nil)
+	a, b := l.actor(policies{}), l.actor(policies{})
+	a.lose("POST /v1/subscriptions/" + s.subscription)
+	if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
+		t.Fatal("it was done")
+	}
+	meanwhile := l.byServer(http.MethodGet, list, nil)
+	second := l.asks(s, store.ActionReactivate)
+	restore := b.answer("GET /v1/subscriptions?", http.StatusOK, before)
+	asking := b.arm(t, "ask POST /v1/subscriptions/", 1) // the first takes the key
+	done := begin(func() error { return b.apply(t.Context(), s, second) })
+	reach(t, asking, done)
+	restore()
+	restore = b.answer("GET /v1/subscriptions?", http.StatusOK, meanwhile)
+	again := b.arm(t, "ask POST /v1/subscriptions/", 0) // by the next attempt
+	asking.release()
+	reach(t, again, done)
+	restore()
+	again.release()
+	wait(t, done)
+	l.settle()
+	l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+	if l.ends(s) {
+		t.Error("the reactivation was asked for last and is done, and the subscription ends")
+	}
+	l.agree(s.user)
+}
