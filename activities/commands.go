@@ -390,6 +390,12 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		return a.late() // nobody can take back what has ended
 	case s.confirmed:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
+	case s.op.OutdoneBy != "":
+		// Whatever was asked for later is done, and it stands otherwise by now: that is as somebody else wants it.
+		if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
+			return err
+		}
+		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	case tooOld:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, "too_late_to_repeat")
 	}

@@ -446,3 +446,95 @@ func TestAReactivationIsDoneThoughTheCancelShowsBehindIt(t *testing.T) {
 	}
 	l.agree(s.user)
 }
+
+// The same is asked for twice: the first is not answered, the second is done. Then it is changed in Stripe's portal. The first is not done after that.
+func TestWhatIsDoneByALaterOneIsNotDoneAgainBehindThePortal(t *testing.T) {
+	t.Parallel()
+	for _, begun := range []bool{false, true} {
+		t.Run(map[bool]string{false: "control: not begun", true: "begun"}[begun], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			one := l.asks(s, store.ActionCancel)
+			in := activities.CommandInput{OperationID: one, CustomerID: s.customer}
+			if begun {
+				restore := l.work.refuse("POST /v1/subscriptions/"+s.subscription, http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+				if _, err := l.work.commands.ApplyCommand(t.Context(), in); err == nil {
+					t.Fatal("it was done")
+				}
+				restore()
+			}
+			l.exec(`UPDATE operations SET created_at = created_at - interval '10 seconds', acting_since = acting_since - interval '10 seconds'`)
+			two := l.asks(s, store.ActionCancel)
+			l.must(l.work.apply(t.Context(), s, two))
+			l.wants("done", `SELECT status FROM operations WHERE id = $1`, two)
+			l.post("/v1/subscriptions/"+s.subscription, "cancel_at_period_end", "false") // in the portal
+			in.GaveWay = true
+			_, err := l.work.commands.ApplyCommand(t.Context(), in)
+			l.must(err)
+			l.settle()
+			if status, ends := l.became(s, one); ends != "never" {
+				t.Errorf("the first is told as %s, and the subscription, which was made to go on last, ends %s", status, ends)
+			}
+		})
+	}
+}
+
+// The first command's request is on its way, the second, which ends at once, is not answered, the third is done. The first ends as superseded: none of its
+// requests may be done any more.
+func TestWhatASleepingCancelNowSupersedesIsNotDoneBehindTheLast(t *testing.T) {
+	t.Parallel()
+	for _, between := range []bool{false, true} {
+		for first, last := range map[store.Action]store.Action{store.ActionCancel: store.ActionReactivate, store.ActionReactivate: store.ActionCancel} {
+			t.Run(string(first)+map[bool]string{false: ", control", true: ", cancel now between"}[between], func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, policies{})
+				s := l.subject(1)
+				if first == store.ActionReactivate {
+					l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
+					l.settle()
+				}
+				later := func() {
+					l.exec(`UPDATE operations SET created_at = created_at - interval '10 seconds', acting_since = acting_since - interval '10 seconds'`)
+				}
+				a, b := l.actor(policies{}), l.actor(policies{})
+				one := l.asks(s, first)
+				land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
+				if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: one, CustomerID: s.customer}); err == nil {
+					t.Fatal("it was done")
+				}
+				two := ""
+				if between {
+					later()
+					two = l.asks(s, store.ActionCancelNow)
+					restore := b.refuse("DELETE /v1/subscriptions/", http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+					if _, err := b.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: two, CustomerID: s.customer}); err == nil {
+						t.Fatal("it was done")
+					}
+					restore()
+					// It gives way to the first, whose turn it is.
+					_, err := b.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: one, CustomerID: s.customer, GaveWay: true})
+					l.must(err)
+				}
+				later()
+				three := l.asks(s, last)
+				l.must(l.work.apply(t.Context(), s, three))
+				if between {
+					_, err := b.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: two, CustomerID: s.customer, GaveWay: true})
+					l.must(err)
+				}
+				t.Log("landed", land())
+				l.must(l.work.apply(t.Context(), s, one))
+				l.settle()
+				for _, op := range []string{one, two, three} {
+					if op != "" {
+						t.Log(l.text(`SELECT action || ': ' || status || ' ' || coalesce(reason, '') FROM operations WHERE id = $1`, op))
+					}
+				}
+				if status, ends := l.became(s, three); status != "done" || (ends != "never") != (last == store.ActionCancel) {
+					t.Errorf("the last, %s, is told as %s, and the subscription ends %s", last, status, ends)
+				}
+			})
+		}
+	}
+}
