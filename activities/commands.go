@@ -250,11 +250,18 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 
 // lost ends an operation whose subscription Stripe does not show any more.
 func (a *Commands) lost(ctx context.Context, c committed, s *step) error {
-	status := store.OperationSuperseded
-	if s.op.Status == store.OperationAccepted {
-		status = store.OperationFailed // nothing was done
+	if s.op.Status == store.OperationAccepted { // nothing was done
+		return a.settle(ctx, c, s, nil, store.OperationFailed, notInStripe)
 	}
-	return a.settle(ctx, c, s, nil, status, "not_in_stripe")
+	return a.overtaken(ctx, c, s, nil, notInStripe)
+}
+
+// overtaken ends an operation as superseded, once it is known that nothing of it is done behind that.
+func (a *Commands) overtaken(ctx context.Context, c committed, s *step, standing *account.Subscription, reason string) error {
+	if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
+		return err
+	}
+	return a.settle(ctx, c, s, standing, store.OperationSuperseded, reason)
 }
 
 // begin decides about an operation for which nothing was done yet.
@@ -382,20 +389,14 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		return a.settle(ctx, c, s, &s.standing, store.OperationFailed, s.failedAs())
 	case s.decision.Refused != "":
 		// It was allowed when Stripe was asked. Whatever came of that, it is as somebody else wants it.
-		if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
-			return err
-		}
-		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, string(s.decision.Refused))
+		return a.overtaken(ctx, c, s, &s.standing, string(s.decision.Refused))
 	case s.confirmed && (s.standing.Ending().Same(before) || wanted) && (s.unshown < notShown || s.op.Action == store.ActionCancelNow):
 		return a.late() // nobody can take back what has ended
 	case s.confirmed:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	case s.op.OutdoneBy != "":
 		// Whatever was asked for later is done, and it stands otherwise by now: that is as somebody else wants it.
-		if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
-			return err
-		}
-		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
+		return a.overtaken(ctx, c, s, &s.standing, changedSince)
 	case tooOld:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, "too_late_to_repeat")
 	}
@@ -545,8 +546,11 @@ func (a *Commands) UndoCommand(ctx context.Context, in CommandInput) (CommandRes
 	})
 }
 
-// changedSince is why an operation was superseded.
-const changedSince = "changed_since"
+// Why an operation was superseded; of one that had not begun the second is why it failed.
+const (
+	changedSince = "changed_since"
+	notInStripe  = "not_in_stripe"
+)
 
 // goBack decides about an operation that is being taken back.
 func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
@@ -589,7 +593,10 @@ func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
 		}
 		return a.undone(ctx, c, s, reason)
 	default:
-		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
+		if !s.op.TakenBack() || s.confirmed {
+			return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
+		}
+		return a.overtaken(ctx, c, s, &s.standing, changedSince)
 	}
 }
 

@@ -749,16 +749,23 @@ func (a *Subscriptions) commitMissing(ctx context.Context, in RecordInput, c com
 	if err := tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftCustomerMissing, in.CustomerID); err != nil {
 		return err
 	}
-	// Nobody waits for a customer whom Stripe does not have.
-	if err := tx.EndWaits(ctx, account.CustomerEntity(in.CustomerID), number, store.NoSuchCustomer); err != nil {
+	// Nobody waits for a customer whom Stripe does not have. What was asked for a moment ago may be about one that does not show yet.
+	waits, err := tx.EndCustomerWaits(ctx, in.CustomerID, number)
+	if err != nil {
 		return err
+	}
+	if waits {
+		result.RereadAfter = a.Policy.RereadDelay
 	}
 	// What they tell is stored, and their user's data is to be forgotten: they may never be completed.
 	if err := tx.HoldEvents(ctx, taken.done, store.EventWaiting, "Stripe does not know this customer", c.user != nil && c.user.Deleting()); err != nil {
 		return err
 	}
-	if c.user == nil || !c.user.Deleting() {
+	switch {
+	case c.user == nil:
 		return nil
+	case !c.user.Deleting():
+		return a.lookAgain(ctx, c, in, result)
 	}
 	if c.fresh {
 		seen.customer.ID = in.CustomerID
@@ -767,4 +774,33 @@ func (a *Subscriptions) commitMissing(ctx context.Context, in RecordInput, c com
 		}
 	}
 	return a.commitDeleting(ctx, c, &store.Customer{ID: in.CustomerID}, seen, number, result)
+}
+
+// lookAgain has a customer looked at again that Stripe says it does not have, and of whom something is stored that can still change: an
+// answer may be wrong for a while. It is as with a boundary that Stripe does not act on.
+func (a *Subscriptions) lookAgain(ctx context.Context, c committed, in RecordInput, result *RecordResult) error {
+	stored, err := c.tx.SubscriptionsOfCustomer(ctx, in.CustomerID)
+	if err != nil {
+		return err
+	}
+	var held []account.Held
+	for _, s := range stored {
+		held = append(held, s.Held())
+		result.Live = result.Live || !account.Status(s.Status).Terminal()
+	}
+	if !result.Live {
+		return nil
+	}
+	result.WakeAt, _ = a.Policy.wake(held, c.now, in)
+	pause := longestOverdue
+	if in.Overdue < 20 {
+		pause = min(pause, a.Policy.MissingConfirmedAfter<<in.Overdue)
+	}
+	if again := c.now.Add(pause).UTC(); result.WakeAt.IsZero() || again.Before(result.WakeAt) {
+		result.WakeAt = again
+	}
+	if result.Overdue = in.Overdue; in.ForBoundary {
+		result.Overdue++
+	}
+	return nil
 }

@@ -16,10 +16,12 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signaled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// From the first signal on the second has its usual effect: the end, at once.
-	context.AfterFunc(ctx, stop)
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	// Before the first signal is heeded, the second has its usual effect again: the end, at once.
+	context.AfterFunc(signaled, func() { stop(); end() })
 	if err := devstack.Run(ctx, config.Environ(), os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "dev:", err)
 		os.Exit(1)

@@ -493,8 +493,26 @@ const (
 // EndWaits ends what only waits for an entity to be read that its provider does not have, as a read of that number has shown. What was
 // asked for after that read began goes on waiting.
 func (t *Tx) EndWaits(ctx context.Context, entity account.Entity, read int64, reason string) error {
+	return t.endWaits(ctx, entity, read, reason, 0)
+}
+
+// returnWaits is for how long a return from a checkout waits for a customer who does not show: Stripe has said to the caller that it is there.
+const returnWaits = 30 * time.Second
+
+// EndCustomerWaits is [Tx.EndWaits] for a customer. waits tells whether a return from a checkout goes on waiting, for half a minute at most.
+func (t *Tx) EndCustomerWaits(ctx context.Context, customerID string, read int64) (waits bool, err error) {
+	entity := account.CustomerEntity(customerID)
+	if err := t.endWaits(ctx, entity, read, NoSuchCustomer, returnWaits); err != nil {
+		return false, err
+	}
+	err = t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM operations WHERE entity = $1 AND status = 'accepted' AND action = 'return')`, string(entity)).Scan(&waits)
+	return waits, classify("look for who waits", err)
+}
+
+func (t *Tx) endWaits(ctx context.Context, entity account.Entity, read int64, reason string, returnsFor time.Duration) error {
 	return t.tx.Later(ctx, "end waits", `UPDATE operations SET status = 'failed', reason = $3, settled_at = now(), retry_at = NULL
-		WHERE entity = $1 AND status = 'accepted' AND action IN ('sync', 'return') AND seq < $2`, string(entity), read, reason)
+		WHERE entity = $1 AND status = 'accepted' AND seq < $2 AND (action = 'sync' OR action = 'return' AND created_at <= now() - $4::interval)`,
+		string(entity), read, reason, returnsFor)
 }
 
 // sweepOperations ends those that only wait for something to be read that was, where nobody has asked since, pokes the workflows of

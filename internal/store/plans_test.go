@@ -287,6 +287,9 @@ func operations(t *testing.T, w *world) {
 		}
 		tx.Because(locked)
 		before := account.Subscription{ID: "sub_8", Status: account.StatusActive}
+		if _, err := tx.EndCustomerWaits(ctx, "cus_8", 1); err != nil {
+			return err
+		}
 		if _, err := tx.Rivals(ctx, locked); err != nil {
 			return err
 		}

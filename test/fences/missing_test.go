@@ -11,6 +11,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/operator"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
+	"github.com/nepfy/clerk-stripe-sync/internal/selfservice"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
 // bound stores to which account the database belongs, as the programs do when they start.
@@ -413,4 +415,65 @@ func TestACustomerThatIsListedAgainIsNotMissing(t *testing.T) {
 	l.wants("", `SELECT missing_since FROM stripe_customers WHERE stripe_customer_id = $1`, one)
 	l.wants(one, `SELECT stripe_customer_id FROM person_user WHERE clerk_user_id = $1`, user)
 	l.wants(one, `SELECT projection ->> 'customerId' FROM person_user WHERE clerk_user_id = $1`, user)
+}
+
+// Stripe answers 404 for a customer once, in a look that nothing but a boundary was the reason for. What is stored of it can still change: it is looked
+// at again.
+func TestACustomerThatWasMissingOnceIsLookedAtAgain(t *testing.T) {
+	t.Parallel()
+	for _, missing := range []bool{false, true} {
+		t.Run(map[bool]string{false: "control", true: "missing"}[missing], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			l.settle()
+			if missing {
+				l.work.answer("GET /v1/customers/"+s.customer, http.StatusNotFound, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"id","message":"No such customer: '`+s.customer+`'"}}`)
+				l.work.answer("GET /v1/subscriptions?", http.StatusNotFound, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"customer","message":"No such customer: '`+s.customer+`'"}}`)
+			}
+			result, err := l.work.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: s.customer, ForBoundary: true})
+			l.must(err)
+			l.wants("active", `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
+			l.wants("0", `SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`)
+			if !result.Live || result.WakeAt.IsZero() {
+				t.Errorf("nobody looks at it again: %+v", result)
+			}
+		})
+	}
+}
+
+// Somebody comes back from paying before Stripe has told of it. The customer that the checkout has made is not shown by the first read yet, as Stripe does
+// not promise it: the session, which Stripe has shown, says that it is there.
+func TestAReturnWaitsForACustomerThatDoesNotShowYet(t *testing.T) {
+	t.Parallel()
+	for _, behind := range []bool{false, true} {
+		t.Run(map[bool]string{false: "control", true: "the first read is behind"}[behind], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			user, _ := l.signUp("ada")
+			l.settle()
+			bought := l.buy(stripesim.CheckoutSpec{Email: "ada@example.com", ClientReferenceID: user, SubscriptionMetadata: byServer(user)})
+			desk := l.requests(l.actor(policies{}))
+			desk.Wait = 50 * time.Millisecond
+			key := selfservice.Key{Method: http.MethodPost, Route: "/api/checkout/return", Value: "k"}
+			op, err := desk.Return(t.Context(), selfservice.Caller{UserID: user}, key, bought.SessionID)
+			l.must(err)
+			if op.Status != store.OperationAccepted {
+				t.Fatalf("it is %s", op.Status)
+			}
+			if behind {
+				restore := l.work.answer(bought.CustomerID, http.StatusNotFound, `{"error":{"type":"invalid_request_error","code":"resource_missing","message":"No such customer: '`+bought.CustomerID+`'"}}`)
+				l.must(l.work.record(t.Context(), bought.CustomerID))
+				restore()
+			}
+			l.settle() // Stripe's events
+			l.must(l.work.publish(t.Context(), user, false))
+			op, err = desk.Return(t.Context(), selfservice.Caller{UserID: user}, key, bought.SessionID)
+			l.must(err)
+			l.wants("true", `SELECT projection ->> 'subscriptionActive' FROM person_user WHERE clerk_user_id = $1`, user)
+			if op.Status != store.OperationDone {
+				t.Errorf("they have paid and have access, and are told %s (%s)", op.Status, op.Reason)
+			}
+		})
+	}
 }

@@ -538,3 +538,28 @@ func TestWhatASleepingCancelNowSupersedesIsNotDoneBehindTheLast(t *testing.T) {
 		}
 	}
 }
+
+// A command's request is on its way when Stripe answers 404 for the customer once.
+func TestACommandWhoseCustomerWasMissingOnceIsNotDoneBehindItsEnd(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	one := l.asks(s, store.ActionCancel)
+	in := activities.CommandInput{OperationID: one, CustomerID: s.customer}
+	a := l.actor(policies{})
+	land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
+	if _, err := a.commands.ApplyCommand(t.Context(), in); err == nil {
+		t.Fatal("it was done")
+	}
+	for _, path := range []string{"GET /v1/customers/", "GET /v1/subscriptions"} {
+		l.work.answer(path, http.StatusNotFound, `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"id","message":"No such customer: '`+s.customer+`'"}}`)
+	}
+	_, err := l.work.commands.ApplyCommand(t.Context(), in)
+	l.must(err)
+	t.Log(l.text(`SELECT status || ' ' || coalesce(reason, '') FROM operations WHERE id = $1`, one))
+	t.Log("landed", land())
+	l.settle()
+	if status, ends := l.became(s, one); status == "superseded" && ends != "never" {
+		t.Errorf("it is told as %s, and the subscription ends %s", status, ends)
+	}
+}

@@ -203,3 +203,41 @@ func TestWhatAnotherHasTakenBackIsNotToldAsDone(t *testing.T) {
 		}
 	}
 }
+
+// A reactivation is being taken back, and the request for that is on its way when somebody changes the end in the portal: it is theirs, and the command
+// ends as superseded. What is asked for after that stands.
+func TestWhatIsSomebodyElsesIsNotTakenBackBehindTheLast(t *testing.T) {
+	t.Parallel()
+	for _, portal := range []bool{false, true} {
+		t.Run(map[bool]string{false: "control", true: "changed in the portal"}[portal], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
+			l.settle()
+			one := l.asks(s, store.ActionReactivate)
+			in := activities.CommandInput{OperationID: one, CustomerID: s.customer}
+			_, err := l.work.commands.ApplyCommand(t.Context(), in)
+			l.must(err)
+			a := l.actor(policies{})
+			land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
+			if _, err := a.commands.UndoCommand(t.Context(), in); err == nil {
+				t.Fatal("it was undone")
+			}
+			if portal {
+				l.must(l.Sandbox.Stripe.CancelAt(s.subscription, l.Sandbox.Stripe.Now().Add(200*day)))
+				_, err := l.work.commands.UndoCommand(t.Context(), in)
+				l.must(err)
+				l.wants("superseded", `SELECT status FROM operations WHERE id = $1`, one)
+			}
+			two := l.asks(s, store.ActionReactivate)
+			l.must(l.work.apply(t.Context(), s, two))
+			t.Log("landed", land())
+			l.must(l.work.undo(t.Context(), s, one))
+			l.settle()
+			if status, ends := l.became(s, two); status != "done" || ends != "never" {
+				t.Errorf("the last reactivation is told as %s, and the subscription ends %s", status, ends)
+			}
+		})
+	}
+}
