@@ -48,6 +48,7 @@ func TestAPayerWhoNamesSomebodyElse(t *testing.T) {
 				t.Parallel()
 				l := newLab(t, policies{})
 				var user, own, paid string
+				spec := spec
 				pay := func() {
 					spec.ClientReferenceID = user
 					if spec.Email == "" {
