@@ -63,3 +63,26 @@ func TestWakeAtBoundaries(t *testing.T) {
 		})
 	}
 }
+
+// However long the delay is that an operator has set, and however often a boundary was looked at, the next look is ahead.
+func TestALongDelayIsNoShorterForHavingBeenWaitedFor(t *testing.T) {
+	t.Parallel()
+	for _, looks := range []int{0, 10, 17, 19, 900} {
+		t.Run(fmt.Sprint(looks), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, account.DeleteKeep)
+			b.subscriptions.Policy.BoundaryDelay = 24 * time.Hour
+			b.person("cus_1")
+			s := subscription("sub_1", "cus_1", account.StatusActive)
+			s.CurrentPeriodEnd = time.Now().Add(-30 * 24 * time.Hour)
+			b.stripe.put(s)
+			result, err := b.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: "cus_1", ForBoundary: true, Overdue: looks})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if wait := time.Until(result.WakeAt); wait < 5*time.Hour || wait > 6*time.Hour {
+				t.Errorf("looks again in %s, want 6h", wait)
+			}
+		})
+	}
+}

@@ -78,7 +78,7 @@ func (a *Commands) ApplyCommand(ctx context.Context, in CommandInput) (CommandRe
 		if err != nil || op.Status.Settled() || op.Status == store.OperationRecorded && !op.TakenBack() {
 			return resultOf(op), err
 		}
-		return a.run(ctx, in, &step{op: op, held: s, gaveWay: in.GaveWay, back: op.TakenBack()})
+		return a.run(ctx, in, &step{op: op, held: s, gaveWay: in.GaveWay, back: op.TakenBack(), resumed: op.Status != store.OperationAccepted})
 	})
 }
 
@@ -153,6 +153,8 @@ type step struct {
 	releaseRefused  bool
 	// released is the schedule whose release Stripe has confirmed to this attempt, whatever a look shows behind it.
 	released string
+	// resumed is set where an attempt before this one may have asked Stripe, whose request may be under way still.
+	resumed bool
 	// gaveWay is set where others may have acted on the customer since the operation was received, before it could.
 	gaveWay bool
 	// take are the requests whose keys have to be taken before the operation goes on, taken is which generation of each key was.
@@ -352,6 +354,15 @@ func (s *step) haveTaken(ctx context.Context, c committed, commands ...*store.Op
 	return !s.act, nil
 }
 
+// over tells whether nothing of what Stripe has refused to this attempt can be done for another one. Stripe stores no refusal under the
+// key, so that a late request of an earlier attempt may be accepted.
+func (s *step) over(ctx context.Context, c committed) (bool, error) {
+	if !s.resumed {
+		return true, nil
+	}
+	return s.haveTaken(ctx, c, s.op)
+}
+
 // goOn decides about an operation for which Stripe was asked before this look.
 func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	before, err := s.op.Before()
@@ -369,7 +380,12 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		// So it is also where its user is being deleted since: what was asked for is done. And what was set to end with a period
 		// that was over has ended.
 		switch {
-		case s.confirmed || s.refusedAs != "" || s.refusedSchedule != "" && s.refusedSchedule == s.standing.ScheduleID:
+		case s.confirmed:
+			return recorded(ctx, c, s, was, s.standing)
+		case s.refusedAs != "", s.refusedSchedule != "" && s.refusedSchedule == s.standing.ScheduleID:
+			if over, err := s.over(ctx, c); err != nil || !over {
+				return err
+			}
 			return recorded(ctx, c, s, was, s.standing)
 		case s.standing.Status.Terminal() || tooOld:
 			s.found()
@@ -386,6 +402,9 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 		s.act, s.decision.ReleaseSchedule = true, s.standing.ScheduleID
 		return nil
 	case s.refusedAs != "":
+		if over, err := s.over(ctx, c); err != nil || !over {
+			return err
+		}
 		return a.settle(ctx, c, s, &s.standing, store.OperationFailed, s.failedAs())
 	case s.decision.Refused != "":
 		// It was allowed when Stripe was asked. Whatever came of that, it is as somebody else wants it.

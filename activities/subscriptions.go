@@ -616,8 +616,19 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 // bulkLeaves is how long a bulk sync may take with one customer before their own workflow looks at them.
 const bulkLeaves = time.Minute
 
-// longestOverdue is the slowest that a boundary which Stripe does not act on is looked at.
+// longestOverdue is the longest pause between two looks for the same reason.
 const longestOverdue = 6 * time.Hour
+
+// slower is the pause after so many looks for the same reason: twice as long each time, and no longer than longestOverdue.
+func slower(first time.Duration, looks int) time.Duration {
+	pause := min(first, longestOverdue)
+	for range looks {
+		if pause = min(2*pause, longestOverdue); pause == longestOverdue {
+			break
+		}
+	}
+	return pause
+}
 
 // wake says when to look again: a little after the next boundary of any subscription; and where
 // one has passed and Stripe has not acted on it, ever more slowly. Only the looks that such a
@@ -639,11 +650,7 @@ func (p SubscriptionPolicy) wake(held []account.Held, now time.Time, in RecordIn
 		}
 	}
 	if passed {
-		pause := longestOverdue
-		if in.Overdue < 20 {
-			pause = min(pause, p.BoundaryDelay<<in.Overdue)
-		}
-		consider(now.Add(pause))
+		consider(now.Add(slower(p.BoundaryDelay, in.Overdue)))
 		overdue = in.Overdue
 		if in.ForBoundary {
 			overdue++
@@ -776,8 +783,8 @@ func (a *Subscriptions) commitMissing(ctx context.Context, in RecordInput, c com
 	return a.commitDeleting(ctx, c, &store.Customer{ID: in.CustomerID}, seen, number, result)
 }
 
-// lookAgain has a customer looked at again that Stripe says it does not have, and of whom something is stored that can still change: an
-// answer may be wrong for a while. It is as with a boundary that Stripe does not act on.
+// lookAgain has a customer read again of whom Stripe has answered that it does not exist, while one of its stored subscriptions can still
+// change. The answer may be wrong for a while, so the reads go on, ever more slowly, as they do for a boundary that Stripe does not act on.
 func (a *Subscriptions) lookAgain(ctx context.Context, c committed, in RecordInput, result *RecordResult) error {
 	stored, err := c.tx.SubscriptionsOfCustomer(ctx, in.CustomerID)
 	if err != nil {
@@ -792,11 +799,7 @@ func (a *Subscriptions) lookAgain(ctx context.Context, c committed, in RecordInp
 		return nil
 	}
 	result.WakeAt, _ = a.Policy.wake(held, c.now, in)
-	pause := longestOverdue
-	if in.Overdue < 20 {
-		pause = min(pause, a.Policy.MissingConfirmedAfter<<in.Overdue)
-	}
-	if again := c.now.Add(pause).UTC(); result.WakeAt.IsZero() || again.Before(result.WakeAt) {
+	if again := c.now.Add(slower(a.Policy.MissingConfirmedAfter, in.Overdue)).UTC(); result.WakeAt.IsZero() || again.Before(result.WakeAt) {
 		result.WakeAt = again
 	}
 	if result.Overdue = in.Overdue; in.ForBoundary {

@@ -163,9 +163,9 @@ const bulkAtOnce = 32
 // pollers is how many requests for work each worker keeps open on its task queue.
 const pollers = 8
 
-// deadlockAfter is how long a workflow may compute before the SDK takes it for a deadlock, gives it up and has its task
-// done again. Ours compute for microseconds: what takes a second, which is the SDK's own measure, is a machine that is
-// busy or throttled. It is Temporal's timeout of a workflow task, after which the server gives the task away anyway.
+// deadlockAfter is how long a workflow may run without waiting before the SDK takes it for a deadlock and fails its
+// task. Our workflows decide and wait, and compute nothing: if one runs for the SDK's own limit of a second, the machine
+// is busy or throttled. Ten seconds is Temporal's timeout of a workflow task, after which the server retries it anyway.
 const deadlockAfter = 10 * time.Second
 
 func (w *Worker) workers(onFatal func(error)) []worker.Worker {

@@ -563,3 +563,30 @@ func TestACommandWhoseCustomerWasMissingOnceIsNotDoneBehindItsEnd(t *testing.T) 
 		t.Errorf("it is told as %s, and the subscription ends %s", status, ends)
 	}
 }
+
+// Stripe refuses a command to an attempt whose predecessor's request is on its way: that is not done after the command has failed.
+func TestALateRequestIsNotDoneBehindARefusal(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	op := l.asks(s, store.ActionCancel)
+	a := l.actor(policies{})
+	land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
+	if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: op, CustomerID: s.customer}); err == nil {
+		t.Fatal("it was done")
+	}
+	b := l.actor(policies{})
+	restore := b.refuse("POST /v1/subscriptions/"+s.subscription, http.StatusBadRequest, `{"error":{"type":"invalid_request_error","message":"Not now."}}`)
+	taking := b.arm(t, "ask POST /v1/subscriptions/", 1) // the first is refused
+	done := begin(func() error { return b.apply(t.Context(), s, op) })
+	reach(t, taking, done)
+	restore()
+	taking.release()
+	wait(t, done)
+	if status := land(); status != http.StatusBadRequest {
+		t.Errorf("the late request was answered %d", status)
+	}
+	if status, ends := l.became(s, op); status != "failed" || ends != "never" {
+		t.Errorf("it is %s, and the subscription ends %s", status, ends)
+	}
+}

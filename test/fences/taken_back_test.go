@@ -241,3 +241,25 @@ func TestWhatIsSomebodyElsesIsNotTakenBackBehindTheLast(t *testing.T) {
 		})
 	}
 }
+
+// The run that was taking a command back has ended before it was done. The next one begins with the command, and goes on taking it back.
+func TestWhatIsTakenBackGoesOnBeingTakenBack(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	op := l.asks(s, store.ActionCancel)
+	in := activities.CommandInput{OperationID: op, CustomerID: s.customer}
+	_, err := l.work.commands.ApplyCommand(t.Context(), in)
+	l.must(err)
+	restore := l.work.refuse("POST /v1/subscriptions/"+s.subscription, http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+	if _, err := l.work.commands.UndoCommand(t.Context(), in); err == nil {
+		t.Fatal("it was undone")
+	}
+	restore()
+	l.must(l.work.apply(t.Context(), s, op))
+	l.must(l.work.publish(t.Context(), s.user, false))
+	if status, ends := l.became(s, op); status != "undone" || ends != "never" {
+		t.Errorf("it is %s, and the subscription ends %s", status, ends)
+	}
+	l.agree(s.user)
+}
