@@ -409,8 +409,8 @@ func (a *Bulk) bringIn(ctx context.Context, run *store.BulkRun, step string, due
 	return came, nil
 }
 
-// ofAll tells whether a failure is no matter of the one entity that met it. Where the provider has shown some of the entity, a right that our
-// key has not, and without which the rest of it cannot be read, holds up nobody else.
+// ofAll tells whether a failure concerns more than the one entity that met it. A right that our key does not have concerns that entity alone
+// if the provider has shown a part of it.
 func ofAll(ctx context.Context, err error) bool {
 	class := failure.Of(err)
 	_, some := errors.AsType[*inPart](err)

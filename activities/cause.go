@@ -45,9 +45,9 @@ func operationKey(ctx context.Context, step, subject string) string {
 	return step + ":" + info.WorkflowExecution.RunID + ":" + info.ActivityID + ":" + subject
 }
 
-// anewKey is an idempotency key that is another one each time, for what may be asked for as often as a look shows that it is due. Under the
-// same key Stripe would answer what it answered before, and do nothing, though somebody has changed it back since.
-func anewKey(step, subject string) string { return step + ":" + subject + ":" + rand.Text() }
+// freshKey returns an idempotency key that is new each time. It is for what has to be done again whenever a look shows that it is due: under
+// the same key Stripe would repeat its first answer and do nothing, though somebody has changed it back since.
+func freshKey(step, subject string) string { return step + ":" + subject + ":" + rand.Text() }
 
 // loudFrom is the attempt from which a failure that ought to go away by itself is shown on the
 // events that it holds up.

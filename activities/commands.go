@@ -23,9 +23,9 @@ import (
 //
 // Nothing is taken back before Stripe has confirmed, since there may be nothing to take back.
 //
-// A request whose attempt was given up may arrive at Stripe at any time. So no command ends before it is known that none of its requests is
-// done any more, and none begins beside another whose request may be: it has that one's keys taken, and supersedes it. Whoever began last
-// has the last word.
+// A request may reach Stripe long after its attempt was given up. So a command does not end before each of its requests was answered, or its
+// key was taken: used for a request that changes nothing, upon which Stripe refuses the late one. A command that begins beside another of the
+// same subscription takes the other's keys and supersedes it. The command that began last has the last word.
 type Commands struct {
 	Subscriptions *Subscriptions
 	// Compensated is told what came of each undo; it may be nil.
@@ -157,7 +157,7 @@ type step struct {
 	resumed bool
 	// gaveWay is set where others may have acted on the customer since the operation was received, before it could.
 	gaveWay bool
-	// take are the requests whose keys have to be taken before the operation goes on, taken is which generation of each key was.
+	// take are the requests whose keys have to be taken before the operation goes on. taken has the generation of each key that was.
 	take  []store.StripeRequest
 	taken map[string]int
 }
@@ -258,14 +258,6 @@ func (a *Commands) lost(ctx context.Context, c committed, s *step) error {
 	return a.overtaken(ctx, c, s, nil, notInStripe)
 }
 
-// overtaken ends an operation as superseded, once it is known that nothing of it is done behind that.
-func (a *Commands) overtaken(ctx context.Context, c committed, s *step, standing *account.Subscription, reason string) error {
-	if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
-		return err
-	}
-	return a.settle(ctx, c, s, standing, store.OperationSuperseded, reason)
-}
-
 // begin decides about an operation for which nothing was done yet.
 func (a *Commands) begin(ctx context.Context, c committed, s *step) error {
 	switch {
@@ -285,82 +277,13 @@ func (a *Commands) begin(ctx context.Context, c committed, s *step) error {
 	if s.decision.Satisfied && len(rivals) == 0 {
 		return recorded(ctx, c, s, s.standing, s.standing)
 	}
-	// Where there was a rival, what it has done may not show yet: then Stripe is asked for what seems to be there.
+	// What a rival has done may not show yet, so Stripe is asked even if there seems to be nothing to do.
 	s.act, s.decision.ReleaseSchedule = true, s.standing.ScheduleID
 	before, err := inherited(s.standing, s.op.Action, rivals)
 	if err != nil {
 		return err
 	}
 	return c.tx.ActOn(ctx, s.op, before, s.decision)
-}
-
-// inherited is how a subscription stood before a command, which takes over what rivals of the same kind were about to take back: as it stood
-// before them.
-func inherited(standing account.Subscription, action store.Action, rivals []*store.Operation) (account.Subscription, error) {
-	for _, other := range rivals {
-		if other.Action != action {
-			continue
-		}
-		before, err := other.Before()
-		if err != nil {
-			return standing, err
-		}
-		standing.Status, standing.CancelAtPeriodEnd, standing.CancelAt = other.StatusBefore, before.AtPeriodEnd, before.At
-		break
-	}
-	return standing, nil
-}
-
-// outdo supersedes the commands whose requests may be under way still, and answers them, the oldest first; or sets act, where their keys have
-// to be taken first. An end at once is final whatever else is done.
-func (a *Commands) outdo(ctx context.Context, c committed, s *step) (rivals []*store.Operation, err error) {
-	if s.op.Action == store.ActionCancelNow {
-		return nil, nil
-	}
-	rivals, err = c.tx.Rivals(ctx, s.op)
-	if err != nil || len(rivals) == 0 {
-		return nil, err
-	}
-	if taken, err := s.haveTaken(ctx, c, rivals...); err != nil || !taken {
-		return nil, err
-	}
-	for _, other := range rivals {
-		c.tx.Because(other)
-		if err := a.settle(ctx, c, &step{op: other}, &s.standing, store.OperationSuperseded, changedSince); err != nil {
-			return nil, err
-		}
-	}
-	c.tx.Because(s.op)
-	return rivals, nil
-}
-
-// haveTaken tells whether Stripe does nothing any more of what it was asked for these commands, which are locked, so that they ask for
-// nothing else meanwhile. Where it may, their keys are taken next, and the customer is read again.
-func (s *step) haveTaken(ctx context.Context, c committed, commands ...*store.Operation) (bool, error) {
-	ids := make([]string, len(commands))
-	for i, op := range commands {
-		ids[i] = op.ID
-	}
-	requests, err := c.tx.CommandRequests(ctx, ids)
-	if err != nil {
-		return false, err
-	}
-	for _, r := range requests {
-		if generation, taken := s.taken[r.Key]; !r.Old && (!taken || generation != r.Generation) {
-			s.take = append(s.take, r)
-		}
-	}
-	s.act = len(s.take) > 0
-	return !s.act, nil
-}
-
-// over tells whether nothing of what Stripe has refused to this attempt can be done for another one. Stripe stores no refusal under the
-// key, so that a late request of an earlier attempt may be accepted.
-func (s *step) over(ctx context.Context, c committed) (bool, error) {
-	if !s.resumed {
-		return true, nil
-	}
-	return s.haveTaken(ctx, c, s.op)
 }
 
 // goOn decides about an operation for which Stripe was asked before this look.
@@ -372,7 +295,7 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	// What was asked for was asked for while it stood like that.
 	was := s.standing
 	was.Status, was.CancelAtPeriodEnd, was.CancelAt, was.ScheduleID = s.op.StatusBefore, before.AtPeriodEnd, before.At, ""
-	// Where it stood as is wanted already, a rival had been superseded, and what that one did may show before what was done behind it.
+	// A command acts on a subscription that is as it wants only if it has superseded a rival. The rival's change may show before its own.
 	wanted := account.Decide(s.op.Action.Command(), was, false).Satisfied
 	tooOld := s.op.ActingSince != nil && c.now.Sub(*s.op.ActingSince) > keyLife
 	switch {
@@ -391,14 +314,14 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 			s.found()
 			return nil
 		case c.user.Deleting() || s.releasing(s.standing.ScheduleID):
-			// It must not be asked for again, or would cost the schedule. What is under way is not to be done behind others' changes.
+			// It must not be asked for again, or that would release the schedule. A late request must come to nothing all the same.
 			if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
 				return err
 			}
 			s.found()
 			return nil
 		}
-		// Somebody else may have done it: asked again, under the same key, Stripe does not do it later.
+		// Somebody else may have done it. Asking again under the same key keeps a late request from doing it once more.
 		s.act, s.decision.ReleaseSchedule = true, s.standing.ScheduleID
 		return nil
 	case s.refusedAs != "":
@@ -414,7 +337,7 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	case s.confirmed:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
 	case s.op.OutdoneBy != "":
-		// Whatever was asked for later is done, and it stands otherwise by now: that is as somebody else wants it.
+		// A later command is done, and the subscription has changed again since: that is somebody else's.
 		return a.overtaken(ctx, c, s, &s.standing, changedSince)
 	case tooOld:
 		return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, "too_late_to_repeat")
@@ -423,9 +346,8 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	return nil
 }
 
-// found takes as confirmed what a look shows and Stripe has not confirmed to this attempt. Another one has asked for it then, which may have
-// died, and its change may be younger than the number of this look: the customer is read once more, under one that is younger than the
-// change.
+// found takes what a look shows for confirmed, though Stripe has not confirmed it to this attempt: another attempt has asked for it. That
+// change may be younger than the number of this look, so the customer is read again under a younger number.
 func (s *step) found() { s.confirmed, s.again = true, true }
 
 // notShown is how often what Stripe confirmed may not show, before it counts as taken back by somebody: as many attempts, and as many
@@ -475,35 +397,12 @@ func (a *Commands) change(ctx context.Context, s *step) error {
 	return err
 }
 
-// takeKeys sees to it that Stripe does nothing from now on of what it was asked for under these keys, if it has not done it yet. A subscription
-// of which Stripe refuses even that, such as one that has ended, takes nothing else either.
-func (a *Commands) takeKeys(ctx context.Context, s *step) error {
-	if s.taken == nil {
-		s.taken = map[string]int{}
-	}
-	for _, r := range s.take {
-		if err := a.Subscriptions.Stripe.TakeKey(ctx, s.op.SubscriptionID, r.IdempotencyKey()); err != nil && failure.Of(err) != failure.Permanent {
-			return err
-		}
-		s.taken[r.Key] = r.Generation
-	}
-	return nil
-}
-
 // endingKey is the key under which a command sets how its subscription ends.
 func (s *step) endingKey() string {
 	if s.op.Action == store.ActionReactivate {
 		return s.key("reactivate")
 	}
 	return s.key("cancel")
-}
-
-// restore asks Stripe to take back what was done.
-func (a *Commands) restore(ctx context.Context, s *step) error {
-	_, err := a.Subscriptions.Stripe.SetEnding(ctx, s.op.SubscriptionID, s.standing.Ending(), s.before, s.key("undo"))
-	err = a.outcome(s, err)
-	s.confirmed = err == nil && s.refusedAs == ""
-	return err
 }
 
 // outcome judges an answer of Stripe's to a change. A refusal is noted, to be believed if the next
@@ -549,162 +448,11 @@ func (a *Commands) settle(ctx context.Context, c committed, s *step, standing *a
 	return c.tx.AuditOperation(ctx, s.op, standing, standing)
 }
 
-// UndoCommand takes the step of a recorded operation back, because Clerk refuses for good what came
-// of it. It acts only if the subscription still runs, its user stays, and it is exactly as the step
-// left it; else somebody has changed it since, and it is theirs.
-//
-// Idempotent: a subscription that is as it was before is left alone, and the key is the same in each
-// attempt.
-func (a *Commands) UndoCommand(ctx context.Context, in CommandInput) (CommandResult, error) {
-	return holding(ctx, a.Subscriptions, in.CustomerID, func(s *stopping) (CommandResult, error) {
-		op, err := a.operation(ctx, in)
-		if err != nil || op.Status != store.OperationRecorded || !op.Reversible {
-			return resultOf(op), err
-		}
-		return a.run(ctx, in, &step{op: op, held: s, back: true})
-	})
-}
-
 // Why an operation was superseded; of one that had not begun the second is why it failed.
 const (
 	changedSince = "changed_since"
 	notInStripe  = "not_in_stripe"
 )
-
-// goBack decides about an operation that is being taken back.
-func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
-	left, err := s.op.Left()
-	if err != nil {
-		return err
-	}
-	if s.before, err = s.op.Before(); err != nil {
-		return err
-	}
-	switch account.DecideUndo(s.standing, s.before, left, c.user.Deleting(), c.now) {
-	case account.UndoRestore:
-		switch {
-		case s.confirmed && s.unshown < notShown:
-			return a.late()
-		case s.confirmed:
-			return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
-		case s.refusedAs != "" && s.op.Status == store.OperationActing:
-			return recorded(ctx, c, s, s.standing, s.standing)
-		}
-		if s.refusedAs != "" {
-			return c.tx.Stays(ctx, s.op)
-		}
-		s.act = true
-		if s.op.Status == store.OperationRecorded {
-			return c.tx.Undoing(ctx, s.op)
-		}
-		return nil
-	case account.UndoDone:
-		if !s.confirmed {
-			if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
-				return err
-			}
-			s.found()
-			return nil
-		}
-		reason := store.NotPublished
-		if s.op.Status == store.OperationActing {
-			reason = store.NotRecorded
-		}
-		return a.undone(ctx, c, s, reason)
-	default:
-		if !s.op.TakenBack() || s.confirmed {
-			return a.settle(ctx, c, s, &s.standing, store.OperationSuperseded, changedSince)
-		}
-		return a.overtaken(ctx, c, s, &s.standing, changedSince)
-	}
-}
-
-// undone ends an operation that was taken back, and with it those that wanted the same and wait for Clerk as it did, where it is not as they
-// wanted it any more.
-func (a *Commands) undone(ctx context.Context, c committed, s *step, reason string) error {
-	var reliant []*store.Operation
-	if !account.Decide(s.op.Action.Command(), s.standing, false).Satisfied {
-		var err error
-		if reliant, err = c.tx.Reliant(ctx, s.op); err != nil {
-			return err
-		}
-	}
-	for _, other := range reliant {
-		c.tx.Because(other)
-		if err := a.settle(ctx, c, &step{op: other}, &s.standing, store.OperationUndone, reason); err != nil {
-			return err
-		}
-	}
-	c.tx.Because(s.op)
-	return a.settle(ctx, c, s, &s.standing, store.OperationUndone, reason)
-}
-
-// compensated tells of an operation whose step was taken back, or is somebody else's by now.
-func (a *Commands) compensated(s *step) {
-	if a.Compensated != nil {
-		a.Compensated(string(s.op.Action), string(s.op.Status))
-	}
-}
-
-// unrecorded sees to an operation whose customer cannot be read or recorded, for good. Where Stripe was
-// not asked to change anything yet, nothing was done. Where it was, and shows what was asked for, and our
-// own database refuses to store that, as a constraint of the product's own tables may, it is taken back
-// if it can be: that is noted first, so that any attempt goes on with it, and the customer is read again after it. Any other
-// failure is just that.
-func (a *Commands) unrecorded(ctx context.Context, s *step, err error) error {
-	if s.again = false; failure.Of(err) != failure.Permanent {
-		return err
-	}
-	subs := a.Subscriptions
-	// What a transaction that failed has left in memory is not how the operation stands.
-	op, read := subs.Store.Operation(ctx, s.op.ID)
-	if read != nil || op == nil || op.Status.Settled() {
-		return err
-	}
-	s.op = op
-	ours := failure.ProviderOf(err) == "postgres"
-	reason := store.NotRecorded
-	if !ours {
-		reason = failure.CodeOf(err)
-	}
-	settle := func(status store.OperationStatus) error {
-		if settled := subs.Store.SettleOperation(ctx, s.op.ID, status, reason); settled != nil {
-			return err
-		}
-		s.op.Status, s.looked = status, false
-		s.held.gaveUp = err
-		return nil
-	}
-	switch {
-	case s.op.Status == store.OperationAccepted:
-		return settle(store.OperationFailed)
-	case !ours || s.op.Status != store.OperationActing:
-		return err
-	}
-	standing, _ := find(s.seen.subscriptions, s.op.SubscriptionID)
-	before, decoded := s.op.Before()
-	user, read := subs.Store.UserByClerkID(ctx, s.op.ClerkUserID)
-	if decoded != nil || read != nil || user == nil || user.Deleting() || !s.op.Reversible || standing.Status.Terminal() || s.refusedAs != "" {
-		return err
-	}
-	if s.op.TakenBack() && standing.Ending().Same(before) {
-		// It is taken back, and not even that can be stored.
-		if err := settle(store.OperationUndone); err != nil {
-			return err
-		}
-		a.compensated(s)
-		return nil
-	}
-	if !account.Decide(s.op.Action.Command(), standing, false).Satisfied || standing.Ending().Same(before) {
-		return err
-	}
-	if noted := subs.Store.TakeBack(ctx, s.op, standing.Ending()); noted != nil {
-		return err
-	}
-	s.back, s.confirmed, s.again = true, false, true
-	s.standing, s.before = standing, before
-	return a.restore(ctx, s)
-}
 
 func find(subscriptions []account.Subscription, id string) (account.Subscription, bool) {
 	for _, s := range subscriptions {

@@ -51,13 +51,13 @@ func (a *Subscriptions) end(ctx context.Context, current account.Subscription) e
 	if current.ScheduleID != "" {
 		// While a schedule manages the subscription Stripe refuses to end it otherwise, and the
 		// schedule could renew it.
-		err := a.Stripe.ReleaseSchedule(ctx, current.ScheduleID, anewKey("release", current.ScheduleID))
+		err := a.Stripe.ReleaseSchedule(ctx, current.ScheduleID, freshKey("release", current.ScheduleID))
 		if err != nil && failure.Of(err) != failure.Permanent {
 			return err
 		}
 		// One that could not be released may have let go by itself; else Stripe refuses what follows.
 	}
-	id, key := current.ID, anewKey("stop", current.ID)
+	id, key := current.ID, freshKey("stop", current.ID)
 	var err error
 	if stop == account.StopNow {
 		_, err = a.Stripe.CancelNow(ctx, id, key)
@@ -91,9 +91,9 @@ func (a *Subscriptions) stopThroughSchedule(ctx context.Context, current account
 	case account.StopNothing:
 		return true, nil
 	case account.StopNow:
-		err = a.Stripe.CancelSchedule(ctx, current.ScheduleID, anewKey("stop-schedule", current.ScheduleID))
+		err = a.Stripe.CancelSchedule(ctx, current.ScheduleID, freshKey("stop-schedule", current.ScheduleID))
 	case account.StopAtPeriodEnd:
-		err = a.Stripe.EndThroughSchedule(ctx, current.ScheduleID, current.PaidUntil(), anewKey("stop-schedule", current.ScheduleID))
+		err = a.Stripe.EndThroughSchedule(ctx, current.ScheduleID, current.PaidUntil(), freshKey("stop-schedule", current.ScheduleID))
 	}
 	if failure.Of(err) == failure.Permanent {
 		return false, nil

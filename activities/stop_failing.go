@@ -327,7 +327,7 @@ func (s *stopping) readOthers(ctx context.Context, ids, told []string, list *[]a
 }
 
 func (s *stopping) cancelSchedule(ctx context.Context, id string) error {
-	err := s.Stripe.CancelSchedule(ctx, id, anewKey("cancel-schedule", id))
+	err := s.Stripe.CancelSchedule(ctx, id, freshKey("cancel-schedule", id))
 	if failure.Of(err) != failure.Permanent {
 		return err
 	}

@@ -1,5 +1,5 @@
-/* Of two commands for the same subscription the one that was begun last has the last word, though a request of the other
-   may be under way still: its attempt was given up, and does not know it. Stripe may show for a moment how the
+/* Two commands for one subscription: the one that began last has the last word. Attempts of the first that were given up
+   go on without knowing it, and send their requests whenever they like. A read may show for a moment how the
    subscription was before. */
 
 #define ACTING 0
