@@ -7,28 +7,29 @@ import (
 	"go.temporal.io/sdk/workflow"
 )
 
-// changeTurns is the change that has turns go round. A run in which somebody had to wait before goes on without, until it continues as new.
+// changeTurns is the version of the queue. A run in which somebody has waited for a turn without it keeps the old order until it continues
+// as new.
 const changeTurns = "turns"
 
-// turns lets one at a time act on the customer: a look, the deletion policy, a step of a command; and the run itself when it is full, which
-// ends between two of them.
+// turns lets one coroutine at a time act on the customer: a look with the deletion policy, a step of a command, or a full run that wants to
+// continue as new.
 //
-// Who waits stands in a queue. Who was given up so that others have their turn stands behind them then, and has its own in time, however the
-// others fare: what is under way is given up for it, too.
+// The others wait in a queue. An activity that keeps failing is cancelled when somebody else waits, and its coroutine goes to the end of the
+// queue. So each has its turn in time, whether or not the others succeed.
 type turns struct {
 	taken bool
 	queue []*place
 }
 
-// place is where somebody stands who waits for their turn.
+// place is one coroutine's place in the queue.
 type place struct {
-	// yields is set where they gave way and nobody who came later has gone before them since.
+	// yields is set after its activity was cancelled for others, until one newcomer has gone before it.
 	yields bool
-	// presses is set where what is under way is given up for them as soon as it may be taken for asleep.
+	// presses is set if the activity under way is to be cancelled for it, as soon as that may be taken for asleep.
 	presses bool
 }
 
-// first has somebody who has come stand before those who gave way, each of whom lets one go before.
+// first adds a newcomer. It goes before those at the end of the queue that yield; each of them lets one newcomer pass.
 func (t *turns) first() *place {
 	at := len(t.queue)
 	for ; at > 0 && t.queue[at-1].yields; at-- {
@@ -39,15 +40,15 @@ func (t *turns) first() *place {
 	return p
 }
 
-// last has somebody stand behind all who wait. gaveWay tells whether they gave way for these.
+// last adds somebody at the end of the queue. gaveWay tells whether its activity was cancelled for those who wait.
 func (t *turns) last(gaveWay bool) *place {
 	p := &place{yields: gaveWay}
 	t.queue = append(t.queue, p)
 	return p
 }
 
-// take waits until it is somebody's turn, and takes it. presses tells whether what is under way is given up for them. behind tells, in runs
-// that do not know of the change, whether they let somebody go before; others have whoever is there first go first.
+// take waits for the turn of a place and takes it. presses tells whether the activity under way is cancelled for it at once. behind is the
+// order of runs of the version before: it tells whether somebody else has to go first.
 func (t *turns) take(ctx workflow.Context, p *place, presses bool, behind func() bool) error {
 	next := func() bool { return !t.taken && t.queue[0] == p }
 	if !next() || behind() { // asked for its version only when it matters
@@ -63,9 +64,9 @@ func (t *turns) take(ctx workflow.Context, p *place, presses bool, behind func()
 	return err
 }
 
-// patience is how long somebody for whom nobody waits stands in the queue until what is under way is given up for them all the same: a
-// boundary passes, and a full run has to end, though a command cannot be done.
-const patience = time.Minute
+// pressAfter is how long a place waits that does not press before it does. A boundary has to be looked at, and a full run has to end, even
+// if a command fails for hours.
+const pressAfter = time.Minute
 
 // await waits for a turn.
 func (t *turns) await(ctx workflow.Context, p *place, next func() bool) error {
@@ -73,8 +74,8 @@ func (t *turns) await(ctx workflow.Context, p *place, next func() bool) error {
 		return workflow.Await(ctx, next)
 	}
 	came, err := workflow.AwaitWithOptions(ctx, workflow.AwaitOptions{
-		Timeout:      patience,
-		TimerOptions: workflow.TimerOptions{Summary: "What is under way is given up then for who waits for their turn."},
+		Timeout:      pressAfter,
+		TimerOptions: workflow.TimerOptions{Summary: "What acts on the customer is cancelled then, so that others have their turn."},
 	}, next)
 	if err != nil || came {
 		return err
@@ -86,11 +87,12 @@ func (t *turns) await(ctx workflow.Context, p *place, next func() bool) error {
 // end ends the turn that was taken.
 func (t *turns) end() { t.taken = false }
 
-// pressed tells whether what is under way is to be given up for somebody who waits, and forget has it told no more of who waits now.
+// pressed tells whether somebody waits for whom the activity under way is to be cancelled.
 func (t *turns) pressed() bool {
 	return slices.ContainsFunc(t.queue, func(p *place) bool { return p.presses })
 }
 
+// forget has those who wait now wait without pressing.
 func (t *turns) forget() {
 	for _, p := range t.queue {
 		p.presses = false

@@ -208,7 +208,7 @@ func words() []string {
 		"AwaitWithTimeout", // what the SDK calls the timer of a caller's patience
 		"Sleep",            // and that of a pause
 		"What has not ended by then is begun anew, since somebody waits for it.",
-		"What is under way is given up then for who waits for their turn.",
+		"What acts on the customer is cancelled then, so that others have their turn.",
 		"show-failure", // a change of the code; and what a run of which version of it is found by
 		"show-failure-1",
 		"overtaking", "overtaking-1", "rouse", "rouse-1", "hurry", "hurry-1", "rouse-later", "rouse-later-1", "turns", "turns-1", "come-back", "come-back-1",

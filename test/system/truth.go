@@ -178,8 +178,8 @@ func (t *Truth) pastDueSince(subscription string, otherwise time.Time) (time.Tim
 }
 
 // sinceFailureThatWasTold has grace count from the first failure of the invoice that a delivery has told of, since the events of earlier
-// ones may be lost. What counts is what was received, whatever has become of it in our rows. Only a failure of a later attempt does not move
-// what was taken from when the invoice was opened, where that was known first.
+// ones may be lost. What counts is what was received, whatever has become of it in our rows. A failure of a
+// later attempt does not move a moment that was taken from the invoice's opening first.
 func (t *Truth) sinceFailureThatWasTold(ctx context.Context, conn *pgx.Conn, h *account.Held) error {
 	if h.Status != account.StatusPastDue {
 		return nil
