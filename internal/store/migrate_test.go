@@ -30,6 +30,21 @@ func emptyDSN(t *testing.T) string {
 	}
 }
 
+// takenBack takes migrations back down to one and with it.
+func takenBack(t *testing.T, m *store.Migrator, migration string) {
+	t.Helper()
+	for {
+		name, err := m.Down(t.Context())
+		must(t, err)
+		if name == "" {
+			t.Fatalf("there is no migration %s", migration)
+		}
+		if strings.Contains(name, migration) {
+			return
+		}
+	}
+}
+
 func migrator(t *testing.T, dsn string) *store.Migrator {
 	t.Helper()
 	m, err := store.NewMigrator(dsn)
@@ -303,13 +318,7 @@ func TestStoredProjectionsSayFalse(t *testing.T) {
 	dsn := databases.DSN(t)
 	w := worldOn(t, dsn, store.Options{})
 	m := migrator(t, dsn)
-	for {
-		name, err := m.Down(t.Context())
-		must(t, err)
-		if strings.Contains(name, "false_is_a_value") {
-			break
-		}
-	}
+	takenBack(t, m, "false_is_a_value")
 	const stored = `INSERT INTO person_user (clerk_user_id, projection, projection_version, published_version, deleted_at, deletion_requested_at)
 		SELECT 'user_' || $1 || n, $2::jsonb, 3, 3, $3, $3 FROM generate_series(1, $4::int) n`
 	w.exec(stored, "runs", `{"customerId":"cus_1","subscriptionId":"sub_1","status":"active","subscriptionActive":true}`, nil, 25)
@@ -356,13 +365,7 @@ func TestWhatAStoredReadLeftOutIsNotTakenForShown(t *testing.T) {
 	dsn := databases.DSN(t)
 	w := worldOn(t, dsn, store.Options{})
 	m := migrator(t, dsn)
-	for {
-		name, err := m.Down(t.Context())
-		must(t, err)
-		if strings.Contains(name, "kept_subscriptions") {
-			break
-		}
-	}
+	takenBack(t, m, "kept_subscriptions")
 	w.exec(`INSERT INTO person_user (clerk_user_id) VALUES ('user_1')`)
 	for customer, whole := range map[string]*int64{"cus_whole": nil, "cus_part": new(int64(5))} {
 		w.exec(`INSERT INTO stripe_customers (stripe_customer_id, user_id, read_seq, whole_read_seq) SELECT $1, id, 9, $2 FROM person_user`, customer, whole)

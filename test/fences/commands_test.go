@@ -34,6 +34,21 @@ func (l *lab) asks(s subject, action store.Action) string {
 	return op.ID
 }
 
+// tries makes one attempt at an operation, which has to fail for now.
+func (a *actor) tries(t *testing.T, s subject, operation string) {
+	t.Helper()
+	_, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: operation, CustomerID: s.customer})
+	if failure.Of(err) != failure.Transient {
+		t.Fatalf("the attempt ended with %v", err)
+	}
+}
+
+// ended wants an operation to stand like this: its status and, where there is one, its reason.
+func (l *lab) ended(operation, want string) {
+	l.t.Helper()
+	l.wants(want, `SELECT concat_ws(' ', status, reason) FROM operations WHERE id = $1`, operation)
+}
+
 // apply does what a workflow does for an operation: the step, again where that may help, and the publish.
 func (a *actor) apply(ctx context.Context, s subject, operation string) error {
 	for {

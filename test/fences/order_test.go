@@ -30,18 +30,16 @@ func TestAnEarlierCommandIsNotDoneAfterALaterOne(t *testing.T) {
 			first := l.asks(s, earlier)
 			if begun {
 				restore := l.work.refuse("/v1/subscriptions/"+s.subscription, http.StatusServiceUnavailable, `{}`)
-				if _, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
-					t.Fatal("it was done at once")
-				}
+				l.work.tries(t, s, first)
 				restore()
-				l.wants("acting", `SELECT status FROM operations WHERE id = $1`, first)
+				l.ended(first, "acting")
 			}
 			l.exec(`UPDATE operations SET created_at = created_at - interval '10 seconds' WHERE id = $1`, first)
 			second := l.asks(s, later)
 			l.must(l.work.apply(t.Context(), s, second))
-			l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+			l.ended(second, "done")
 			l.must(l.work.apply(t.Context(), s, first))
-			l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
+			l.ended(first, "superseded changed_since")
 			l.settle()
 			l.wants("active "+ends, `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
 			l.agree(s.user)
@@ -68,13 +66,11 @@ func TestALateRequestOfAnEarlierCommandDoesNotHaveTheLastWord(t *testing.T) {
 				a := l.actor(policies{})
 				first := l.asks(s, earlier)
 				land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
-				if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
-					t.Fatal("it was done")
-				}
+				a.tries(t, s, first)
 				l.exec(`UPDATE operations SET created_at = created_at - make_interval(secs => $1)`, 10*i) // or at once
 				second := l.asks(s, later)
 				l.must(l.work.apply(t.Context(), s, second))
-				l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+				l.ended(second, "done")
 				late := func() {
 					if status := land(); status != http.StatusBadRequest {
 						t.Errorf("the late request was answered %d", status)
@@ -87,7 +83,7 @@ func TestALateRequestOfAnEarlierCommandDoesNotHaveTheLastWord(t *testing.T) {
 				if !landsFirst {
 					late()
 				}
-				l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
+				l.ended(first, "superseded changed_since")
 				l.settle()
 				if ends := l.endsByPeriod(s.subscription); ends != (later == store.ActionCancel) {
 					t.Errorf("the last that was asked for is %s, and it ends with its period: %t", later, ends)
@@ -114,16 +110,14 @@ func TestACommandThatIsOutdoneLeavesOthersChangesAlone(t *testing.T) {
 			} else {
 				a.delay(t, "POST /v1/subscriptions/")
 			}
-			if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
-				t.Fatal("it was done")
-			}
+			a.tries(t, s, first)
 			second := l.asks(s, store.ActionReactivate)
 			l.must(l.work.apply(t.Context(), s, second))
-			l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+			l.ended(second, "done")
 			l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription)) // in Stripe's portal
 			_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer, GaveWay: true})
 			l.must(err)
-			l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
+			l.ended(first, "superseded changed_since")
 			l.settle()
 			if !l.endsByPeriod(s.subscription) {
 				t.Error("what was changed in the portal was taken back")
@@ -171,7 +165,7 @@ func TestAnAttemptThatGoesOnDoesNotHaveTheLastWord(t *testing.T) {
 						check: func() {
 							l.must(l.work.apply(t.Context(), s, first))
 							l.settle()
-							l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+							l.ended(second, "done")
 							if got := l.text(`SELECT status FROM operations WHERE id = $1`, first); got != "done" && got != "superseded" {
 								t.Errorf("the first is %s", got)
 							}
@@ -207,9 +201,7 @@ func TestALaterCommandIsDoneThoughWhatAnEarlierOneDidDoesNotShowYet(t *testing.T
 		"&expand[0]=data.latest_invoice&expand[1]=data.customer&expand[2]=data.schedule&limit=100&status=all", nil)
 	a := l.actor(policies{})
 	a.lose("POST /v1/subscriptions/" + s.subscription)
-	if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
-		t.Fatal("it was done")
-	}
+	a.tries(t, s, first)
 	if l.endsByPeriod(s.subscription) {
 		t.Fatal("the request has not landed")
 	}
@@ -219,8 +211,8 @@ func TestALaterCommandIsDoneThoughWhatAnEarlierOneDidDoesNotShowYet(t *testing.T
 	restore()
 	l.must(l.work.apply(t.Context(), s, first))
 	l.settle()
-	l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
-	l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+	l.ended(first, "superseded changed_since")
+	l.ended(second, "done")
 	if !l.endsByPeriod(s.subscription) {
 		t.Error("the cancel was asked for last and is done, and the subscription renews")
 	}
@@ -236,9 +228,7 @@ func TestARequestThatIsUnderWayIsNotDoneBehindItsOwnCommand(t *testing.T) {
 	a := l.actor(policies{})
 	first, same := l.asks(s, store.ActionCancel), l.asks(s, store.ActionCancel)
 	land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
-	if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
-		t.Fatal("it was done")
-	}
+	a.tries(t, s, first)
 	l.must(l.work.apply(t.Context(), s, same))
 	l.must(l.work.apply(t.Context(), s, first))
 	l.wants("2", `SELECT count(*) FROM operations WHERE status = 'done' AND id IN ($1, $2)`, first, same)
@@ -261,7 +251,7 @@ func TestACommandThatGaveWayIsNotDoneAfterALaterOne(t *testing.T) {
 	l.must(l.work.apply(t.Context(), s, second))
 	_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer, GaveWay: true})
 	l.must(err)
-	l.wants("superseded changed_since", `SELECT status || ' ' || reason FROM operations WHERE id = $1`, first)
+	l.ended(first, "superseded changed_since")
 	l.settle()
 	l.wants("active false", `SELECT status || ' ' || cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, s.subscription)
 	l.agree(s.user)
@@ -297,9 +287,7 @@ func TestALaterCommandIsDoneThroughItsScheduleThoughAnEarlierOneDoesNotShowYet(t
 				"&expand[0]=data.latest_invoice&expand[1]=data.customer&expand[2]=data.schedule&limit=100&status=all", nil)
 			a := l.actor(policies{})
 			a.lose("POST /v1/subscription_schedules/")
-			if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
-				t.Fatal("it was done")
-			}
+			a.tries(t, s, first)
 			second := l.asks(s, store.ActionReactivate)
 			b := l.actor(policies{})
 			restore := func() {}
@@ -345,9 +333,7 @@ func TestAReactivationIsDoneThoughTheCancelBeforeItDoesNotShowYet(t *testing.T) 
 				"&expand[0]=data.latest_invoice&expand[1]=data.customer&expand[2]=data.schedule&limit=100&status=all", nil)
 			a := l.actor(policies{})
 			a.lose("POST /v1/subscriptions/" + s.subscription)
-			if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
-				t.Fatal("it was done")
-			}
+			a.tries(t, s, first)
 			if !l.endsByPeriod(s.subscription) {
 				t.Fatal("the request has not landed")
 			}
@@ -393,9 +379,7 @@ func TestALateCancelNowThroughAScheduleDoesNotHaveTheLastWord(t *testing.T) {
 			first := l.asks(s, store.ActionCancelNow)
 			a := l.actor(policies{})
 			land := a.delay(t, "POST /v1/subscription_schedules/")
-			if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
-				t.Fatal("it was done")
-			}
+			a.tries(t, s, first)
 			second := l.asks(s, later)
 			l.must(l.work.apply(t.Context(), s, second))
 			_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer, GaveWay: true})
@@ -422,9 +406,7 @@ func TestAReactivationIsDoneThoughTheCancelShowsBehindIt(t *testing.T) {
 	before := l.byServer(http.MethodGet, list, nil)
 	a, b := l.actor(policies{}), l.actor(policies{})
 	a.lose("POST /v1/subscriptions/" + s.subscription)
-	if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: first, CustomerID: s.customer}); err == nil {
-		t.Fatal("it was done")
-	}
+	a.tries(t, s, first)
 	meanwhile := l.byServer(http.MethodGet, list, nil)
 	second := l.asks(s, store.ActionReactivate)
 	restore := b.answer("GET /v1/subscriptions?", http.StatusOK, before)
@@ -440,7 +422,7 @@ func TestAReactivationIsDoneThoughTheCancelShowsBehindIt(t *testing.T) {
 	again.release()
 	wait(t, done)
 	l.settle()
-	l.wants("done", `SELECT status FROM operations WHERE id = $1`, second)
+	l.ended(second, "done")
 	if l.ends(s) {
 		t.Error("the reactivation was asked for last and is done, and the subscription ends")
 	}
@@ -467,7 +449,7 @@ func TestWhatIsDoneByALaterOneIsNotDoneAgainBehindThePortal(t *testing.T) {
 			l.exec(`UPDATE operations SET created_at = created_at - interval '10 seconds', acting_since = acting_since - interval '10 seconds'`)
 			two := l.asks(s, store.ActionCancel)
 			l.must(l.work.apply(t.Context(), s, two))
-			l.wants("done", `SELECT status FROM operations WHERE id = $1`, two)
+			l.ended(two, "done")
 			l.post("/v1/subscriptions/"+s.subscription, "cancel_at_period_end", "false") // in the portal
 			in.GaveWay = true
 			_, err := l.work.commands.ApplyCommand(t.Context(), in)
@@ -500,17 +482,13 @@ func TestWhatASleepingCancelNowSupersedesIsNotDoneBehindTheLast(t *testing.T) {
 				a, b := l.actor(policies{}), l.actor(policies{})
 				one := l.asks(s, first)
 				land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
-				if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: one, CustomerID: s.customer}); err == nil {
-					t.Fatal("it was done")
-				}
+				a.tries(t, s, one)
 				two := ""
 				if between {
 					later()
 					two = l.asks(s, store.ActionCancelNow)
 					restore := b.refuse("DELETE /v1/subscriptions/", http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
-					if _, err := b.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: two, CustomerID: s.customer}); err == nil {
-						t.Fatal("it was done")
-					}
+					b.tries(t, s, two)
 					restore()
 					// It gives way to the first, whose turn it is.
 					_, err := b.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: one, CustomerID: s.customer, GaveWay: true})
@@ -572,9 +550,7 @@ func TestALateRequestIsNotDoneBehindARefusal(t *testing.T) {
 	op := l.asks(s, store.ActionCancel)
 	a := l.actor(policies{})
 	land := a.delay(t, "POST /v1/subscriptions/"+s.subscription)
-	if _, err := a.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: op, CustomerID: s.customer}); err == nil {
-		t.Fatal("it was done")
-	}
+	a.tries(t, s, op)
 	b := l.actor(policies{})
 	restore := b.refuse("POST /v1/subscriptions/"+s.subscription, http.StatusBadRequest, `{"error":{"type":"invalid_request_error","message":"Not now."}}`)
 	taking := b.arm(t, "ask POST /v1/subscriptions/", 1) // the first is refused
