@@ -265,24 +265,24 @@ func (t *Tx) LockOperation(ctx context.Context, id string) (*Operation, error) {
 	return oneOperation("lock an operation", rows)
 }
 
-// Rivals lists and locks the commands whose requests to Stripe may be under way still, and would undo what another one of the same
-// subscription is about to do: those that act and ask for something else, and those that are being taken back.
+// Rivals lists and locks the other commands of a subscription whose late requests would undo what this one is about to do: those that act and
+// ask for something else, and those that are being undone. The oldest comes first.
 func (t *Tx) Rivals(ctx context.Context, o *Operation) ([]*Operation, error) {
-	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE stripe_subscription_id = $1 AND id <> $2
-			AND status IN ('acting', 'recorded') AND action IN ('cancel', 'cancel_now', 'reactivate')
-			AND (status = 'acting' AND (action <> $3 OR reason = 'not_recorded') OR status = 'recorded' AND reason = 'not_published')
-		ORDER BY seq FOR UPDATE`, o.SubscriptionID, o.ID, string(o.Action))
-	rivals, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Operation])
-	return rivals, classify("list rival operations", err)
+	return t.commandsBeside(ctx, "list rival operations", o,
+		`(status = 'acting' AND (action <> $3 OR reason = 'not_recorded') OR status = 'recorded' AND reason = 'not_published')`)
 }
 
-// Reliant lists and locks the commands that want the same of a subscription as another one, which have it, and wait for Clerk like that one.
+// Reliant lists and locks the other commands of a subscription that have asked for the same, have it, and wait for Clerk. The oldest comes first.
 func (t *Tx) Reliant(ctx context.Context, o *Operation) ([]*Operation, error) {
+	return t.commandsBeside(ctx, "list reliant operations", o, `status = 'recorded' AND action = $3`)
+}
+
+func (t *Tx) commandsBeside(ctx context.Context, what string, o *Operation, condition string) ([]*Operation, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE stripe_subscription_id = $1 AND id <> $2
-			AND status = 'recorded' AND action = $3
+			AND status IN ('acting', 'recorded') AND action IN ('cancel', 'cancel_now', 'reactivate') AND `+condition+`
 		ORDER BY seq FOR UPDATE`, o.SubscriptionID, o.ID, string(o.Action))
-	reliant, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Operation])
-	return reliant, classify("list reliant operations", err)
+	list, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Operation])
+	return list, classify(what, err)
 }
 
 // ActOn notes that Stripe is about to be asked, and what there is to know for taking it back.
@@ -297,14 +297,14 @@ func (t *Tx) ActOn(ctx context.Context, o *Operation, before account.Subscriptio
 		reversible = $5, acting_since = now() WHERE id = $1`, o.ID, string(before.Status), raw, d.ReleaseSchedule, o.Reversible)
 }
 
-// Undoing notes that what was recorded is about to be undone. From then on nothing that Clerk is told makes it done, nor another command of
-// the subscription, which may rely on it.
+// Undoing notes that a recorded command is about to be undone. From then on no publish marks a command of its subscription done: another may
+// rely on what is undone.
 func (t *Tx) Undoing(ctx context.Context, o *Operation) error {
 	o.Reason = NotPublished
 	return t.tx.Later(ctx, "note that an operation is undone", `UPDATE operations SET reason = $2 WHERE id = $1 AND status = 'recorded'`, o.ID, NotPublished)
 }
 
-// Stays notes that what was recorded cannot be undone: Stripe refuses it for good, and it goes forward.
+// Stays notes that a recorded command cannot be undone, since Stripe refuses that for good. It goes forward.
 func (t *Tx) Stays(ctx context.Context, o *Operation) error {
 	o.Reason, o.Reversible = "", false
 	return t.tx.Later(ctx, "note that an operation stays", `UPDATE operations SET reason = NULL, reversible = false WHERE id = $1 AND status = 'recorded'`, o.ID)
