@@ -495,7 +495,7 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 		switch {
 		case failure.IsNotFound(err):
 			result.Outcome = "deleted"
-			return tx.MadeInVain(ctx, in.CustomerID, "")
+			return a.noteUndone(ctx, tx, in.CustomerID)
 		case err != nil:
 			return err
 		case !unused:
@@ -513,7 +513,7 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 			return err
 		}
 		result.Outcome = "deleted"
-		if err := tx.MadeInVain(ctx, in.CustomerID, ""); err != nil {
+		if err := tx.SetDeleted(ctx, in.CustomerID); err != nil {
 			return err
 		}
 		return tx.Audit(ctx, store.Entry{Action: "customer.undone", Entity: account.CustomerEntity(in.CustomerID), Subject: in.CustomerID})
@@ -522,6 +522,22 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 		a.Compensated("create_customer", result.Outcome)
 	}
 	return result, err
+}
+
+// noteUndone notes what has become of a customer that was to be undone and of which Stripe has nothing to list: an earlier attempt has
+// deleted it, or Stripe does not have it at all.
+func (a *Customers) noteUndone(ctx context.Context, tx *store.Tx, customerID string) error {
+	shown, err := a.Stripe.Customer(ctx, customerID)
+	switch {
+	case failure.IsNotFound(err):
+		return tx.MadeInVain(ctx, customerID, "")
+	case err != nil:
+		return err
+	case !shown.Deleted:
+		return failure.New(failure.Transient, "stripe", "read customer", "there_after_all", nil)
+	default:
+		return tx.SetDeleted(ctx, customerID)
+	}
 }
 
 // ExpireCheckouts expires the open checkout sessions of every customer of a user who is being

@@ -13,7 +13,7 @@ import (
 //
 // A user who is being deleted is linked too: the policy has to reach a checkout that completes
 // late, also on a customer that we had never seen. A customer that was made for a user who got another meanwhile is
-// not, since it is about to be undone, unless something was bought on it.
+// not, since it is about to be undone, or was since it was read, unless something was bought on it.
 func (a *Subscriptions) link(ctx context.Context, in RecordInput, bought bool) (linked bool, err error) {
 	customerID := in.CustomerID
 	err = a.Store.Update(ctx, "link a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {

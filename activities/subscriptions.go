@@ -264,7 +264,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		}
 		if user == nil {
 			result.Outcome = OutcomeWaiting
-			if customer.MadeInVainFor != nil {
+			if customer.MadeInVainFor != nil && !customer.DeletedInStripe {
 				result.UndoFor = *customer.MadeInVainFor
 			}
 			if err := a.commitWaiting(ctx, tx, in.CustomerID, seen.customer.Deleted, taken, &result); err != nil {

@@ -90,7 +90,16 @@ active [2] proctype Onboarding() {
 	if
 	:: !mine ->
 #ifndef NO_UNDO
-	   atomic { if :: vain -> removed = true; linked = false; vain = false :: else fi }  /* UndoStripeCustomer */
+	   atomic {                                            /* UndoStripeCustomer */
+		if
+#ifndef NO_LASTING_VAIN
+		:: vain && !removed -> removed = true          /* the note stays on what was removed */
+#else
+		:: vain && !removed -> removed = true; vain = false
+#endif
+		:: else
+		fi
+	   }
 #else
 	   skip
 #endif
@@ -99,17 +108,19 @@ active [2] proctype Onboarding() {
 out:	skip
 }
 
-/* The event that tells of the customer that was made, which names its user: it comes at any time. */
+/* The event that tells of the customer that was made, which names its user: it comes at any time. What it read may be removed by then. */
 active proctype Created() {
+	bool gone;
 end:	made;                                                  /* where one is */
+	gone = removed;
 	atomic {
 		if
-		:: removed
+		:: gone
 #ifndef NO_VAIN
-		:: !removed && vain                            /* left to whoever undoes it */
-		:: !removed && !vain -> linked = true
+		:: !gone && vain                               /* left to whoever undoes it, or has undone it */
+		:: !gone && !vain -> linked = true
 #else
-		:: !removed -> linked = true; vain = false     /* and the undo leaves alone what is linked */
+		:: !gone -> linked = true; vain = false        /* and the undo leaves alone what is linked */
 #endif
 		fi
 	}
@@ -120,5 +131,7 @@ active proctype Quiet() {
 	assert(creations <= 1);
 	assert(!(shown && !ours));                             /* who is there is linked */
 	assert(!(had && made));                                /* who had one is given no other, not even for a moment */
-	assert(!(beside && (linked || vain)))                  /* and nothing is left over of one that was made beside another */
+	assert(!(beside && vain && !removed));                 /* nothing is left over of one that was made beside another */
+	assert(!(beside && linked));
+	assert(!(linked && removed))                           /* and nobody is linked to what was removed */
 }

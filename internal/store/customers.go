@@ -28,7 +28,8 @@ type Customer struct {
 	SchedulesReadSeq int64 `db:"schedules_read_seq"`
 	// WholeSeq is the number of the last read that showed all of the customer: ReadSeq, unless the last read could not.
 	WholeSeq int64 `db:"whole_seq"`
-	// MadeInVainFor is the user whom the customer was made for in vain, nil once it is undone or kept.
+	// MadeInVainFor is the user whom the customer was made for in vain, nil once it is kept. It stays on one that was removed: whoever
+	// read it before that does not link it.
 	MadeInVainFor *string `db:"made_in_vain_for"`
 }
 
@@ -94,16 +95,17 @@ func (t *Tx) lockCustomerRow(ctx context.Context, customerID string) (*Customer,
 	return c, classify("lock a customer", err)
 }
 
-// SetCustomer stores what a read of Stripe showed of a customer and the number of that read.
+// SetCustomer stores what a read of Stripe showed of a customer and the number of that read. Stripe does not bring back who was deleted, so
+// that a read which shows the customer as it was before does not either.
 // personal is false where no personal data may be stored, because the owner is being deleted.
 func (t *Tx) SetCustomer(ctx context.Context, c *Customer, seen account.Customer, read int64, personal bool) error {
 	if !personal {
 		seen.Email, seen.Name = "", ""
 	}
-	c.ReadSeq, c.WholeSeq, c.DeletedInStripe, c.MissingSince = read, read, seen.Deleted, nil
+	c.ReadSeq, c.WholeSeq, c.DeletedInStripe, c.MissingSince = read, read, c.DeletedInStripe || seen.Deleted, nil
 	return t.tx.Later(ctx, "store a customer", `UPDATE stripe_customers SET read_seq = $2, whole_read_seq = NULL,
 		email = CASE WHEN $6 THEN email ELSE nullif($3, '') END, name = CASE WHEN $6 THEN name ELSE nullif($4, '') END,
-		stripe_created_at = coalesce($5, stripe_created_at), deleted_in_stripe = $6, missing_since = NULL
+		stripe_created_at = coalesce($5, stripe_created_at), deleted_in_stripe = deleted_in_stripe OR $6, missing_since = NULL
 		WHERE stripe_customer_id = $1`, c.ID, read, fit(seen.Email), fit(seen.Name), nullTime(seen.Created), seen.Deleted)
 }
 
@@ -122,6 +124,11 @@ func (t *Tx) SetMissing(ctx context.Context, c *Customer) error {
 	return t.tx.Later(ctx, "store that a customer is missing", `UPDATE stripe_customers SET missing_since = coalesce(missing_since, now()) WHERE stripe_customer_id = $1`, c.ID)
 }
 
+// SetDeleted stores that a customer is deleted at Stripe, whatever else is read of it meanwhile.
+func (t *Tx) SetDeleted(ctx context.Context, customerID string) error {
+	return t.tx.Later(ctx, "store that a customer is deleted", `UPDATE stripe_customers SET deleted_in_stripe = true WHERE stripe_customer_id = $1`, customerID)
+}
+
 // NoteGone records that a read of this number showed a user's customer to be deleted at Stripe or, unless deleted is set, to be missing
 // there, and gives the user another primary customer, or none. Their own syncs see to the rest.
 func (s *Store) NoteGone(ctx context.Context, clerkUserID, customerID string, read int64, deleted bool, policy account.AccessPolicy) error {
@@ -136,7 +143,7 @@ func (s *Store) NoteGone(ctx context.Context, clerkUserID, customerID string, re
 		switch {
 		case deleted: // which nothing takes back
 			customer.DeletedInStripe = true
-			err = tx.tx.Later(ctx, "store that a customer is deleted", `UPDATE stripe_customers SET deleted_in_stripe = true WHERE stripe_customer_id = $1`, customerID)
+			err = tx.SetDeleted(ctx, customerID)
 		case read > customer.ReadSeq:
 			if err = tx.SetMissing(ctx, customer); err == nil {
 				err = tx.NoteDrift(ctx, account.CustomerEntity(customerID), account.DriftCustomerMissing, customerID)
@@ -173,7 +180,7 @@ func (t *Tx) Link(ctx context.Context, u *User, c *Customer, source string, prof
 }
 
 // MadeInVain keeps that a customer was made for a user and must not stay, in the transaction that finds out: whoever was about
-// to undo it may be gone. "" for the user says that it is undone, or kept for good.
+// to undo it may be gone. "" for the user says that it is kept for good.
 func (t *Tx) MadeInVain(ctx context.Context, customerID, clerkUserID string) error {
 	if clerkUserID == "" {
 		return t.tx.Later(ctx, "forget a customer made in vain", `UPDATE stripe_customers SET made_in_vain_for = NULL WHERE stripe_customer_id = $1 AND made_in_vain_for IS NOT NULL`, customerID)
@@ -184,7 +191,7 @@ func (t *Tx) MadeInVain(ctx context.Context, customerID, clerkUserID string) err
 
 // MadeInVain answers a customer that was made for a user in vain and is not undone yet, "" where there is none.
 func (s *Store) MadeInVain(ctx context.Context, clerkUserID string) (customerID string, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT stripe_customer_id FROM stripe_customers WHERE made_in_vain_for = $1 ORDER BY 1 LIMIT 1`, clerkUserID).Scan(&customerID)
+	err = s.pool.QueryRow(ctx, `SELECT stripe_customer_id FROM stripe_customers WHERE made_in_vain_for = $1 AND NOT deleted_in_stripe ORDER BY 1 LIMIT 1`, clerkUserID).Scan(&customerID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", nil
 	}

@@ -109,7 +109,7 @@ func TestLockCustomerAtOnce(t *testing.T) {
 	}
 }
 
-// What a read shows is stored; a customer that is deleted in Stripe keeps what it had.
+// What a read shows is stored; a customer that is deleted in Stripe keeps what it had, and stays deleted.
 func TestSetCustomer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -129,10 +129,10 @@ func TestSetCustomer(t *testing.T) {
 	if got := set(account.Customer{ID: "cus_1", Deleted: true}, 6, true); got != "6 a@example.com Ada 03 t" {
 		t.Errorf("deleted: %s", got)
 	}
-	if got := set(account.Customer{ID: "cus_1", Email: "b@example.com"}, 7, true); got != "7 b@example.com 03 f" {
-		t.Errorf("without a name: %s", got)
+	if got := set(account.Customer{ID: "cus_1", Email: "b@example.com"}, 7, true); got != "7 b@example.com 03 t" {
+		t.Errorf("shown without a name, as it was before it was deleted: %s", got)
 	}
-	if got := set(account.Customer{ID: "cus_1", Email: "b@example.com", Name: "Ada"}, 8, false); got != "8 03 f" {
+	if got := set(account.Customer{ID: "cus_1", Email: "b@example.com", Name: "Ada"}, 8, false); got != "8 03 t" {
 		t.Errorf("of somebody who is being deleted: %s", got)
 	}
 }

@@ -100,7 +100,7 @@ func TestABulkSyncUndoesWhatItMadeInVain(t *testing.T) {
 				if n := len(l.Sandbox.Stripe.Customers()); n != want {
 					t.Errorf("Stripe has %d customers, want %d: %s", n, want, l.Sandbox.Stripe.Customers())
 				}
-				l.wants("0", `SELECT count(*) FROM stripe_customers WHERE made_in_vain_for IS NOT NULL`)
+				l.wants("0", `SELECT count(*) FROM stripe_customers WHERE made_in_vain_for IS NOT NULL AND NOT deleted_in_stripe`)
 				l.wants("0", `SELECT count(*) FROM bulk_failures`)
 			})
 		}

@@ -319,12 +319,70 @@ func TestCustomerMadeBesideAnotherIsRemoved(t *testing.T) {
 						t.Errorf("the user has %d customers, want %d", n, c.live)
 					}
 					l.wants(fmt.Sprint(c.live), `SELECT count(*) FROM stripe_customers WHERE user_id IS NOT NULL AND NOT deleted_in_stripe`)
-					l.wants("0", `SELECT count(*) FROM stripe_customers WHERE made_in_vain_for IS NOT NULL`)
+					l.wants("0", `SELECT count(*) FROM stripe_customers WHERE made_in_vain_for IS NOT NULL AND NOT deleted_in_stripe`)
 					l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
 					l.wants("", `SELECT string_agg(entity || ' ' || type || ' ' || status || ' ' || coalesce(reason, ''), ', ') FROM webhook_events WHERE status NOT IN ('completed', 'ignored')`)
 				})
 			}
 		}
+	}
+}
+
+// madeBesideAnother is a user for whom a customer is made while another one turns out to be theirs. What was made is for the test to
+// have undone.
+func (l *lab) madeBesideAnother() (user, had, undo string) {
+	l.t.Helper()
+	user = l.newcomer("ada")
+	a := l.actor(policies{})
+	at := a.arm(l.t, "answered POST /v1/customers", 0)
+	var made activities.CustomerResult
+	done := begin(func() (err error) {
+		made, err = a.customers.EnsureStripeCustomer(l.t.Context(), activities.UserInput{ClerkUserID: user})
+		return err
+	})
+	reach(l.t, at, done)
+	had = l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Metadata: map[string]string{"clerk_user_id": user}})
+	l.must(l.work.record(l.t.Context(), had))
+	at.release()
+	wait(l.t, done)
+	if made.CustomerID != had || made.Undo == "" {
+		l.t.Fatalf("the creation answered %+v", made)
+	}
+	return user, had, made.Undo
+}
+
+// Whoever looks at a customer that is being removed may have read it before, and links nobody to what is gone; nor does its own event,
+// which comes behind all that.
+func TestACustomerThatIsRemovedIsLinkedToNobody(t *testing.T) {
+	t.Parallel()
+	for _, undoFirst := range []bool{true, false} {
+		t.Run(map[bool]string{true: "the undo is interrupted", false: "the look is interrupted"}[undoFirst], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			l.explore(policies{}, func() scene {
+				user, had, made := l.madeBesideAnother()
+				undo := func(ctx context.Context, a *actor) error {
+					_, err := a.customers.UndoStripeCustomer(ctx, activities.UndoInput{ClerkUserID: user, CustomerID: made})
+					return err
+				}
+				look := func(ctx context.Context, a *actor) error { return a.lookAtCustomer(ctx, made) }
+				s := scene{first: undo, second: look, check: func() {
+					l.wants(had, `SELECT string_agg(c.stripe_customer_id, ' ') FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE clerk_user_id = $1`, user)
+					l.settle()
+					l.agree(user)
+					if n := l.live(user); n != 1 || !l.isDeleted(made) {
+						t.Errorf("the user has %d customers at Stripe", n)
+					}
+					l.wants(had, `SELECT string_agg(c.stripe_customer_id, ' ') FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE clerk_user_id = $1`, user)
+					l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
+					l.wants("", `SELECT string_agg(entity || ' ' || type || ' ' || status || ' ' || coalesce(reason, ''), ', ') FROM webhook_events WHERE status NOT IN ('completed', 'ignored')`)
+				}}
+				if !undoFirst {
+					s.first, s.second = look, undo
+				}
+				return s
+			})
+		})
 	}
 }
 
