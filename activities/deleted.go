@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
@@ -13,8 +12,8 @@ import (
 // ofDeleted is what a read shows in addition where the customer's user is being deleted: what could
 // still bill them although no subscription shows it, and what Stripe says it does not have.
 type ofDeleted struct {
-	// began is when the read began, by the database's clock; zero where nobody is being deleted.
-	began time.Time
+	// deleting is set where it was known before the read that the owner is being deleted.
+	deleting bool
 	// listed is set where schedules are all of the customer's.
 	listed    bool
 	schedules []account.Schedule
@@ -38,7 +37,9 @@ func (d *ofDeleted) note(err error, id string) {
 // The schedules are listed first. One that begins in between has its subscription in the list that follows.
 func (a *Subscriptions) readAs(ctx context.Context, customerID string, read store.ReadOf) (seen shown, err error) {
 	if !read.Deleting {
-		return a.read(ctx, customerID, read.Number)
+		seen, err = a.read(ctx, customerID, read.Number)
+		seen.began = read.Began
+		return seen, err
 	}
 	var schedules []account.Schedule
 	var unlisted error
@@ -52,7 +53,8 @@ func (a *Subscriptions) readAs(ctx context.Context, customerID string, read stor
 	if seen, err = a.read(ctx, customerID, read.Number); err != nil {
 		return seen, failure.Join(err, unlisted)
 	}
-	seen.began, seen.schedules, seen.unread = read.Began, schedules, failure.Join(seen.unread, unlisted)
+	seen.began, seen.deleting = read.Began, true
+	seen.schedules, seen.unread = schedules, failure.Join(seen.unread, unlisted)
 	if seen.customerMissing {
 		// A customer of whom a subscription can be read is not gone.
 		if err := readLeftOut(ctx, a.Store, a.Stripe, customerID, &seen); err != nil {
@@ -121,7 +123,7 @@ func (a *Subscriptions) vouch(ctx context.Context) (bool, error) {
 // something that was missing can appear, at any time.
 func (a *Subscriptions) commitDeleting(ctx context.Context, c committed, customer *store.Customer, seen shown, number int64, result *RecordResult) error {
 	tx, user := c.tx, c.user
-	if c.fresh && !seen.began.IsZero() {
+	if c.fresh && seen.deleting {
 		if err := a.recordSighting(ctx, c, customer, seen, number); err != nil {
 			return err
 		}

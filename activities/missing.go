@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
@@ -9,11 +10,11 @@ import (
 
 // notePrimaryMissing keeps a customer that Stripe does not know from being its user's primary one, where nothing could be bought. What the user's
 // subscriptions give stays.
-func (a *Subscriptions) notePrimaryMissing(ctx context.Context, c committed, customer *store.Customer, taken takenEvents) error {
+func (a *Subscriptions) notePrimaryMissing(ctx context.Context, c committed, customer *store.Customer, began time.Time, taken takenEvents) error {
 	if len(taken.early) > 0 || !c.fresh {
 		return nil
 	}
-	if err := c.tx.SetMissing(ctx, customer); err != nil || c.user == nil {
+	if err := c.tx.SetMissing(ctx, customer, began); err != nil || c.user == nil {
 		return err
 	}
 	_, err := c.tx.Reproject(ctx, c.user, a.Policy.Access, c.now, taken.ids())

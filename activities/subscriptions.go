@@ -214,7 +214,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		// its customer has just been linked.
 		c := committed{tx: tx, user: user, fresh: number >= customer.ReadSeq, now: now}
 		if seen.customerMissing {
-			if err := a.notePrimaryMissing(ctx, c, customer, taken); err != nil {
+			if err := a.notePrimaryMissing(ctx, c, customer, seen.began, taken); err != nil {
 				return err
 			}
 			if err := a.commitMissing(ctx, in, c, customer, seen, number, taken, &result); err != nil {
@@ -422,8 +422,14 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 		result.Live = result.Live || !h.Status.Terminal()
 	}
 	result.WakeAt, result.Overdue = a.Policy.wake(held, now, in)
-	if result.Commands, result.Awaited, err = tx.UnsettledOperations(ctx, account.CustomerEntity(in.CustomerID), account.UserEntity(user.ClerkUserID)); err != nil {
+	operations, err := tx.UnsettledOperations(ctx, account.CustomerEntity(in.CustomerID), account.UserEntity(user.ClerkUserID))
+	if err != nil {
 		return err
+	}
+	result.Commands, result.Awaited = operations.Commands, operations.Awaited
+	if operations.Returning && slices.ContainsFunc(held, func(h account.Held) bool { return h.Status == account.StatusIncomplete }) {
+		// They have paid, and Stripe may not show that yet.
+		result.RereadAfter = a.Policy.RereadDelay
 	}
 	if user.Deleting() {
 		if err := a.commitDeleting(ctx, c, customer, seen, number, result); err != nil {

@@ -13,6 +13,8 @@ import (
 
 // shown is what one read of Stripe showed of a customer.
 type shown struct {
+	// began is when the read began, by the database's clock; zero for a command's own.
+	began         time.Time
 	customer      account.Customer
 	subscriptions []account.Subscription
 	// missing are stored subscriptions that Stripe answers 404 for.

@@ -199,9 +199,11 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 			return err
 		}
 		if !in.InBulk && (result.PublishDue || result.PublishForced) {
-			if _, result.Awaited, err = tx.UnsettledOperations(ctx, "", account.UserEntity(in.ClerkUserID)); err != nil {
+			operations, err := tx.UnsettledOperations(ctx, "", account.UserEntity(in.ClerkUserID))
+			if err != nil {
 				return err
 			}
+			result.Awaited = operations.Awaited
 		}
 		result.Existing = !result.Onboarded && user.CreatedAt.Before(now.Add(-searchBehind))
 		return nil

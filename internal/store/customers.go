@@ -105,7 +105,8 @@ func (t *Tx) SetCustomer(ctx context.Context, c *Customer, seen account.Customer
 	c.ReadSeq, c.WholeSeq, c.DeletedInStripe, c.MissingSince = read, read, c.DeletedInStripe || seen.Deleted, nil
 	return t.tx.Later(ctx, "store a customer", `UPDATE stripe_customers SET read_seq = $2, whole_read_seq = NULL,
 		email = CASE WHEN $6 THEN email ELSE nullif($3, '') END, name = CASE WHEN $6 THEN name ELSE nullif($4, '') END,
-		stripe_created_at = coalesce($5, stripe_created_at), deleted_in_stripe = deleted_in_stripe OR $6, missing_since = NULL
+		stripe_created_at = coalesce($5, stripe_created_at), deleted_in_stripe = deleted_in_stripe OR $6,
+		missing_since = NULL, missing_read_at = NULL
 		WHERE stripe_customer_id = $1`, c.ID, read, fit(seen.Email), fit(seen.Name), nullTime(seen.Created), seen.Deleted)
 }
 
@@ -116,12 +117,14 @@ func (t *Tx) ReadInPart(ctx context.Context, c *Customer, whole int64) error {
 	return t.tx.Later(ctx, "note that a customer was read in part", `UPDATE stripe_customers SET whole_read_seq = $2 WHERE stripe_customer_id = $1`, c.ID, whole)
 }
 
-// SetMissing stores that Stripe does not know a customer. Whatever else is stored of it stays.
-func (t *Tx) SetMissing(ctx context.Context, c *Customer) error {
+// SetMissing stores that Stripe does not know a customer, as a read says that began at a moment by the database's clock, zero where that is
+// not known. Whatever else is stored of it stays.
+func (t *Tx) SetMissing(ctx context.Context, c *Customer, began time.Time) error {
 	if c.MissingSince == nil {
 		c.MissingSince = new(time.Now())
 	}
-	return t.tx.Later(ctx, "store that a customer is missing", `UPDATE stripe_customers SET missing_since = coalesce(missing_since, now()) WHERE stripe_customer_id = $1`, c.ID)
+	return t.tx.Later(ctx, "store that a customer is missing", `UPDATE stripe_customers SET missing_since = coalesce(missing_since, now()),
+		missing_read_at = greatest(missing_read_at, $2) WHERE stripe_customer_id = $1`, c.ID, nullTime(began))
 }
 
 // SetDeleted stores that a customer is deleted at Stripe, whatever else is read of it meanwhile.
@@ -145,7 +148,7 @@ func (s *Store) NoteGone(ctx context.Context, clerkUserID, customerID string, re
 			customer.DeletedInStripe = true
 			err = tx.SetDeleted(ctx, customerID)
 		case read > customer.ReadSeq:
-			if err = tx.SetMissing(ctx, customer); err == nil {
+			if err = tx.SetMissing(ctx, customer, time.Time{}); err == nil {
 				err = tx.NoteDrift(ctx, account.CustomerEntity(customerID), account.DriftCustomerMissing, customerID)
 			}
 		}

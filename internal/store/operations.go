@@ -248,14 +248,18 @@ func (s *Store) Operation(ctx context.Context, id string) (*Operation, error) {
 // seen holds of an operation o and its user u once both providers have been read since the request, and
 // Clerk has what came of it: for a sync the user and all of their customers, each of them whole, for a return from a
 // checkout the subscription that it names, whatever else of the customer could not be read, or where it names none the customer who paid,
-// whole. A customer whom Stripe has said since that it does not have is not waited for.
+// whole. A customer that a read begun since has shown to be missing is not waited for. A subscription that is not paid yet is waited for
+// as long as returnWaits, since Stripe's session says that it is.
 const seen = `u.projection_version = u.published_version AND u.projection_version > 0 AND CASE o.action
 	WHEN 'sync' THEN u.read_seq > o.seq AND u.stripe_customer_id IS NOT NULL AND NOT EXISTS (SELECT FROM stripe_customers c
-		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe AND c.missing_since IS NULL AND (coalesce(c.whole_read_seq, c.read_seq) <= o.seq OR c.profile_version < u.profile_version))
+		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe
+			AND (c.missing_since IS NULL OR c.missing_read_at IS NULL OR c.missing_read_at <= o.created_at)
+			AND (coalesce(c.whole_read_seq, c.read_seq) <= o.seq OR c.profile_version < u.profile_version))
 	ELSE EXISTS (SELECT FROM stripe_customers c WHERE 'customer/' || c.stripe_customer_id = o.entity AND c.user_id = u.id AND CASE
 		WHEN o.stripe_subscription_id IS NULL THEN coalesce(c.whole_read_seq, c.read_seq) > o.seq
 		ELSE EXISTS (SELECT FROM subscriptions s WHERE s.stripe_subscription_id = o.stripe_subscription_id AND s.stripe_customer_id = c.stripe_customer_id
-			AND s.user_id = u.id AND coalesce(s.kept_read_seq, c.read_seq) > o.seq) END)
+			AND s.user_id = u.id AND coalesce(s.kept_read_seq, c.read_seq) > o.seq
+			AND (s.status <> 'incomplete' OR o.created_at <= now() - interval '30 seconds')) END)
 	END`
 
 // LockOperation locks an operation until the transaction ends, or answers nil where there is none.
@@ -429,26 +433,36 @@ func endOf(s *account.Subscription) map[string]any {
 	return m
 }
 
-// UnsettledOperations lists the commands of a customer that have not ended, and tells whether somebody waits for anything that was asked
-// for of the customer or of their user.
-func (t *Tx) UnsettledOperations(ctx context.Context, customer, user account.Entity) (commands []string, awaited bool, err error) {
-	rows, _ := t.tx.Query(ctx, `SELECT id, action, created_at > now() - interval '2 minutes' FROM operations
-		WHERE entity = ANY(ARRAY[$1::text, $2::text]) AND status IN ('accepted', 'acting', 'recorded') ORDER BY seq`, string(customer), string(user))
+// Unsettled is what has not ended of what was asked for of a customer or of their user.
+type Unsettled struct {
+	// Commands are the ids of the customer's commands.
+	Commands []string
+	// Awaited is set where somebody waits for any of it.
+	Awaited bool
+	// Returning is set where somebody has come back from a checkout within the last half minute.
+	Returning bool
+}
+
+// UnsettledOperations tells what has not ended of what was asked for of a customer or of their user.
+func (t *Tx) UnsettledOperations(ctx context.Context, customer, user account.Entity) (u Unsettled, err error) {
+	rows, _ := t.tx.Query(ctx, `SELECT id, action, created_at > now() - interval '2 minutes', created_at > now() - $3::interval FROM operations
+		WHERE entity = ANY(ARRAY[$1::text, $2::text]) AND status IN ('accepted', 'acting', 'recorded') ORDER BY seq`, string(customer), string(user), returnWaits)
 	var id string
 	var action Action
-	var young bool
-	_, err = pgx.ForEachRow(rows, []any{&id, &action, &young}, func() error {
+	var young, justNow bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &action, &young, &justNow}, func() error {
 		switch action {
 		case ActionCancel, ActionCancelNow, ActionReactivate:
-			commands = append(commands, id)
-			awaited = awaited || young
+			u.Commands = append(u.Commands, id)
+			u.Awaited = u.Awaited || young
 		case ActionSync, ActionReturn:
-			awaited = awaited || young
+			u.Awaited = u.Awaited || young
+			u.Returning = u.Returning || action == ActionReturn && justNow
 		case ActionCheckout:
 		}
 		return nil
 	})
-	return commands, awaited, classify("list unsettled operations", err)
+	return u, classify("list unsettled operations", err)
 }
 
 // settlePublished ends the commands that only waited for Clerk to have this version.
@@ -496,7 +510,8 @@ func (t *Tx) EndWaits(ctx context.Context, entity account.Entity, read int64, re
 	return t.endWaits(ctx, entity, read, reason, 0)
 }
 
-// returnWaits is for how long a return from a checkout waits for a customer who does not show: Stripe has said to the caller that it is there.
+// returnWaits is for how long a return from a checkout waits for a customer who does not show, or for a subscription that is not shown as
+// paid: Stripe has said to the caller that it is. The condition seen has it too.
 const returnWaits = 30 * time.Second
 
 // EndCustomerWaits is [Tx.EndWaits] for a customer. waits tells whether a return from a checkout goes on waiting, for half a minute at most.

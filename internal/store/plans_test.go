@@ -309,7 +309,7 @@ func operations(t *testing.T, w *world) {
 				return err
 			}
 		}
-		_, _, err = tx.UnsettledOperations(ctx, "customer/cus_8", "user/user_8")
+		_, err = tx.UnsettledOperations(ctx, "customer/cus_8", "user/user_8")
 		return err
 	})
 }

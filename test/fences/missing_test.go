@@ -3,6 +3,7 @@ package fences_test
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -474,6 +475,80 @@ func TestAReturnWaitsForACustomerThatDoesNotShowYet(t *testing.T) {
 			if op.Status != store.OperationDone {
 				t.Errorf("they have paid and have access, and are told %s (%s)", op.Status, op.Reason)
 			}
+		})
+	}
+}
+
+// Somebody comes back from paying before Stripe has told of it. The first read shows their subscription as it was before it was paid for:
+// it is read again, and they are not told that all is there while they have no access. What stays so is told after a while.
+func TestAReturnWaitsForWhatIsPaidFor(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, _ := l.signUp("ada")
+	l.settle()
+	bought := l.buy(stripesim.CheckoutSpec{Email: "ada@example.com", ClientReferenceID: user, SubscriptionMetadata: byServer(user)})
+	desk := l.requests(l.actor(policies{}))
+	desk.Wait = 50 * time.Millisecond
+	ask := func() *store.Operation {
+		op, err := desk.Return(t.Context(), selfservice.Caller{UserID: user}, selfservice.Key{Method: http.MethodPost, Route: "/api/checkout/return", Value: "k"}, bought.SessionID)
+		l.must(err)
+		return op
+	}
+	ask()
+	_, listed := l.stripeAnswers(http.MethodGet, "/v1/subscriptions?status=all&expand[]=data.latest_invoice&expand[]=data.customer&expand[]=data.schedule&customer="+bought.CustomerID)
+	unpaid := regexp.MustCompile(`"status": ?"active"`).ReplaceAllString(string(listed), `"status":"incomplete"`)
+	restore := l.work.answer("GET /v1/subscriptions?", http.StatusOK, unpaid)
+	result, err := l.work.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: bought.CustomerID})
+	l.must(err)
+	l.must(l.work.publish(t.Context(), user, false))
+	l.wants("incomplete", `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`, bought.SubscriptionID)
+	if op := ask(); op.Status != store.OperationAccepted {
+		t.Errorf("they have no access yet, and are told %s", op.Status)
+	}
+	if result.RereadAfter <= 0 {
+		t.Errorf("nobody reads it again: %+v", result)
+	}
+	op := ask()
+	l.exec(`UPDATE operations SET created_at = created_at - interval '31 seconds' WHERE id = $1`, op.ID)
+	result, err = l.work.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: bought.CustomerID})
+	l.must(err)
+	if op := ask(); op.Status != store.OperationDone || result.RereadAfter != 0 {
+		t.Errorf("what is not paid at once is told %s, and read again after %s", op.Status, result.RereadAfter)
+	}
+	restore()
+}
+
+// A customer that was missing once is waited for like any other: only a read that began since the request says that it still is.
+func TestASyncWaitsForACustomerThatWasMissingOnce(t *testing.T) {
+	t.Parallel()
+	for _, still := range []bool{false, true} {
+		t.Run(map[bool]string{false: "it is there again", true: "it is missing still"}[still], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			l.settle()
+			found := l.Sandbox.Stripe.Lose(s.customer)
+			l.must(l.work.record(t.Context(), s.customer))
+			l.wants("true", `SELECT missing_since IS NOT NULL FROM stripe_customers WHERE stripe_customer_id = $1`, s.customer)
+			if !still {
+				found()
+			}
+			begun, _, err := l.Store.BeginOperation(t.Context(), store.NewOperation{RequestHash: []byte("r"), Caller: s.user, ClerkUserID: s.user, Lifetime: time.Hour,
+				Action: store.ActionSync, Entity: account.UserEntity(s.user)})
+			l.must(err)
+			stands := func(want store.OperationStatus) {
+				t.Helper()
+				op, err := l.Store.Operation(t.Context(), begun.ID)
+				l.must(err)
+				if op.Status != want {
+					t.Errorf("the sync is %s, want %s", op.Status, want)
+				}
+			}
+			l.must(l.work.lookAtUser(t.Context(), s.user))
+			stands(store.OperationAccepted)
+			l.must(l.work.record(t.Context(), s.customer))
+			l.must(l.work.publish(t.Context(), s.user, false))
+			stands(store.OperationDone)
 		})
 	}
 }
