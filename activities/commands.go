@@ -270,18 +270,26 @@ func (a *Commands) begin(ctx context.Context, c committed, s *step) error {
 	case s.op.OutdoneBy != "":
 		return recorded(ctx, c, s, s.standing, s.standing)
 	}
-	rivals, err := a.outdo(ctx, c, s)
+	rivals, undoing, err := a.outdo(ctx, c, s)
 	if err != nil || s.act {
 		return err
 	}
-	if s.decision.Satisfied && len(rivals) == 0 {
-		return recorded(ctx, c, s, s.standing, s.standing)
+	before := s.standing
+	if s.decision.Satisfied && rivals == 0 {
+		var behind bool
+		if before, behind = s.outdated(c); !behind {
+			return recorded(ctx, c, s, s.standing, s.standing)
+		}
 	}
-	// What a rival has done may not show yet, so Stripe is asked even if there seems to be nothing to do.
+	// What a rival has done, or what the look is behind, may not show yet, so Stripe is asked even if there seems to be nothing to do.
 	s.act, s.decision.ReleaseSchedule = true, s.standing.ScheduleID
-	before, err := inherited(s.standing, s.op.Action, rivals)
-	if err != nil {
-		return err
+	if undoing != nil {
+		// How it stood before the other: undoing this command has to undo both.
+		ends, err := undoing.Before()
+		if err != nil {
+			return err
+		}
+		before.Status, before.CancelAtPeriodEnd, before.CancelAt = undoing.StatusBefore, ends.AtPeriodEnd, ends.At
 	}
 	return c.tx.ActOn(ctx, s.op, before, s.decision)
 }

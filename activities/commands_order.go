@@ -8,45 +8,31 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// outdo supersedes the other commands of the subscription whose requests Stripe may still receive, and returns them, the oldest first. Where
-// their keys have to be taken first, it sets act and returns none. A command that ends the subscription at once supersedes nobody: no late
-// request undoes that end.
-func (a *Commands) outdo(ctx context.Context, c committed, s *step) (rivals []*store.Operation, err error) {
+// outdo supersedes the other commands of the subscription whose requests Stripe may still receive. It returns how many, and the oldest of them
+// that was being undone, if one was. Where their keys have to be taken first, it sets act and supersedes none. A command that ends the
+// subscription at once supersedes nobody: no late request undoes that end.
+func (a *Commands) outdo(ctx context.Context, c committed, s *step) (superseded int, undoing *store.Operation, err error) {
 	if s.op.Action == store.ActionCancelNow {
-		return nil, nil
+		return 0, nil, nil
 	}
-	rivals, err = c.tx.Rivals(ctx, s.op)
+	rivals, err := c.tx.Rivals(ctx, s.op)
 	if err != nil || len(rivals) == 0 {
-		return nil, err
+		return 0, nil, err
 	}
 	if taken, err := s.haveTaken(ctx, c, rivals...); err != nil || !taken {
-		return nil, err
+		return 0, nil, err
 	}
 	for _, other := range rivals {
+		if undoing == nil && other.TakenBack() {
+			undoing = other
+		}
 		c.tx.Because(other)
 		if err := a.settle(ctx, c, &step{op: other}, &s.standing, store.OperationSuperseded, changedSince); err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 	}
 	c.tx.Because(s.op)
-	return rivals, nil
-}
-
-// inherited returns the subscription as it stood before a command. If the command supersedes one of the same kind that was being undone, that
-// is how it stood before the other: undoing this command has to undo both.
-func inherited(standing account.Subscription, action store.Action, rivals []*store.Operation) (account.Subscription, error) {
-	for _, other := range rivals {
-		if other.Action != action {
-			continue
-		}
-		before, err := other.Before()
-		if err != nil {
-			return standing, err
-		}
-		standing.Status, standing.CancelAtPeriodEnd, standing.CancelAt = other.StatusBefore, before.AtPeriodEnd, before.At
-		break
-	}
-	return standing, nil
+	return len(rivals), undoing, nil
 }
 
 // haveTaken reports whether this attempt has taken every key under which these commands have asked Stripe. The caller has locked their rows,

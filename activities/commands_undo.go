@@ -53,6 +53,11 @@ func (a *Commands) goBack(ctx context.Context, c committed, s *step) error {
 		return nil
 	case account.UndoDone:
 		if !s.confirmed {
+			if !s.op.TakenBack() && s.refusedAs == "" {
+				// Nobody has asked for it yet, so the look may be behind what the command did.
+				s.act = true
+				return c.tx.Undoing(ctx, s.op)
+			}
 			if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
 				return err
 			}

@@ -15,6 +15,8 @@ import (
 // reads show what they tell. Those that are left are answered by no read, since this one did not show all.
 type takenEvents struct {
 	done, early, left []store.Due
+	// told are the changes of which the early ones tell.
+	told []stripeevent.Change
 }
 
 // Stripe does not promise that a read sees an event at once. An event this young that the read
@@ -76,6 +78,7 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 	for i, d := range due {
 		if in.Reread < maxRereads && now.Sub(d.ReceivedAt) < freshFor && !shows.event(events[i]) {
 			taken.early = append(taken.early, d)
+			taken.told = append(taken.told, events[i].Changed()...)
 			continue
 		}
 		taken.done = append(taken.done, d)

@@ -8,6 +8,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
 // Subscriptions brings our copy of a customer's subscriptions to what Stripe says. Its
@@ -185,6 +186,10 @@ type committed struct {
 	// this one were dropped.
 	fresh bool
 	now   time.Time
+	// rows are the customer's subscriptions as they were stored before this read, told what events of the last minute say of them that it
+	// does not show.
+	rows []store.Subscription
+	told []stripeevent.Change
 }
 
 // commit stores what was read, under both fences. linked is false when the customer belongs to
@@ -212,7 +217,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		}
 		// The number that is stored already is this very read's, when it commits again because
 		// its customer has just been linked.
-		c := committed{tx: tx, user: user, fresh: number >= customer.ReadSeq, now: now}
+		c := committed{tx: tx, user: user, fresh: number >= customer.ReadSeq, now: now, told: taken.told}
 		if seen.customerMissing {
 			if err := a.notePrimaryMissing(ctx, c, customer, seen.began, taken); err != nil {
 				return err
@@ -257,7 +262,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 						return err
 					}
 				}
-				if err := a.commitRows(ctx, c, seen, reads{number, last}, taken.ids()); err != nil {
+				if c.rows, err = a.commitRows(ctx, c, seen, reads{number, last}, taken.ids()); err != nil {
 					return err
 				}
 			}
@@ -295,11 +300,11 @@ func last(ctx context.Context, then func(context.Context, committed) error, c co
 // reads are the numbers of a read and of the last one before it of which something was stored.
 type reads struct{ this, before int64 }
 
-func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown, number reads, eventIDs []string) error {
+// commitRows stores the subscriptions that a read showed, and returns the rows that were there before.
+func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown, number reads, eventIDs []string) (stored []store.Subscription, err error) {
 	tx, user := c.tx, c.user
-	stored, err := tx.SubscriptionsOfCustomer(ctx, seen.customer.ID)
-	if err != nil {
-		return err
+	if stored, err = tx.SubscriptionsOfCustomer(ctx, seen.customer.ID); err != nil {
+		return nil, err
 	}
 	var prices []string
 	for _, s := range seen.subscriptions {
@@ -309,7 +314,7 @@ func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown,
 	}
 	plans, err := tx.PlansOf(ctx, prices)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, s := range seen.subscriptions {
 		// Of whoever is being deleted what runs has to be known, and not since when it owes.
@@ -317,30 +322,30 @@ func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown,
 			continue
 		}
 		if _, err := tx.SetSubscription(ctx, user, stored, s, plans, number.this, eventIDs); err != nil {
-			return err
+			return nil, err
 		}
 		if err := notePrices(ctx, tx, s, plans); err != nil {
-			return err
+			return nil, err
 		}
 		if slices.ContainsFunc(stored, func(row store.Subscription) bool { return row.StripeID == s.ID && row.Missing }) {
 			if err := tx.ResolveDrift(ctx, account.CustomerEntity(seen.customer.ID), account.DriftSubscriptionMissing, s.ID); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
 	if err := tx.Keep(ctx, stored, seen.kept, number.before); err != nil {
-		return err
+		return nil, err
 	}
 	for _, id := range seen.missing {
 		if err := tx.NoteMissing(ctx, id); err != nil {
-			return err
+			return nil, err
 		}
 		if err := tx.NoteDrift(ctx, account.CustomerEntity(seen.customer.ID), account.DriftSubscriptionMissing, id); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	_, err = tx.Reproject(ctx, user, a.Policy.Access, c.now, eventIDs)
-	return err
+	return stored, err
 }
 
 // notePrices makes a subscription whose prices are all unknown loud, and has the products of unknown prices read, as any of

@@ -277,14 +277,19 @@ func (t *Tx) Rivals(ctx context.Context, o *Operation) ([]*Operation, error) {
 }
 
 // Reliant lists and locks the other commands of a subscription that have asked for the same, have it, and wait for Clerk. The oldest comes first.
+// Those with a command between that asked for something else do not rely on this one: that command has changed what they did.
 func (t *Tx) Reliant(ctx context.Context, o *Operation) ([]*Operation, error) {
-	return t.commandsBeside(ctx, "list reliant operations", o, `status = 'recorded' AND action = $3`)
+	return t.commandsBeside(ctx, "list reliant operations", o, `status = 'recorded' AND action = $3
+		AND NOT EXISTS (SELECT FROM operations other WHERE other.stripe_subscription_id = $1 AND other.action IN ('cancel', 'cancel_now', 'reactivate')
+			AND other.action <> $3 AND other.status IN ('acting', 'recorded') AND other.seq BETWEEN least(operations.seq, $4) AND greatest(operations.seq, $4))`, o.Seq)
 }
 
-func (t *Tx) commandsBeside(ctx context.Context, what string, o *Operation, condition string) ([]*Operation, error) {
+// commandsBeside lists and locks the commands under way beside another one for which a condition holds. The condition has the subscription as
+// $1, the other command's id and action as $2 and $3, and its own arguments from $4 on.
+func (t *Tx) commandsBeside(ctx context.Context, what string, o *Operation, condition string, arguments ...any) ([]*Operation, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE stripe_subscription_id = $1 AND id <> $2
 			AND status IN ('acting', 'recorded') AND action IN ('cancel', 'cancel_now', 'reactivate') AND `+condition+`
-		ORDER BY seq FOR UPDATE`, o.SubscriptionID, o.ID, string(o.Action))
+		ORDER BY seq FOR UPDATE`, append([]any{o.SubscriptionID, o.ID, string(o.Action)}, arguments...)...)
 	list, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Operation])
 	return list, classify(what, err)
 }

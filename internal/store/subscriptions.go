@@ -56,6 +56,8 @@ type Subscription struct {
 	Missing bool `db:"missing"`
 	// KeptSeq is the number of the last read that showed it, where the last one of its customer did not; nil where it did.
 	KeptSeq *int64 `db:"kept_read_seq"`
+	// UpdatedAt is when the row was last changed, by the database's clock; nil in a row of the product's own.
+	UpdatedAt *time.Time `db:"updated_at"`
 }
 
 const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id, '') AS stripe_customer_id, plan_id,
@@ -63,7 +65,8 @@ const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id
 	current_period_start, current_period_end, coalesce(cancel_at_period_end, false) AS cancel_at_period_end, cancel_at, canceled_at, ended_at,
 	trial_start, trial_end, metadata, stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency,
 	billing_interval, interval_count, collection_paused, latest_invoice_created, schedule_id, schedule_ends_at, stripe_created_at, missing_since IS NOT NULL AS missing,
-	past_due_since, past_due_invoice, stripe_item_id, items, kept_read_seq`
+	past_due_since, past_due_invoice, stripe_item_id, items, kept_read_seq,
+	updated_at AT TIME ZONE 'utc' AS updated_at`
 
 // StoredItem is an item of a subscription as it is stored. What the plan's costs stands in the row.
 type StoredItem struct {

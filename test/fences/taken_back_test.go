@@ -1,7 +1,9 @@
 package fences_test
 
 import (
+	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
@@ -125,51 +127,98 @@ func TestWhatClerkTakesAfterAllIsNotTakenBackBehindIt(t *testing.T) {
 	}
 }
 
-// Clerk refuses a cancel for good; what takes it back is on its way (and comes to nothing) when the user, who was not told anything yet, asks for the
-// same again. Clerk refuses that too. What is told as undone is undone.
-func TestWhatIsAskedForAgainWhileItIsTakenBackIsUndoneToo(t *testing.T) {
+// Clerk refuses a command for good; what takes it back is on its way (and comes to nothing) when the user, who was not told anything yet, asks for the
+// same again, or for the opposite. Clerk refuses that too. What is told as undone is undone: all is as it was before the first.
+func TestWhatIsAskedForWhileAnotherIsTakenBackIsUndoneToo(t *testing.T) {
 	t.Parallel()
-	for _, how := range []string{"control: nothing was asked of Stripe", "not answered", "late", "landed"} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			l := newLab(t, policies{})
-			s := l.subject(1)
-			a := l.actor(policies{})
-			first := l.asks(s, store.ActionCancel)
-			in := activities.CommandInput{OperationID: first, CustomerID: s.customer}
-			_, err := l.work.commands.ApplyCommand(t.Context(), in)
-			l.must(err)
-			restore := func() {}
-			switch how {
-			case "late":
-				a.delay(t, "POST /v1/subscriptions/"+s.subscription)
-			case "not answered":
-				restore = a.refuse("POST /v1/subscriptions/"+s.subscription, http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
-			case "landed":
-				a.lose("POST /v1/subscriptions/" + s.subscription)
-			default:
-				restore = a.refuse("GET /v1/subscriptions", http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+	for _, earlier := range []store.Action{store.ActionCancel, store.ActionReactivate} {
+		for _, later := range []store.Action{store.ActionCancel, store.ActionReactivate} {
+			for _, how := range []string{"control: nothing was asked of Stripe", "not answered", "late", "landed"} {
+				t.Run(string(earlier)+" and "+string(later)+", "+how, func(t *testing.T) {
+					t.Parallel()
+					l := newLab(t, policies{})
+					s := l.subject(1)
+					want := "never"
+					if earlier == store.ActionReactivate {
+						want = "with its period"
+						l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
+						l.settle()
+					}
+					a := l.actor(policies{})
+					first := l.asks(s, earlier)
+					in := activities.CommandInput{OperationID: first, CustomerID: s.customer}
+					_, err := l.work.commands.ApplyCommand(t.Context(), in)
+					l.must(err)
+					restore := func() {}
+					switch how {
+					case "late":
+						a.delay(t, "POST /v1/subscriptions/"+s.subscription)
+					case "not answered":
+						restore = a.refuse("POST /v1/subscriptions/"+s.subscription, http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+					case "landed":
+						a.lose("POST /v1/subscriptions/" + s.subscription)
+					default:
+						restore = a.refuse("GET /v1/subscriptions", http.StatusServiceUnavailable, `{"error":{"type":"api_error","message":"?"}}`)
+					}
+					if _, err := a.commands.UndoCommand(t.Context(), in); err == nil {
+						t.Fatal("it was undone")
+					}
+					restore()
+					second := l.asks(s, later)
+					_, err = l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: second, CustomerID: s.customer})
+					l.must(err)
+					// Clerk refuses that, too: the last goes first.
+					l.must(l.work.undo(t.Context(), s, second))
+					l.must(l.work.undo(t.Context(), s, first))
+					l.settle()
+					l.must(l.work.publish(t.Context(), s.user, false))
+					one, ends := l.became(s, first)
+					two, _ := l.became(s, second)
+					if two == "undone" && ends != want || two == "done" && later == earlier && ends == want {
+						t.Errorf("the first is told as %s, the second as %s, and the subscription ends %s", one, two, ends)
+					}
+				})
 			}
-			if _, err := a.commands.UndoCommand(t.Context(), in); err == nil {
-				t.Fatal("it was undone")
-			}
-			restore()
-			second := l.asks(s, store.ActionCancel)
-			result, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: second, CustomerID: s.customer})
-			l.must(err)
-			t.Logf("second: %+v", result)
-			// Clerk refuses that, too: the last goes first.
-			l.must(l.work.undo(t.Context(), s, second))
-			l.must(l.work.undo(t.Context(), s, first))
-			l.settle()
-			l.must(l.work.publish(t.Context(), s.user, false))
-			one, ends := l.became(s, first)
-			two, _ := l.became(s, second)
-			t.Log(one, two, ends)
-			if two == "undone" && ends != "never" || two == "done" && ends == "never" {
-				t.Errorf("the first is told as %s, the second as %s, and the subscription ends %s", one, two, ends)
-			}
-		})
+		}
+	}
+}
+
+// Clicks that are opposites wait for Clerk, which refuses for good. They are undone from the last to the first, and all is as it was before.
+func TestSeveralThatAreUndoneLeaveAllAsBefore(t *testing.T) {
+	t.Parallel()
+	for _, earlier := range []store.Action{store.ActionCancel, store.ActionReactivate} {
+		for n := range 4 {
+			t.Run(fmt.Sprintf("%s, %d", earlier, n+1), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, policies{})
+				s := l.subject(1)
+				actions, want := []store.Action{store.ActionCancel, store.ActionReactivate}, "never"
+				if earlier == store.ActionReactivate {
+					slices.Reverse(actions)
+					want = "with its period"
+					l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
+					l.settle()
+				}
+				var ops []string
+				for i := range n + 1 {
+					op := l.asks(s, actions[i%2])
+					_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: op, CustomerID: s.customer})
+					l.must(err)
+					l.ended(op, "recorded")
+					ops = append(ops, op)
+				}
+				for _, op := range slices.Backward(ops) {
+					l.must(l.work.undo(t.Context(), s, op))
+				}
+				l.settle()
+				l.must(l.work.publish(t.Context(), s.user, false))
+				for i, op := range ops {
+					if status, ends := l.became(s, op); status != "undone" || ends != want {
+						t.Errorf("the %s is told as %s, and the subscription ends %s, want undone and %s", actions[i%2], status, ends, want)
+					}
+				}
+			})
+		}
 	}
 }
 
