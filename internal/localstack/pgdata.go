@@ -5,8 +5,11 @@ package localstack
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -192,9 +195,9 @@ func reachable(dir string, as *syscall.Credential) bool {
 	}
 }
 
-// throwawayDir makes a temporary directory that other users can pass through.
-func throwawayDir(prefix string) (string, error) {
-	dir, err := os.MkdirTemp("", prefix)
+// throwawayDir makes a temporary directory that other users can pass through, in a directory or, with "", where temporary files are.
+func throwawayDir(in, prefix string) (string, error) {
+	dir, err := os.MkdirTemp(in, prefix)
 	if err == nil {
 		err = os.Chmod(dir, 0o711)
 	}
@@ -214,6 +217,31 @@ func throwawayDir(prefix string) (string, error) {
 	return dir, nil
 }
 
+// sweepThrowaway removes the data of throwaway servers in a directory whose programs were killed before they could: in memory
+// they would be there until the machine starts again. Nobody holds the lock of such data, nor is about to take it: they are not new.
+func sweepThrowaway(ctx context.Context, in, prefix string) {
+	// The pattern is well formed, so there is no error to see.
+	left, _ := filepath.Glob(filepath.Join(in, prefix+"*"))
+	for _, dir := range left {
+		info, err := os.Stat(dir)
+		if err != nil || time.Since(info.ModTime()) < time.Minute {
+			continue
+		}
+		lock, err := tryLock(throwawayData(dir) + ".lock")
+		if err != nil {
+			continue // in use, or another user's
+		}
+		// The server has a signal that its program is gone, and may not be done.
+		if stopLeftover(ctx, throwawayData(dir)) == nil {
+			_ = os.RemoveAll(dir) // what is left of it the next one tries to remove
+		}
+		lock.release()
+	}
+}
+
+// throwawayData is where a throwaway server's data lie in its directory.
+func throwawayData(dir string) string { return filepath.Join(dir, "data") }
+
 // initialise makes a new database cluster. It is made beside its place and moved
 // there when it is whole, so that being killed halfway leaves nothing that looks
 // like data.
@@ -226,13 +254,21 @@ func (d *dataDir) initialise(ctx context.Context, throwaway bool) error {
 		return err
 	}
 	password := []byte(rand.Text())
-	given, err := d.passwordForInitdb(password)
+	given := password
+	if throwaway {
+		secret, err := quickSecret(string(password))
+		if err != nil {
+			return err
+		}
+		given = []byte(secret)
+	}
+	file, err := d.passwordForInitdb(given)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(given) }()
+	defer func() { _ = os.Remove(file) }()
 
-	args := []string{"-D", half, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", given, "-E", "UTF8", "--locale", "C"}
+	args := []string{"-D", half, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", file, "-E", "UTF8", "--locale", "C"}
 	if throwaway {
 		args = append(args, "--no-sync")
 	}
@@ -254,6 +290,27 @@ func (d *dataDir) initialise(ctx context.Context, throwaway bool) error {
 	return nil
 }
 
+// quickSecret is what PostgreSQL keeps of a password (RFC 5803), hashed once where it hashes 4096 times: that makes guessing
+// slow, which a random password does not need, and with the race detector takes longer than all else that a connection needs.
+// Some drivers refuse it, so it is for servers that only our own tests connect to.
+func quickSecret(password string) (string, error) {
+	const iterations = 1
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // it answers no error
+	salted, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
+	if err != nil {
+		return "", fmt.Errorf("hash PostgreSQL's password: %w", err)
+	}
+	keyed := func(name string) []byte {
+		mac := hmac.New(sha256.New, salted)
+		mac.Write([]byte(name))
+		return mac.Sum(nil)
+	}
+	stored := sha256.Sum256(keyed("Client Key"))
+	text := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, text(salt), text(stored[:]), text(keyed("Server Key"))), nil
+}
+
 func (d *dataDir) ownedDir(path string) error {
 	if err := os.Mkdir(path, 0o700); err != nil {
 		return fmt.Errorf("make PostgreSQL's data directory: %w", err)
@@ -267,7 +324,7 @@ func (d *dataDir) ownedDir(path string) error {
 	return nil
 }
 
-// passwordForInitdb writes the password where only initdb's user can read it.
+// passwordForInitdb writes the password, or what is kept of it, where only initdb's user can read it.
 func (d *dataDir) passwordForInitdb(password []byte) (string, error) {
 	path := d.path + ".pw"
 	if err := os.WriteFile(path, password, 0o600); err != nil {

@@ -29,7 +29,8 @@ type PostgresOptions struct {
 	// belongs to this Dir alone, and Dir becomes a symbolic link to them.
 	//
 	// Empty means a throwaway server: its data are in a directory of their own
-	// that Stop removes, and it never waits for the disk.
+	// that Stop removes, in memory where Linux has room for them there and TMPDIR
+	// is not set, and it never waits for the disk.
 	Dir string
 	// Database is created if it is missing. Empty means "postgres".
 	Database string
@@ -52,6 +53,7 @@ type Postgres struct {
 	database string
 	port     int
 	remove   string // a throwaway server's directory, to be removed at the end
+	inMemory bool   // the data are on no disk
 }
 
 // StartPostgres runs PostgreSQL from the binaries of this machine and waits until
@@ -76,10 +78,15 @@ func StartPostgres(ctx context.Context, opts PostgresOptions) (_ *Postgres, err 
 		}
 	}
 	if opts.Dir == "" {
-		if p.remove, err = throwawayDir("clerk-stripe-sync-postgres-"); err != nil {
+		const prefix = "clerk-stripe-sync-postgres-"
+		in := inMemory()
+		if p.inMemory = in != ""; p.inMemory {
+			sweepThrowaway(ctx, in, prefix)
+		}
+		if p.remove, err = throwawayDir(in, prefix); err != nil {
 			return nil, err
 		}
-		opts.Dir = filepath.Join(p.remove, "data")
+		opts.Dir = throwawayData(p.remove)
 	}
 	if opts.LogFile == "" {
 		opts.LogFile = opts.Dir + ".log"
@@ -113,6 +120,9 @@ func (p *Postgres) DSN() string { return p.dsn(p.database) }
 
 // Address is the host and port that it listens on.
 func (p *Postgres) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)) }
+
+// InMemory tells whether the data are on no disk, so that what is not needed any more takes memory.
+func (p *Postgres) InMemory() bool { return p.inMemory }
 
 // PID is the process id of the server.
 func (p *Postgres) PID() int { return p.process.cmd.Process.Pid }
@@ -194,6 +204,9 @@ func (p *Postgres) launch(ctx context.Context, data *dataDir, port int, opts Pos
 		// so that their order and their waits stay what they are in production. To compile
 		// a plan takes longer than to run it on what there is here.
 		args = append(args, "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "jit=off", "-c", "max_connections=300")
+	}
+	if p.inMemory {
+		args = append(args, "-c", "max_wal_size=128MB", "-c", "min_wal_size=32MB")
 	}
 	for name, value := range opts.Settings {
 		args = append(args, "-c", name+"="+value)

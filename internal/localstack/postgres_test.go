@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,6 +91,59 @@ func TestThrowawayPostgresServesAndLeavesNothing(t *testing.T) {
 		t.Errorf("%s is still there: %v", dir, err)
 	}
 	stop(t, p) // a second time does nothing
+}
+
+// What a killed program left in memory is removed by the next one; what is in use stays, and what is so new that its
+// program may be about to lock it.
+func TestWhatAKilledProgramLeftIsSweptAway(t *testing.T) {
+	t.Parallel()
+	in := t.TempDir()
+	long := time.Now().Add(-time.Hour)
+	for _, name := range []string{"ours-left", "ours-held", "ours-new", "theirs"} {
+		if err := os.MkdirAll(throwawayData(filepath.Join(in, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := tryLock(throwawayData(filepath.Join(in, "ours-held")) + ".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.release()
+	for _, name := range []string{"ours-left", "ours-held", "theirs"} {
+		if err := os.Chtimes(filepath.Join(in, name), long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweepThrowaway(t.Context(), in, "ours-")
+	entries, err := os.ReadDir(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, entry := range entries {
+		left = append(left, entry.Name())
+	}
+	if want := []string{"ours-held", "ours-new", "theirs"}; !slices.Equal(left, want) {
+		t.Errorf("left are %v, want %v", left, want)
+	}
+}
+
+// The secret of a throwaway server is made for the tests' own connections: it is hashed once.
+func TestAThrowawayPasswordIsHashedOnce(t *testing.T) {
+	t.Parallel()
+	p := startPostgres(t, PostgresOptions{})
+	conn, err := pgx.Connect(t.Context(), p.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	var secret string
+	if err := conn.QueryRow(t.Context(), "SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'").Scan(&secret); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(secret, "SCRAM-SHA-256$1:") {
+		t.Errorf("PostgreSQL keeps %q", secret)
+	}
 }
 
 func TestPostgresWantsItsPassword(t *testing.T) {

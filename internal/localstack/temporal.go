@@ -76,7 +76,7 @@ func StartTemporal(ctx context.Context, opts TemporalOptions) (_ *Temporal, err 
 		}
 	}
 	if opts.LogFile == "" {
-		if t.remove, err = throwawayDir("clerk-stripe-sync-temporal-"); err != nil {
+		if t.remove, err = throwawayDir("", "clerk-stripe-sync-temporal-"); err != nil {
 			return nil, err
 		}
 		opts.LogFile = filepath.Join(t.remove, "temporal.log")

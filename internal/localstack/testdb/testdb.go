@@ -56,7 +56,7 @@ type Server struct {
 	strategy string // how a template is copied; "" where the server knows one way only
 }
 
-// A server of our own keeps databases until it ends, at most kept of them and while that leaves the disk room: a file system may
+// A server of our own on a disk keeps databases until it ends, at most kept of them and while that leaves the disk room: a file system may
 // take minutes until it uses the places of removed files again, and looks through all of them for each new file. A database
 // has hundreds of files.
 const (
@@ -87,7 +87,7 @@ func (s *Server) DSN(t testing.TB) string {
 	if err := s.exec("CREATE DATABASE " + name + " TEMPLATE " + s.template + s.strategy); err != nil {
 		t.Fatalf("create a test database: %v", err)
 	}
-	if s.postgres != nil && n <= kept && free(os.TempDir()) > room {
+	if s.postgres != nil && !s.postgres.InMemory() && n <= kept && free(os.TempDir()) > room {
 		return s.dsn(name)
 	}
 	t.Cleanup(func() {
