@@ -28,10 +28,18 @@ build: ## build the programs into bin/
 
 # --- Checking --------------------------------------------------------------------------------------
 
+# Those that take longest are named first, so that none of them runs on alone at the end.
+SLOWEST := ./test/fences ./test/e2e ./test/api ./test/deploys ./internal/app ./test/bulk ./activities
+ifeq ($(PACKAGES),./...)
+TESTED = $(SLOWEST) $(PACKAGES)
+else
+TESTED = $(PACKAGES)
+endif
+
 # A package may take long on a small machine where all of them run at once.
 .PHONY: test
 test: tools-test ## run all tests, with the race detector
-	$(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
+	$(GO) test -race -timeout 20m $(TESTFLAGS) $(TESTED)
 
 # How long deliveries are made up.
 FUZZ_FOR ?= 1m
