@@ -62,6 +62,16 @@ func (p *points) disarm(s *stop) {
 	}
 }
 
+// passSQL is pass for a statement. It is spelled out only while somebody waits for a point: most are passed by nobody's wish.
+func (p *points) passSQL(sql string) {
+	p.mu.Lock()
+	armed := len(p.armed) > 0
+	p.mu.Unlock()
+	if armed {
+		p.pass("sql " + strings.Join(strings.Fields(sql), " "))
+	}
+}
+
 func (p *points) pass(point string) {
 	p.mu.Lock()
 	for i, s := range p.armed {
@@ -84,7 +94,7 @@ func (p *points) pass(point string) {
 
 // TraceQueryStart implements pgx.QueryTracer.
 func (p *points) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	p.pass("sql " + strings.Join(strings.Fields(data.SQL), " "))
+	p.passSQL(data.SQL)
 	return ctx
 }
 
@@ -94,7 +104,7 @@ func (p *points) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData
 // TraceBatchStart implements pgx.BatchTracer: who stops before one statement of a batch stops before all of it.
 func (p *points) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
 	for _, q := range data.Batch.QueuedQueries {
-		p.pass("sql " + strings.Join(strings.Fields(q.SQL), " "))
+		p.passSQL(q.SQL)
 	}
 	return ctx
 }
