@@ -54,7 +54,8 @@ func (p *Programs) build() error {
 	if err != nil {
 		return err
 	}
-	build := exec.Command("go", "build", "-overlay", overlay, "-o", p.dir+string(filepath.Separator), "./cmd/"+ProgramAPI, "./cmd/"+ProgramWorker)
+	// Without what only debuggers read: nothing keeps linked programs, and to write it takes as long as all else.
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-overlay", overlay, "-o", p.dir+string(filepath.Separator), "./cmd/"+ProgramAPI, "./cmd/"+ProgramWorker)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the programs: %w\n%s", err, out)
