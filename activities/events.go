@@ -20,7 +20,7 @@ type takenEvents struct {
 }
 
 // Stripe does not promise that a read sees an event at once. An event this young that the read
-// does not show yet is worth reading again for, this many times.
+// does not show yet is worth reading again for, this many times, each after [SubscriptionPolicy.RereadDelay].
 const (
 	freshFor   = time.Minute
 	maxRereads = 3
@@ -76,7 +76,10 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 	}
 	shows := newEvidence(seen, events)
 	for i, d := range due {
-		if in.Reread < maxRereads && now.Sub(d.ReceivedAt) < freshFor && !shows.event(events[i]) {
+		age := now.Sub(d.ReceivedAt)
+		// The rereads may have been made for an event that came before this one.
+		again := in.Reread < maxRereads || age < maxRereads*a.Policy.RereadDelay
+		if again && age < freshFor && !shows.event(events[i], i) {
 			taken.early = append(taken.early, d)
 			taken.told = append(taken.told, events[i].Changed()...)
 			continue
@@ -135,29 +138,42 @@ func (t takenEvents) observe(observe func(string, string, store.EventStatus, tim
 type evidence struct {
 	customerMissing bool
 	subscriptions   map[string]account.Subscription
-	// told are the values that the due events give a subscription's field.
-	told map[fieldValue]bool
+	// told is the last of the due events that give a subscription's field a value.
+	told map[fieldValue]moment
+}
+
+// moment is when an event was made, in whole seconds, and its place among the due ones, which were received in this order.
+type moment struct {
+	created time.Time
+	place   int
+}
+
+func (m moment) after(other moment) bool {
+	return cmp.Or(m.created.Compare(other.created), cmp.Compare(m.place, other.place)) > 0
 }
 
 type fieldValue struct{ subscription, field, value string }
 
 func newEvidence(seen shown, events []stripeevent.Event) evidence {
-	e := evidence{customerMissing: seen.customerMissing, subscriptions: map[string]account.Subscription{}, told: map[fieldValue]bool{}}
+	e := evidence{customerMissing: seen.customerMissing, subscriptions: map[string]account.Subscription{}, told: map[fieldValue]moment{}}
 	for _, s := range seen.subscriptions {
 		e.subscriptions[s.ID] = s
 	}
-	for _, event := range events {
+	for i, event := range events {
 		for _, c := range event.Changed() {
-			e.told[fieldValue{c.SubscriptionID, c.Field, c.After}] = true
+			value, at := fieldValue{c.SubscriptionID, c.Field, c.After}, moment{event.Created, i}
+			if last, ok := e.told[value]; !ok || at.after(last) {
+				e.told[value] = at
+			}
 		}
 	}
 	return e
 }
 
 // event tells whether the read shows the event. It does not where a created object is absent,
-// or where a field still has the value that the event says it had before, unless another due
-// event says that it has it again.
-func (e evidence) event(event stripeevent.Event) bool {
+// or where a field still has the value that the event says it had before, unless a later due
+// event says that it has it again. place is the event's among the due ones.
+func (e evidence) event(event stripeevent.Event, place int) bool {
 	switch created := event.CreatedObject(); event.ObjectKind {
 	case "subscription":
 		if _, ok := e.subscriptions[created]; created != "" && !ok {
@@ -170,7 +186,7 @@ func (e evidence) event(event stripeevent.Event) bool {
 	}
 	for _, c := range event.Changed() {
 		subscription, ok := e.subscriptions[c.SubscriptionID]
-		if ok && c.Stale(subscription) && !e.told[fieldValue{c.SubscriptionID, c.Field, c.Before}] {
+		if again, told := e.told[fieldValue{c.SubscriptionID, c.Field, c.Before}]; ok && c.Stale(subscription) && (!told || !again.after(moment{event.Created, place})) {
 			return false
 		}
 	}

@@ -58,8 +58,12 @@ func (a *Projections) PublishProjection(ctx context.Context, in PublishInput) (r
 		maySkip = false
 		version, err := a.write(ctx, user, in.Forced)
 		if failure.IsNotFound(err) {
-			result.Missing, result.More = true, false
-			return result, a.missing(ctx, user)
+			if _, _, err = a.Clerk.User(ctx, in.ClerkUserID); failure.IsNotFound(err) {
+				result.Missing, result.More = true, false
+				return result, a.missing(ctx, user)
+			} else if err == nil {
+				err = failure.New(failure.Transient, "clerk", "write metadata", "there_after_all", nil)
+			}
 		}
 		if err != nil {
 			return result, a.failed(ctx, in.ClerkUserID, err)
@@ -92,7 +96,7 @@ func (a *Projections) write(ctx context.Context, user *store.User, forced bool) 
 	return projection.Version, a.Clerk.SetStripeMetadata(ctx, user.ClerkUserID, patch)
 }
 
-// missing handles a user whom Clerk does not know. For one who is being deleted that is how it
+// missing handles a user whom Clerk does not know, as it has said twice. For one who is being deleted that is how it
 // should be: there is nothing to publish to any more. For any other it is drift.
 func (a *Projections) missing(ctx context.Context, user *store.User) error {
 	if user.Deleting() {

@@ -243,7 +243,8 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 			if err := tx.SetCustomer(ctx, customer, seen.customer, number, user == nil || !user.Deleting()); err != nil {
 				return err
 			}
-			if seen.partial() {
+			if seen.partial() || len(taken.early) > 0 {
+				// One that is behind an event that is here shows what was, and concludes nothing either.
 				if err := tx.ReadInPart(ctx, customer, whole); err != nil {
 					return err
 				}

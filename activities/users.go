@@ -103,8 +103,8 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 		return result, err
 	}
 	user, held, err := a.Clerk.User(ctx, in.ClerkUserID)
-	if failure.IsNotFound(err) && before == nil {
-		number, user, held, err = a.readNewcomer(ctx, in, number, err)
+	if failure.IsNotFound(err) {
+		number, user, held, err = a.readAwaited(ctx, in, number, err)
 	}
 	if failure.IsNotFound(err) {
 		return a.commitMissing(ctx, in, number, before)
@@ -119,12 +119,12 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 	return result, err
 }
 
-// newcomerPause is how long after Clerk has said that it does not know a user it is asked once more.
-const newcomerPause = time.Second
+// awaitedPause is how long after Clerk has said that it does not know a user it is asked once more.
+const awaitedPause = time.Second
 
-// readNewcomer reads once more, under a new number, a user whom neither Clerk knows nor we, where somebody waits for them: whoever has
-// a token has just signed up, as a rule, and not each of Clerk's reads shows them at once. What the second read says counts.
-func (a *Users) readNewcomer(ctx context.Context, in UserInput, number int64, missing error) (int64, account.User, json.RawMessage, error) {
+// readAwaited reads once more, under a new number, a user whom Clerk does not know, where somebody waits for them: whoever has
+// a token is there, or has just signed up, and not each of Clerk's reads shows them. What the second read says counts.
+func (a *Users) readAwaited(ctx context.Context, in UserInput, number int64, missing error) (int64, account.User, json.RawMessage, error) {
 	awaited, err := a.Store.Unsettled(ctx, []account.Entity{account.UserEntity(in.ClerkUserID)})
 	if err != nil {
 		return number, account.User{}, nil, err
@@ -132,7 +132,7 @@ func (a *Users) readNewcomer(ctx context.Context, in UserInput, number int64, mi
 	if len(awaited) == 0 {
 		return number, account.User{}, nil, missing
 	}
-	if err := pause(ctx, newcomerPause); err != nil {
+	if err := pause(ctx, awaitedPause); err != nil {
 		return number, account.User{}, nil, err
 	}
 	if number, err = a.Store.NextRead(ctx); err != nil {

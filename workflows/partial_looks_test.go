@@ -62,7 +62,7 @@ func TestARereadIsMadeInTimeBesidePartialLooks(t *testing.T) {
 		l.poke(2 * time.Second)
 		l.run()
 		l.finished()
-		equal(t, "looks", l.record.since(), []time.Duration{0, 2 * time.Second, 5 * time.Second, 65 * time.Second})
+		equal(t, "looks", l.record.since(), []time.Duration{0, 2 * time.Second, 5 * time.Second, 32 * time.Second})
 		equal(t, "the reread", l.record.given()[2].Reread, 1)
 	})
 	t.Run("that the next run makes", func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestARereadIsMadeInTimeBesidePartialLooks(t *testing.T) {
 		l.command(40*time.Second, opCancel, time.Second)
 		l.run()
 		l.finished()
-		equal(t, "looks", l.record.since(), []time.Duration{0, 30 * time.Second, 45 * time.Second, 165 * time.Second})
+		equal(t, "looks", l.record.since(), []time.Duration{0, 30 * time.Second, 45 * time.Second, 90 * time.Second})
 	})
 }
 
@@ -94,7 +94,7 @@ func TestAnUrgentPokeHasALookMadeBesidePartialLooks(t *testing.T) {
 	l.hurry(100 * time.Second)
 	l.run()
 	l.finished()
-	equal(t, "looks", l.record.since(), []time.Duration{0, 30 * time.Second, 90 * time.Second, 100 * time.Second, 340 * time.Second})
+	equal(t, "looks", l.record.since(), []time.Duration{0, 30 * time.Second, 90 * time.Second, 100 * time.Second, 210 * time.Second})
 }
 
 // A run of the version before goes on as it did.
@@ -105,4 +105,44 @@ func TestARunOfTheVersionBeforeReadsAgainSoon(t *testing.T) {
 	l.run()
 	l.finished()
 	equal(t, "looks", l.record.since(), []time.Duration{0, 5 * time.Second, 10 * time.Second})
+}
+
+// What an event told does not show yet. Other events of the same burst poke the customer, each of which has a look made. It is read again three
+// times, five seconds apart, whatever looks are made between.
+func TestRereadsAreApartThoughOthersPoke(t *testing.T) {
+	t.Parallel()
+	for name, pokes := range map[string][]time.Duration{"nobody pokes": nil, "a burst": {time.Second, 2 * time.Second, 3 * time.Second}, "now and then": {4 * time.Second, 9 * time.Second, 13 * time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLifecycle(t, script{record: func(_ int, in activities.RecordInput) (activities.RecordResult, error) {
+				if in.Reread < 3 {
+					return soon(live()), nil
+				}
+				return over(), nil
+			}})
+			l.poke(pokes...)
+			l.run()
+			l.finished()
+			looks := l.record.since()
+			var due []time.Duration
+			for _, at := range looks {
+				if at%(5*time.Second) == 0 {
+					due = append(due, at)
+				}
+			}
+			equal(t, "rereads", due, []time.Duration{0, 5 * time.Second, 10 * time.Second, 15 * time.Second})
+			equal(t, "looks", len(looks), 4+len(pokes))
+		})
+	}
+}
+
+// A run of the version before has each look put off the next.
+func TestARunOfTheVersionBeforePutsRereadsOff(t *testing.T) {
+	t.Parallel()
+	l := newLifecycle(t, script{record: looks(soon(live()), soon(live()), over())})
+	l.OnGetVersion("looks-apart", workflow.DefaultVersion, workflow.Version(1)).Return(workflow.DefaultVersion)
+	l.poke(2 * time.Second)
+	l.run()
+	l.finished()
+	equal(t, "looks", l.record.since(), []time.Duration{0, 2 * time.Second, 7 * time.Second})
 }

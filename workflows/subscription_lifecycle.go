@@ -180,6 +180,9 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	defer l.turns.end()
 	l.gaveWay = false
 	in := activities.RecordInput{CustomerID: l.in.CustomerID, Reread: l.reread, Overdue: l.overdue, InPart: l.inPart > 0}
+	if l.rereadAt.After(workflow.Now(ctx)) {
+		in.Reread-- // the last of them is still to come
+	}
 	in.ForBoundary = l.alarm.fired && l.reread == 0 && l.inPart == 0 && !l.due && !l.pokes.waiting()
 	l.pokes.drain()
 	l.due = false
@@ -275,6 +278,9 @@ func (l *lifecycle) comeBack(ctx workflow.Context, result activities.RecordResul
 		l.inPart, l.backAt = 0, time.Time{}
 		return
 	}
+	if l.inPart > 0 && l.comes(ctx, l.backAt) {
+		return
+	}
 	l.backAt = workflow.Now(ctx).Add(min(firstBack<<min(l.inPart, 8), lastBack))
 	l.inPart++
 }
@@ -311,6 +317,16 @@ func (l *lifecycle) adopt(ctx workflow.Context, result activities.RecordResult) 
 // that is due for what an event told. A run that made such looks before goes on without, until it continues as new.
 const changeComeBack = "come-back"
 
+// changeApart is the change by which a look that was made for another reason leaves the one that is to come as it is. A run that made such looks
+// before goes on without, until it continues as new.
+const changeApart = "looks-apart"
+
+// comes tells whether a look that was set for a moment is still to come. However many others a burst of pokes has made meanwhile, it is made when it
+// was to be, and only it counts.
+func (l *lifecycle) comes(ctx workflow.Context, at time.Time) bool {
+	return at.After(workflow.Now(ctx)) && workflow.GetVersion(ctx, changeApart, workflow.DefaultVersion, 1) != workflow.DefaultVersion
+}
+
 // rereads tells whether to look again for what an event told, and notes when. What could not be read is no reason: comeBack sees to it.
 func (l *lifecycle) rereads(ctx workflow.Context, result activities.RecordResult) bool {
 	due := l.reread > 0 && l.rereadAt.After(workflow.Now(ctx))
@@ -324,6 +340,9 @@ func (l *lifecycle) rereads(ctx workflow.Context, result activities.RecordResult
 	if result.RereadAfter == 0 {
 		l.reread = 0
 		return false
+	}
+	if due && l.comes(ctx, l.rereadAt) {
+		return true
 	}
 	l.reread++
 	l.rereadAt = workflow.Now(ctx).Add(result.RereadAfter)

@@ -12,6 +12,9 @@ import (
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/faults"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
@@ -248,5 +251,49 @@ func TestNobodyWaitsForACustomerWhomStripeDoesNotHave(t *testing.T) {
 		if got := string(op.Status) + " " + op.Reason; got != want {
 			t.Errorf("the %s is %q, want %q", op.Action, got, want)
 		}
+	}
+}
+
+// Somebody has paid, and comes back. Clerk answers the write of their metadata, or a read of them, with 404 once: they are not told that there is no such
+// user.
+func TestOneNotFoundOfClerkFailsNothing(t *testing.T) {
+	t.Parallel()
+	for _, asked := range []string{"GET", "PATCH"} {
+		t.Run(asked, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			user, customer := l.signUp("ada")
+			bought := l.buy(stripesim.CheckoutSpec{CustomerID: customer, ClientReferenceID: user})
+			begin := func(n store.NewOperation) string {
+				n.RequestHash, n.Caller, n.ClerkUserID, n.Lifetime = []byte("r"), user, user, time.Hour
+				op, _, err := l.Store.BeginOperation(t.Context(), n)
+				l.must(err)
+				return op.ID
+			}
+			returned := begin(store.NewOperation{Action: store.ActionReturn, Entity: account.CustomerEntity(customer), SubscriptionID: bought.SubscriptionID})
+			synced := begin(store.NewOperation{Action: store.ActionSync, Entity: account.UserEntity(user)})
+			l.unpoked()
+			l.must(l.work.record(t.Context(), customer))
+			remove := l.Sandbox.ClerkFaults.Add(faults.Rule{Method: asked, PathPrefix: "/v1/users/" + user, Status: http.StatusNotFound, Times: 1})
+			err := l.work.lookAtUser(t.Context(), user)
+			if err == nil {
+				err = l.work.publish(t.Context(), user, false)
+			}
+			if asked == "GET" {
+				l.must(err)
+			} else if failure.Of(err) != failure.Transient {
+				t.Errorf("it is not tried again: %v", err)
+			}
+			remove()
+			l.must(l.work.lookAtUser(t.Context(), user))
+			l.must(l.work.publish(t.Context(), user, false))
+			for _, id := range []string{returned, synced} {
+				op, err := l.Store.Operation(t.Context(), id)
+				l.must(err)
+				if op.Status != store.OperationDone {
+					t.Errorf("the %s is %s %s", op.Action, op.Status, op.Reason)
+				}
+			}
+		})
 	}
 }

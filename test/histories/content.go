@@ -211,7 +211,7 @@ func words() []string {
 		"What acts on the customer is cancelled then, so that others have their turn.",
 		"show-failure", // a change of the code; and what a run of which version of it is found by
 		"show-failure-1",
-		"overtaking", "overtaking-1", "rouse", "rouse-1", "hurry", "hurry-1", "rouse-later", "rouse-later-1", "turns", "turns-1", "come-back", "come-back-1",
+		"overtaking", "overtaking-1", "rouse", "rouse-1", "hurry", "hurry-1", "rouse-later", "rouse-later-1", "turns", "turns-1", "come-back", "come-back-1", "looks-apart", "looks-apart-1",
 		"ACTIVITY_ID_NOT_STARTED", "expire-again", "expire-again-1",
 	}
 }
