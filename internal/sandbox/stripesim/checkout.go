@@ -1,6 +1,7 @@
 package stripesim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -24,15 +25,16 @@ type session struct {
 
 const sessionLife = 24 * 60 * 60
 
-const sessionParams = `after_expiration.* allow_promotion_codes automatic_tax.* billing_address_collection cancel_url client_reference_id
-	consent_collection.* currency customer customer_creation customer_email customer_update.* custom_fields.* custom_text.* discounts.*
+const sessionParams = `after_expiration.* allow_promotion_codes automatic_tax.* billing_address_collection=auto|required cancel_url client_reference_id
+	consent_collection.* currency customer customer_creation=always|if_required customer_email customer_update.* custom_fields.* custom_text.* discounts.*
 	expires_at invoice_creation.* line_items.#.price line_items.#.quantity line_items.#.adjustable_quantity.* line_items.#.tax_rates.#
-	locale metadata.* mode payment_intent_data.* payment_method_collection payment_method_configuration payment_method_options.*
-	payment_method_types.# phone_number_collection.* redirect_on_completion return_url setup_intent_data.*
-	shipping_address_collection.* shipping_options.* submit_type subscription_data.metadata.* subscription_data.trial_end
-	subscription_data.trial_period_days subscription_data.description subscription_data.billing_cycle_anchor
-	subscription_data.proration_behavior subscription_data.default_tax_rates.# subscription_data.invoice_settings.*
-	subscription_data.trial_settings.end_behavior.missing_payment_method success_url tax_id_collection.* ui_mode`
+	locale metadata.* mode payment_intent_data.* payment_method_collection=always|if_required payment_method_configuration payment_method_options.*
+	payment_method_types.# phone_number_collection.* redirect_on_completion=always|if_required|never return_url setup_intent_data.*
+	shipping_address_collection.* shipping_options.* submit_type=auto|book|donate|pay|subscribe subscription_data.metadata.* subscription_data.trial_end
+	subscription_data.trial_period_days subscription_data.description=..500 subscription_data.billing_cycle_anchor
+	subscription_data.proration_behavior=create_prorations|none subscription_data.default_tax_rates.# subscription_data.invoice_settings.*
+	subscription_data.trial_settings.end_behavior.missing_payment_method=cancel|create_invoice|pause success_url tax_id_collection.*
+	ui_mode=custom|embedded|hosted`
 
 func (x *session) ident() string { return x.ID }
 
@@ -63,25 +65,52 @@ func (s *Server) createSession(c *call) (any, *apiError) {
 	if days, ok := c.integer("subscription_data", "trial_period_days"); ok {
 		x.TrialDays, x.TrialEnd = days, 0
 	}
+	x.Currency = c.currency("currency")
+	c.noDiscount()
 	c.address("success_url")
 	c.address("cancel_url")
 	c.address("return_url")
 	c.limit(maxReference, "client_reference_id")
-	for i, f := range c.root.at("line_items").list() {
-		id := c.required(append(pathOf(f), "price")...)
-		n := s.quantity(c, "line_items", f, id, true)
-		if i == 0 {
-			x.Price, x.Quantity = id, n
-		} else if e := s.buyable(id, f.name+"[price]"); e != nil {
-			c.fail(e)
-		}
+	if x.Email != "" && !validEmail(x.Email) {
+		c.fail(badValue("email_invalid", "customer_email", "Invalid email address: %s", x.Email))
 	}
+	s.readLines(c, x)
 	if e := s.checkSession(c, x); e != nil {
 		return nil, e
 	}
 	s.db.Sessions.put(x.ID, x)
 	s.plan(x)
 	return x, nil
+}
+
+// readLines reads what is bought. All of it is in one currency, and what recurs is billed together.
+func (s *Server) readLines(c *call, x *session) {
+	var first *price // that recurs
+	for i, f := range c.root.at("line_items").list() {
+		id, at := c.required(append(pathOf(f), "price")...), f.name+"[price]"
+		n := s.quantity(c, "line_items", f, id, true)
+		if i == 0 {
+			x.Price, x.Quantity = id, n
+		}
+		if e := s.buyable(id, at); e != nil {
+			c.fail(e)
+			return
+		}
+		p := s.db.Prices.get(id)
+		x.Currency = cmp.Or(x.Currency, p.Currency)
+		if e := p.expects(x.Currency, at); e != nil {
+			c.fail(e)
+		}
+		if p.Interval == "" {
+			continue
+		}
+		if first == nil {
+			first = p
+		}
+		if p.differs(first) != "" {
+			c.fail(invalid("", "line_items", "Checkout does not support multiple prices with different billing intervals."))
+		}
+	}
 }
 
 func (s *Server) sessionID() string {
@@ -111,8 +140,8 @@ func (s *Server) checkSession(c *call, x *session) *apiError {
 		return missingRef("customer", x.Customer, "customer")
 	case x.Mode != "subscription" && c.has("subscription_data"):
 		return invalid("", "subscription_data", "You can not pass `subscription_data` in `%s` mode.", x.Mode)
-	case x.Price != "" && s.buyable(x.Price, "line_items[0][price]") != nil:
-		return s.buyable(x.Price, "line_items[0][price]")
+	case x.Mode == "setup" && c.has("line_items"):
+		return invalid("", "line_items", "You can not pass `line_items` in `setup` mode.")
 	case p != nil && p.Interval != "" && x.Mode == "payment":
 		return invalid("", "line_items", "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode or use only one-time prices.")
 	case p != nil && p.Interval == "" && x.Mode == "subscription":
@@ -121,11 +150,10 @@ func (s *Server) checkSession(c *call, x *session) *apiError {
 	if p == nil {
 		return nil
 	}
-	x.Currency = p.Currency
 	if x.Quantity == noQuantity {
 		return invalid("parameter_missing", "line_items[0][quantity]", "Quantity is required. Add `quantity` to `line_items[0]`")
 	}
-	return s.oneCurrency(x.Customer, x.Currency)
+	return s.oneCurrency(x.Customer, x.Currency, nil)
 }
 
 // buyable says why nobody can buy at a price.
@@ -197,6 +225,11 @@ func (s *Server) complete(x *session, delayed, noCard bool) error {
 	if cus != nil && cus.Outcome != PaymentsSucceed {
 		return fmt.Errorf("complete checkout session %s: %w", x.ID, errDeclined)
 	}
+	if x.Mode == "subscription" {
+		if e := s.oneCurrency(x.Customer, x.Currency, nil); e != nil {
+			return fmt.Errorf("complete checkout session %s: %w", x.ID, e)
+		}
+	}
 	if noCard && s.costs(x) && (cus == nil || s.cardOf(cus, "") == nil) {
 		return fmt.Errorf("complete checkout session %s without a card: %w", x.ID, errDeclined)
 	}
@@ -230,7 +263,7 @@ func (s *Server) complete(x *session, delayed, noCard bool) error {
 // costs tells whether the checkout takes money at once.
 func (s *Server) costs(x *session) bool {
 	p := s.db.Prices.get(x.Price)
-	return p != nil && p.UnitAmount > 0 && x.TrialDays == 0 && x.TrialEnd <= s.unix()
+	return p != nil && p.exact() != "0" && x.TrialDays == 0 && x.TrialEnd <= s.unix()
 }
 
 func (s *Server) completeSubscription(x *session, cus *customer, pm *card, delayed bool) {
@@ -264,7 +297,7 @@ func (s *Server) completeSubscription(x *session, cus *customer, pm *card, delay
 
 func (s *Server) completePayment(x *session, cus *customer, pm *card, delayed bool) {
 	p := s.db.Prices.get(x.Price)
-	pi := &intent{ID: s.newID("pi_"), Customer: cus.ID, Amount: p.UnitAmount * x.Quantity, Currency: p.Currency,
+	pi := &intent{ID: s.newID("pi_"), Customer: cus.ID, Amount: p.amount(x.Quantity), Currency: p.Currency,
 		Status: "requires_payment_method", Created: s.unix(), Metadata: map[string]string{}}
 	s.db.Intents.put(pi.ID, pi)
 	x.Intent = pi.ID

@@ -33,10 +33,10 @@ type card struct {
 	AlwaysDecline bool
 }
 
-const customerParams = `address.* balance cash_balance.* coupon default_source description email invoice_prefix
+const customerParams = `address.* balance cash_balance.* coupon default_source description=..350 email invoice_prefix
 	invoice_settings.default_payment_method invoice_settings.footer invoice_settings.custom_fields.* invoice_settings.rendering_options.*
-	metadata.* name next_invoice_sequence payment_method phone preferred_locales.# promotion_code shipping.* source tax.*
-	tax_exempt tax_id_data.* test_clock validate`
+	metadata.* name next_invoice_sequence payment_method phone=..20 preferred_locales.# promotion_code shipping.* source tax.*
+	tax_exempt=|exempt|none|reverse tax_id_data.* test_clock validate`
 
 func (s *Server) createCustomer(c *call) (any, *apiError) {
 	cus := &customer{ID: s.newID("cus_"), Created: s.unix(), TaxExempt: "none", Metadata: map[string]string{}}
@@ -78,6 +78,7 @@ func (s *Server) customerChange(c *call, cus *customer) func() {
 	if next.Email != "" && !validEmail(next.Email) {
 		c.fail(badValue("email_invalid", "email", "Invalid email address: %s", next.Email))
 	}
+	c.noDiscount()
 	if n, ok := c.integer("balance"); ok {
 		next.Balance = n
 	}

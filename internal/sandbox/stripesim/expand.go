@@ -86,7 +86,7 @@ func (s *Server) includable(r renderer, at object, name string) any {
 		sess := s.db.Sessions.get(id)
 		var data []any
 		if p := s.db.Prices.get(sess.Price); p != nil {
-			amount := p.UnitAmount * sess.Quantity
+			amount := p.amount(sess.Quantity)
 			data = append(data, object{"id": "li_" + strings.TrimPrefix(sess.Price, "price_"), "object": "item", "amount_discount": 0,
 				"amount_subtotal": amount, "amount_tax": 0, "amount_total": amount, "currency": p.Currency,
 				"description": s.db.productName(p.Product), "price": r.price(p), "quantity": sess.Quantity})

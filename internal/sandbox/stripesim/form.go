@@ -119,39 +119,65 @@ func (f *field) walk(visit func(*field)) {
 }
 
 // accepted is a tree of the parameter names that a route knows. "#" stands for a list index, "*" for anything beneath.
-type accepted struct{ names map[string]*accepted }
+type accepted struct {
+	names  map[string]*accepted
+	values []string // the values that Stripe takes; none for any
+	most   int      // the most characters
+}
 
-// accept reads names such as "items.#.price metadata.*".
+// accept reads names such as "items.#.price metadata.*". What follows a name says which values Stripe takes: "=none|void" these (with
+// nothing before the first "|" an empty one too, which clears), "=..350" texts of up to 350 characters.
 func accept(names string) *accepted {
 	root := &accepted{names: map[string]*accepted{}}
 	for name := range strings.FieldsSeq(names) {
+		name, values, limited := strings.Cut(name, "=")
 		at := root
 		for part := range strings.SplitSeq(name, ".") {
 			if at.names[part] == nil {
-				at.names[part] = &accepted{names: map[string]*accepted{}}
+				at.names[part] = &accepted{names: map[string]*accepted{}, most: maxText}
 			}
 			at = at.names[part]
+		}
+		if most, ok := strings.CutPrefix(values, ".."); ok {
+			at.most, _ = strconv.Atoi(most)
+		} else if limited {
+			at.values = strings.Split(values, "|")
 		}
 	}
 	return root
 }
 
-// check answers the first parameter that the route does not know, as Stripe does.
+// check answers the first parameter that the route does not know, or whose value Stripe does not take.
 func (a *accepted) check(f *field) *apiError {
 	for _, key := range f.order {
-		if a.names["*"] != nil {
-			return nil
-		}
-		next := a.names[key]
+		next, at := a.names[key], f.fields[key]
 		if _, err := strconv.Atoi(key); err == nil && next == nil {
 			next = a.names["#"]
 		}
-		if next == nil {
-			return unknownParam(f.fields[key].name)
+		switch {
+		case next == nil && a.names["*"] != nil:
+			continue
+		case next == nil:
+			return unknownParam(at.name)
 		}
-		if e := next.check(f.fields[key]); e != nil {
+		if e := next.takes(at); e != nil {
+			return e
+		}
+		if e := next.check(at); e != nil {
 			return e
 		}
 	}
 	return nil
+}
+
+// takes answers why Stripe does not take the value of a parameter.
+func (a *accepted) takes(f *field) *apiError {
+	switch {
+	case !f.given:
+		return nil
+	case len(a.values) > 0 && !slices.Contains(a.values, f.value):
+		return notOneOf(f.name, f.value, a.values)
+	default:
+		return tooLong(f.name, f.value, a.most)
+	}
 }

@@ -62,7 +62,7 @@ func (s *Server) draftInvoice(x *subscription, reason string, wholePeriod bool) 
 	if wholePeriod {
 		for _, it := range x.Items {
 			p := s.db.Prices.get(it.Price)
-			l := line{ID: s.newID("il_"), Item: it.ID, Price: p.ID, Quantity: it.Quantity, Amount: p.UnitAmount * it.Quantity,
+			l := line{ID: s.newID("il_"), Item: it.ID, Price: p.ID, Quantity: it.Quantity, Amount: p.amount(it.Quantity),
 				Text: fmt.Sprintf("%d × %s", it.Quantity, s.db.productName(p.Product)), Start: x.PeriodStart, End: x.PeriodEnd}
 			if x.Status == statusTrialing {
 				l.Amount, l.Text = 0, "Trial period for "+s.db.productName(p.Product)

@@ -12,6 +12,7 @@ const (
 	maxEmail     = 512
 	maxReference = 200
 	maxURL       = 5000
+	maxText      = 5000 // of each text that has no limit of its own
 )
 
 // searchForgets is how long Stripe's search shows who was deleted, in seconds.
@@ -20,11 +21,17 @@ const searchForgets = 24 * 60 * 60
 // limit refuses a text that is longer than Stripe takes.
 func (p *params) limit(most int, path ...string) {
 	v, _ := p.text(path...)
-	if utf8.RuneCountInString(v) <= most {
-		return
+	if e := tooLong(bracketed(path), v, most); e != nil {
+		p.fail(e)
 	}
-	shown := []rune(v)
-	p.fail(badValue("", bracketed(path), "Invalid string: %s...%s; must be at most %d characters", string(shown[:10]), string(shown[len(shown)-4:]), most))
+}
+
+func tooLong(name, value string, most int) *apiError {
+	if utf8.RuneCountInString(value) <= most {
+		return nil
+	}
+	shown := []rune(value)
+	return badValue("", name, "Invalid string: %s...%s; must be at most %d characters", string(shown[:10]), string(shown[len(shown)-4:]), most)
 }
 
 // address refuses what is no address of a web page, where there is any.
@@ -74,25 +81,3 @@ func (s *Server) quantity(c *call, list string, f *field, priceID string, needed
 }
 
 func (p *price) metered() bool { return p.Interval != "" && p.UsageType == "metered" }
-
-// oneCurrency refuses a second currency on a customer who has something running in another.
-func (s *Server) oneCurrency(customerID, currency string) *apiError {
-	running := s.db.Subscriptions.newest(func(x *subscription) bool {
-		return x.Customer == customerID && !x.ended() && x.Currency != currency
-	})
-	has := ""
-	if len(running) > 0 {
-		has = running[0].Currency
-	}
-	for _, x := range s.db.Schedules.newest(func(x *schedule) bool { return x.Customer == customerID && x.open() }) {
-		for _, phase := range x.Phases {
-			if phase.Currency != "" && phase.Currency != currency {
-				has = phase.Currency
-			}
-		}
-	}
-	if has == "" {
-		return nil
-	}
-	return invalid("", "", "You cannot combine currencies on a single customer. This customer has an active subscription, subscription schedule, discount, quote, or invoice item with currency %s", has)
-}

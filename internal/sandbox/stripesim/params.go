@@ -90,8 +90,25 @@ func (p *params) choice(options []string, path ...string) (value string, ok bool
 	if slices.Contains(options, v) {
 		return v, true
 	}
-	p.fail(badValue("", bracketed(path), "Invalid %s: must be one of %s", bracketed(path), strings.Join(options, ", or ")))
+	p.fail(notOneOf(bracketed(path), v, options))
 	return "", false
+}
+
+// notOneOf refuses a value that is none of those that there are.
+func notOneOf(name, value string, options []string) *apiError {
+	if value == "" {
+		return badValue("parameter_invalid_empty", name, "You passed an empty string for '%s'. We assume empty values are an attempt to unset a parameter; however '%s' cannot be unset. You should remove '%s' from your request or supply a non-empty value.", name, name, name)
+	}
+	options = slices.DeleteFunc(slices.Clone(options), func(o string) bool { return o == "" })
+	last := len(options) - 1
+	listed := strings.Join(options[:last], ", ")
+	switch {
+	case last > 1:
+		listed += ", or "
+	case last == 1:
+		listed += " or "
+	}
+	return badValue("", name, "Invalid %s: must be one of %s", name, listed+options[last])
 }
 
 const (
@@ -111,9 +128,16 @@ func (p *params) metadata(old map[string]string, path ...string) map[string]stri
 	if f == nil {
 		return out
 	}
+	if f.given && f.value != "" {
+		p.fail(badValue("", f.name, "Invalid object"))
+	}
 	for _, k := range f.order {
 		v := f.fields[k].value
 		switch {
+		case strings.ContainsAny(k, "[]"):
+			p.fail(badValue("", f.name, "Invalid key: %s. Metadata keys cannot contain square brackets ([ and ])", k))
+		case !f.fields[k].given:
+			p.fail(badValue("", f.name, "Invalid val: the value of %s must be a string under %d characters", k, maxMetadataValue))
 		case utf8.RuneCountInString(k) > maxMetadataKey:
 			p.fail(badValue("parameter_invalid_string_length", f.fields[k].name, "Metadata keys must be at most %d characters", maxMetadataKey))
 		case utf8.RuneCountInString(v) > maxMetadataValue:
@@ -125,7 +149,7 @@ func (p *params) metadata(old map[string]string, path ...string) map[string]stri
 		}
 	}
 	if len(out) > maxMetadataKeys {
-		p.fail(badValue("", f.name, "Metadata can have at most %d keys", maxMetadataKeys))
+		p.fail(badValue("", f.name, "Metadata can have up to %d keys, but you've set %d.", maxMetadataKeys, len(out)))
 	}
 	return out
 }

@@ -1,8 +1,12 @@
 package stripesim
 
 import (
+	"cmp"
+	"math/big"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 type product struct {
@@ -15,6 +19,7 @@ type product struct {
 type price struct {
 	ID, Product, Currency, Nickname, LookupKey string
 	UnitAmount                                 int64
+	UnitDecimal                                string // instead of UnitAmount, where that is no whole number
 	Interval                                   string // "" is a one-time price
 	IntervalCount                              int64
 	UsageType                                  string
@@ -23,10 +28,10 @@ type price struct {
 	Metadata                                   map[string]string
 }
 
-const productParams = `active description images.# metadata.* name package_dimensions.* shippable statement_descriptor tax_code
-	unit_label url default_price features.* `
+const productParams = `active description=..40000 images.# metadata.* name=..250 package_dimensions.* shippable statement_descriptor=..22 tax_code
+	unit_label=..12 url default_price features.* `
 
-const priceParams = `active currency_options.* lookup_key metadata.* nickname tax_behavior transfer_lookup_key `
+const priceParams = `active currency_options.* lookup_key=..200 metadata.* nickname tax_behavior=exclusive|inclusive|unspecified transfer_lookup_key `
 
 func (s *Server) createProduct(c *call) (any, *apiError) {
 	p := &product{ID: c.or("", "id"), Active: true, Created: s.unix(), Name: c.required("name")}
@@ -140,7 +145,8 @@ func (s *Server) createPrice(c *call) (any, *apiError) {
 		return nil, c.err
 	}
 	if p.Product == "" {
-		pr := &product{ID: s.newID("prod_"), Name: c.required("product_data", "name"), Active: true, Created: s.unix(), Updated: s.unix()}
+		pr := &product{ID: s.newID("prod_"), Name: c.required("product_data", "name"), Active: true, Created: s.unix(), Updated: s.unix(),
+			Metadata: c.metadata(nil, "product_data", "metadata")}
 		if c.err != nil {
 			return nil, c.err
 		}
@@ -158,29 +164,84 @@ func (s *Server) createPrice(c *call) (any, *apiError) {
 // readPrice reads what cannot be changed later: amount, currency and interval.
 func (s *Server) readPrice(c *call, p *price, at ...string) {
 	in := func(path ...string) []string { return append(slices.Clone(at), path...) }
-	p.Currency = c.required(in("currency")...)
-	if n, ok := c.integer(in("unit_amount")...); ok {
-		p.UnitAmount = n
-	} else if v, ok := c.text(in("unit_amount_decimal")...); ok {
-		f, err := strconv.ParseFloat(v, 64)
-		if err != nil {
-			c.fail(badValue("parameter_invalid_integer", "unit_amount_decimal", "Invalid decimal: %s", v))
-		}
-		p.UnitAmount = int64(f)
-	} else {
+	c.required(in("currency")...)
+	p.Currency = c.currency(in("currency")...)
+	whole, byWhole := c.integer(in("unit_amount")...)
+	exact, byDecimal := c.text(in("unit_amount_decimal")...)
+	switch {
+	case byWhole && byDecimal:
+		c.fail(badValue("", bracketed(in("unit_amount")), "You may only specify one of these parameters: unit_amount, unit_amount_decimal."))
+	case byWhole && whole < 0:
+		c.fail(badValue("parameter_invalid_integer", bracketed(in("unit_amount")), "Invalid non-negative integer"))
+	case byWhole:
+		p.UnitAmount = whole
+	case byDecimal:
+		c.unitDecimal(p, exact, in("unit_amount_decimal"))
+	default:
 		c.fail(missingParam(bracketed(in("unit_amount"))))
 	}
-	if c.has(in("recurring")...) {
-		p.Interval = c.required(in("recurring", "interval")...)
-		if !slices.Contains([]string{"day", "week", "month", "year"}, p.Interval) {
-			c.fail(badValue("", "recurring[interval]", "Invalid recurring[interval]: must be one of day, month, week, or year"))
-		}
-		if n, ok := c.integer(in("recurring", "interval_count")...); ok {
-			p.IntervalCount = n
-		}
-		p.UsageType = c.or("licensed", in("recurring", "usage_type")...)
+	if !c.has(in("recurring")...) {
+		return
+	}
+	c.required(in("recurring", "interval")...)
+	p.Interval, _ = c.choice([]string{"day", "month", "week", "year"}, in("recurring", "interval")...)
+	if n, ok := c.integer(in("recurring", "interval_count")...); ok {
+		p.IntervalCount = n
+	}
+	// Stripe bills at most three years at once.
+	switch most := map[string]int64{"day": 1095, "week": 156, "month": 36, "year": 3}[p.Interval]; {
+	case p.IntervalCount < 1:
+		c.fail(badValue("parameter_invalid_integer", bracketed(in("recurring", "interval_count")), "This value must be greater than or equal to 1."))
+	case p.IntervalCount > most:
+		c.fail(badValue("", bracketed(in("recurring", "interval_count")), "Invalid interval_count: a maximum of three years interval is allowed (3 years, 36 months, 156 weeks, or 1095 days)"))
+	}
+	if typ, ok := c.choice([]string{"licensed", "metered"}, in("recurring", "usage_type")...); ok {
+		p.UsageType = typ
 	}
 }
+
+// decimalForm is a decimal as Stripe takes them.
+var decimalForm = regexp.MustCompile(`^([0-9]+)(?:\.([0-9]{1,12}))?$`)
+
+// unitDecimal reads what a unit costs where that may be a fraction. Stripe tells a whole number as unit_amount too, of others unit_amount
+// is null.
+func (c *call) unitDecimal(p *price, v string, path []string) {
+	parts := decimalForm.FindStringSubmatch(v)
+	if parts == nil {
+		c.fail(badValue("", bracketed(path), "Invalid decimal: %s; must be non-negative and contain at maximum 12 decimal places.", v))
+		return
+	}
+	fraction := strings.TrimRight(parts[2], "0")
+	n, err := strconv.ParseInt(parts[1], 10, 64)
+	switch {
+	case err != nil:
+		c.fail(badValue("", bracketed(path), "Invalid decimal: %s", v))
+	case fraction == "":
+		p.UnitAmount = n
+	default:
+		p.UnitDecimal = decimal(n) + "." + fraction
+	}
+}
+
+// amount is what n units cost, rounded to whole cents as a line of an invoice is.
+func (p *price) amount(n int64) int64 {
+	if p.UnitDecimal == "" {
+		return p.UnitAmount * n
+	}
+	exact, _ := new(big.Rat).SetString(p.UnitDecimal)
+	exact.Mul(exact, big.NewRat(n, 1)).Add(exact, big.NewRat(1, 2))
+	return new(big.Int).Div(exact.Num(), exact.Denom()).Int64()
+}
+
+// unit is a price's unit_amount, exact its unit_amount_decimal.
+func (p *price) unit() any {
+	if p.UnitDecimal != "" {
+		return nil
+	}
+	return p.UnitAmount
+}
+
+func (p *price) exact() string { return cmp.Or(p.UnitDecimal, decimal(p.UnitAmount)) }
 
 func (s *Server) priceChange(c *call, p *price) func() {
 	next := *p

@@ -3,7 +3,7 @@ package stripesim
 func (r renderer) session(x *session) object {
 	var amount, url, details any
 	if p := r.db.Prices.get(x.Price); p != nil {
-		amount = p.UnitAmount * x.Quantity
+		amount = p.amount(x.Quantity)
 		if x.TrialDays > 0 || x.TrialEnd > 0 {
 			amount = int64(0)
 		}

@@ -30,7 +30,7 @@ func (r renderer) price(p *price) object {
 		"id": p.ID, "object": "price", "active": p.Active, "billing_scheme": "per_unit", "created": p.Created, "currency": p.Currency,
 		"custom_unit_amount": nil, "livemode": r.live, "lookup_key": orNull(p.LookupKey), "metadata": orNothing(p.Metadata),
 		"nickname": orNull(p.Nickname), "product": p.Product, "recurring": recurring, "tax_behavior": "unspecified", "tiers_mode": nil,
-		"transform_quantity": nil, "type": p.kind(), "unit_amount": p.UnitAmount, "unit_amount_decimal": decimal(p.UnitAmount),
+		"transform_quantity": nil, "type": p.kind(), "unit_amount": p.unit(), "unit_amount_decimal": p.exact(),
 	}
 }
 
@@ -40,7 +40,7 @@ func (r renderer) plan(p *price) any {
 		return nil
 	}
 	out := object{
-		"id": p.ID, "object": "plan", "active": p.Active, "amount": p.UnitAmount, "amount_decimal": decimal(p.UnitAmount),
+		"id": p.ID, "object": "plan", "active": p.Active, "amount": p.unit(), "amount_decimal": p.exact(),
 		"billing_scheme": "per_unit", "created": p.Created, "currency": p.Currency, "interval": p.Interval, "interval_count": p.IntervalCount,
 		"livemode": r.live, "metadata": orNothing(p.Metadata), "nickname": orNull(p.Nickname), "product": p.Product, "tiers_mode": nil,
 		"transform_usage": nil, "trial_period_days": nil, "usage_type": p.UsageType,

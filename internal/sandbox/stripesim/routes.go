@@ -22,34 +22,34 @@ func (s *Server) routes() *http.ServeMux {
 	on("POST /v1/payment_methods/{id}/attach", "customer", s.attachCard)
 	on("POST /v1/payment_methods/{id}/detach", "", s.detachCard)
 
-	on("POST /v1/products", productParams+"id default_price_data.* type", s.createProduct)
+	on("POST /v1/products", productParams+"id default_price_data.* default_price_data.tax_behavior=exclusive|inclusive|unspecified type", s.createProduct)
 	on("GET /v1/products", created+"active ids.# shippable type url", s.listProducts)
 	on("GET /v1/products/{id}", "", s.getProduct)
 	on("POST /v1/products/{id}", productParams, s.updateProduct)
 	on("DELETE /v1/products/{id}", "", s.removeProduct)
 
-	on("POST /v1/prices", priceParams+`billing_scheme currency product product_data.name product_data.metadata.* recurring.interval
+	on("POST /v1/prices", priceParams+`billing_scheme=per_unit|tiered currency product product_data.name=..250 product_data.metadata.* recurring.interval
 		recurring.interval_count recurring.usage_type unit_amount unit_amount_decimal`, s.createPrice)
 	on("GET /v1/prices", created+"active currency lookup_keys.# product recurring.* type", s.listPrices)
 	on("GET /v1/prices/{id}", "", s.getPrice)
 	on("POST /v1/prices/{id}", priceParams, s.updatePrice)
 
 	on("POST /v1/subscriptions", createSubscriptionParams, s.createSubscription)
-	on("GET /v1/subscriptions", created+`collection_method current_period_end.* current_period_start.* customer plan price status
+	on("GET /v1/subscriptions", created+`collection_method=charge_automatically|send_invoice current_period_end.* current_period_start.* customer plan price status
 		test_clock automatic_tax.*`, s.listSubscriptions)
 	on("GET /v1/subscriptions/{id}", "", s.getSubscription)
 	on("POST /v1/subscriptions/{id}", updateSubscriptionParams, s.updateSubscription)
-	on("DELETE /v1/subscriptions/{id}", "cancellation_details.comment cancellation_details.feedback invoice_now prorate", s.removeSubscription)
-	on("POST /v1/subscriptions/{id}/resume", "billing_cycle_anchor proration_behavior proration_date", s.resumeSubscription)
+	on("DELETE /v1/subscriptions/{id}", cancellationParams+"invoice_now prorate", s.removeSubscription)
+	on("POST /v1/subscriptions/{id}/resume", "billing_cycle_anchor=now|unchanged proration_date "+prorationParam, s.resumeSubscription)
 
 	on("POST /v1/subscription_schedules", scheduleParams+"customer from_subscription start_date", s.createSchedule)
 	on("GET /v1/subscription_schedules", created+"customer scheduled canceled_at.* completed_at.* released_at.*", s.listSchedules)
 	on("GET /v1/subscription_schedules/{id}", "", s.getSchedule)
-	on("POST /v1/subscription_schedules/{id}", scheduleParams, s.updateSchedule)
+	on("POST /v1/subscription_schedules/{id}", scheduleParams+prorationParam, s.updateSchedule)
 	on("POST /v1/subscription_schedules/{id}/release", "preserve_cancel_date", s.releaseSchedule)
 	on("POST /v1/subscription_schedules/{id}/cancel", "invoice_now prorate", s.cancelSchedule)
 
-	on("GET /v1/invoices", created+"collection_method customer due_date.* status subscription", s.listInvoices)
+	on("GET /v1/invoices", created+"collection_method=charge_automatically|send_invoice customer due_date.* status subscription", s.listInvoices)
 	on("GET /v1/invoices/{id}", "", s.getInvoice)
 	on("POST /v1/invoices/{id}/pay", "forgive mandate off_session paid_out_of_band payment_method source", s.payInvoice)
 	on("POST /v1/invoices/{id}/void", "", s.voidByRequest)
@@ -59,7 +59,7 @@ func (s *Server) routes() *http.ServeMux {
 	on("GET /v1/payment_intents/{id}", "client_secret", s.getIntent)
 	on("GET /v1/charges", created+"customer payment_intent transfer_group", s.listCharges)
 	on("GET /v1/charges/{id}", "", s.getCharge)
-	on("POST /v1/refunds", `amount charge currency customer instructions_email metadata.* origin payment_intent reason
+	on("POST /v1/refunds", `amount charge currency customer instructions_email metadata.* origin=customer_balance payment_intent reason
 		refund_application_fee reverse_transfer`, s.createRefund)
 	on("GET /v1/refunds", created+"charge payment_intent", s.listRefunds)
 	on("GET /v1/refunds/{id}", "", s.getRefund)

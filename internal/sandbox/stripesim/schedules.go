@@ -18,10 +18,13 @@ type phase struct {
 	Currency             string
 }
 
-const scheduleParams = `default_settings.* end_behavior metadata.* proration_behavior phases.#.items.#.price phases.#.items.#.plan
+const scheduleParams = `default_settings.* default_settings.billing_cycle_anchor=automatic|phase_start
+	default_settings.collection_method=charge_automatically|send_invoice default_settings.description=..500 end_behavior=cancel|release
+	metadata.* phases.#.items.#.price phases.#.items.#.plan
 	phases.#.items.#.quantity phases.#.items.#.metadata.* phases.#.start_date phases.#.end_date phases.#.iterations phases.#.trial
-	phases.#.trial_end phases.#.metadata.* phases.#.proration_behavior phases.#.collection_method phases.#.currency
-	phases.#.default_payment_method phases.#.description phases.#.billing_cycle_anchor phases.#.coupon `
+	phases.#.trial_end phases.#.metadata.* phases.#.currency
+	phases.#.proration_behavior=always_invoice|create_prorations|none phases.#.collection_method=charge_automatically|send_invoice
+	phases.#.default_payment_method phases.#.description=..500 phases.#.billing_cycle_anchor=automatic|phase_start phases.#.coupon `
 
 func (x *schedule) ident() string { return x.ID }
 
@@ -188,8 +191,17 @@ func (s *Server) readPhases(c *call, x *schedule, start int64) *apiError {
 		if len(p.Items) == 0 {
 			return missingParam(f.name + "[items]")
 		}
+		if e := s.inOnePhase(p.Items, f.name+"[items]"); e != nil {
+			return e
+		}
 		pr := s.db.Prices.get(p.Items[0].Price)
 		p.Currency = pr.Currency
+		if asked := c.currency(append(base, "currency")...); asked != "" {
+			if e := pr.expects(asked, f.name+"[items][0][price]"); e != nil {
+				return e
+			}
+		}
+		c.noDiscount(base...)
 		times := int64(1)
 		if n, ok := c.integer(append(base, "iterations")...); ok {
 			times = n
@@ -211,7 +223,10 @@ func (s *Server) readPhases(c *call, x *schedule, start int64) *apiError {
 		}
 		x.Phases, start = append(x.Phases, p), p.End
 	}
-	return c.err
+	if c.err != nil {
+		return c.err
+	}
+	return s.phasesTogether(x, x.Phases)
 }
 
 func (s *Server) getSchedule(c *call) (any, *apiError) {

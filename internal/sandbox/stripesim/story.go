@@ -201,6 +201,9 @@ func (s *Server) sessionFor(spec CheckoutSpec) (*session, error) {
 			return nil, fmt.Errorf("complete checkout: %w", e)
 		}
 	}
+	if spec.Email != "" && !validEmail(spec.Email) {
+		return nil, fmt.Errorf("complete checkout: %w", badValue("email_invalid", "email", "Invalid email address: %s", spec.Email))
+	}
 	mode := "subscription"
 	if p.Interval == "" {
 		mode = "payment"

@@ -1,23 +1,32 @@
 package stripesim
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 )
 
 const sendInvoice = "send_invoice"
 
 const subscriptionParams = `add_invoice_items.* application_fee_percent automatic_tax.* billing_thresholds.* cancel_at
-	cancel_at_period_end cancellation_details.comment cancellation_details.feedback collection_method coupon days_until_due
-	default_payment_method default_source default_tax_rates.# description discounts.* invoice_settings.* items.#.id items.#.price
+	cancel_at_period_end collection_method=charge_automatically|send_invoice coupon days_until_due description=..500
+	default_payment_method default_source default_tax_rates.# discounts.* invoice_settings.* items.#.id items.#.price
 	items.#.plan items.#.quantity items.#.metadata.* items.#.tax_rates.# items.#.billing_thresholds.* items.#.discounts.*
-	metadata.* off_session on_behalf_of payment_behavior payment_settings.* pending_invoice_item_interval.* promotion_code
-	proration_behavior transfer_data.* trial_end trial_from_plan trial_settings.end_behavior.missing_payment_method `
+	metadata.* off_session on_behalf_of payment_settings.*
+	payment_behavior=allow_incomplete|default_incomplete|error_if_incomplete|pending_if_incomplete pending_invoice_item_interval.* promotion_code
+	transfer_data.* trial_end trial_from_plan trial_settings.end_behavior.missing_payment_method=cancel|create_invoice|pause ` +
+	prorationParam + cancellationParams
+
+const prorationParam = " proration_behavior=always_invoice|create_prorations|none "
+
+const cancellationParams = " cancellation_details.comment" +
+	" cancellation_details.feedback=|customer_service|low_quality|missing_features|other|switched_service|too_complex|too_expensive|unused "
 
 const createSubscriptionParams = subscriptionParams + `customer currency backdate_start_date billing_cycle_anchor
 	billing_cycle_anchor_config.* trial_period_days`
 
-const updateSubscriptionParams = subscriptionParams + `items.#.deleted items.#.clear_usage pause_collection.behavior
-	pause_collection.resumes_at billing_cycle_anchor proration_date`
+const updateSubscriptionParams = subscriptionParams + `items.#.deleted items.#.clear_usage pause_collection.resumes_at
+	pause_collection.behavior=keep_as_draft|mark_uncollectible|void billing_cycle_anchor=now|unchanged proration_date`
 
 func (s *Server) createSubscription(c *call) (any, *apiError) {
 	id := c.required("customer")
@@ -43,33 +52,111 @@ func (s *Server) createSubscription(c *call) (any, *apiError) {
 	o.anchor, _ = c.integer("billing_cycle_anchor")
 	o.daysUntilDue, _ = c.integer("days_until_due")
 	o.trialEnd = s.trialOf(c)
+	currency := c.currency("currency")
+	c.noDiscount()
+	s.checkTimes(c, o)
+	checkDue(c, o.collection, o.daysUntilDue)
 	if c.err != nil {
 		return nil, c.err
+	}
+	currency = cmp.Or(currency, s.db.Prices.get(o.items[0].Price).Currency)
+	if e := s.together(o.items, currency, "items"); e != nil {
+		return nil, e
 	}
 	if own := s.db.Cards.get(o.card); o.card != "" && (own == nil || own.Customer != cus.ID) {
 		return nil, missingRef("PaymentMethod", o.card, "default_payment_method")
 	}
-	if e := s.payable(o); e != nil {
+	if e := s.oneCurrency(cus.ID, currency, nil); e != nil {
 		return nil, e
 	}
-	if e := s.oneCurrency(cus.ID, s.db.Prices.get(o.items[0].Price).Currency); e != nil {
+	if e := s.payable(o); e != nil {
 		return nil, e
 	}
 	sub, _ := s.startSubscription(o)
 	return sub, nil
 }
 
+// checkTimes refuses moments of an order that have passed, or that are too far away.
+func (s *Server) checkTimes(c *call, o order) {
+	if len(o.items) == 0 {
+		return
+	}
+	switch first := s.db.Prices.get(o.items[0].Price); {
+	case c.has("cancel_at") && c.has("cancel_at_period_end"):
+		c.fail(badValue("", "cancel_at", "You may only specify one of these parameters: cancel_at, cancel_at_period_end."))
+	case o.cancelAt != 0 && o.cancelAt <= s.unix():
+		c.fail(notInFuture("cancel_at"))
+	case o.anchor != 0 && o.anchor <= s.unix():
+		c.fail(badValue("", "billing_cycle_anchor", "Invalid timestamp: must be an integer Unix timestamp in the future."))
+	case o.anchor > nextPeriod(max(s.unix(), o.trialEnd), max(s.unix(), o.trialEnd), first):
+		c.fail(invalid("", "billing_cycle_anchor", "`billing_cycle_anchor` cannot be later than next natural billing date."))
+	}
+}
+
+func notInFuture(name string) *apiError {
+	return badValue("", name, "The timestamp specified for `%s` must be in the future.", name)
+}
+
+// checkDue holds that who is sent invoices has a time to pay them in, and nobody else.
+func checkDue(c *call, collection string, days int64) {
+	switch {
+	case collection == sendInvoice && days < 1:
+		c.fail(missingParam("days_until_due"))
+	case collection != sendInvoice && c.has("days_until_due"):
+		c.fail(invalid("", "days_until_due", "You can only specify `days_until_due` if `collection_method` is 'send_invoice'."))
+	}
+}
+
+// noDiscount refuses coupons and promotion codes: the simulated account has none.
+func (p *params) noDiscount(at ...string) {
+	for _, name := range []string{"coupon", "promotion_code"} {
+		path := append(slices.Clone(at), name)
+		if v, _ := p.text(path...); v != "" {
+			p.fail(missingRef(strings.ReplaceAll(name, "_", " "), v, bracketed(path)))
+		}
+		for _, f := range p.root.at(append(slices.Clone(at), "discounts")...).list() {
+			if each := f.at(name); each != nil {
+				p.fail(missingRef(strings.ReplaceAll(name, "_", " "), each.value, each.name))
+			}
+		}
+	}
+}
+
+const longestTrial = 730 // days
+
 // trialOf reads trial_end or trial_period_days; 0 is no trial.
 func (s *Server) trialOf(c *call, at ...string) int64 {
 	in := func(name string) []string { return append(slices.Clone(at), name) }
-	if v, _ := c.text(in("trial_end")...); v != "" && v != "now" {
+	days, byDays := c.integer(in("trial_period_days")...)
+	v, _ := c.text(in("trial_end")...)
+	switch {
+	case v != "" && byDays:
+		c.fail(badValue("", bracketed(in("trial_end")), "You may only specify one of these parameters: trial_end, trial_period_days."))
+	case v != "" && v != "now":
 		end, _ := c.integer(in("trial_end")...)
+		s.checkTrialEnd(c, end, bracketed(in("trial_end")))
 		return end
-	}
-	if days, ok := c.integer(in("trial_period_days")...); ok && days > 0 {
+	case byDays && days < 0:
+		c.fail(badValue("parameter_invalid_integer", bracketed(in("trial_period_days")), "This value must be greater than or equal to 0."))
+	case days > longestTrial:
+		c.fail(trialTooLong(bracketed(in("trial_period_days"))))
+	case days > 0:
 		return s.unix() + days*24*60*60
 	}
 	return 0
+}
+
+func (s *Server) checkTrialEnd(c *call, end int64, name string) {
+	switch {
+	case end <= s.unix():
+		c.fail(badValue("", name, "Invalid timestamp: must be an integer Unix timestamp in the future."))
+	case end > s.unix()+longestTrial*24*60*60:
+		c.fail(trialTooLong(name))
+	}
+}
+
+func trialTooLong(name string) *apiError {
+	return badValue("", name, "The maximum number of trial period days is %d (2 years).", longestTrial)
 }
 
 // payable refuses an order that Stripe would not even try to charge.
@@ -91,7 +178,7 @@ func (s *Server) payable(o order) *apiError {
 func (s *Server) price(items []item) int64 {
 	var sum int64
 	for _, it := range items {
-		sum += s.db.Prices.get(it.Price).UnitAmount * it.Quantity
+		sum += s.db.Prices.get(it.Price).amount(it.Quantity)
 	}
 	return sum
 }

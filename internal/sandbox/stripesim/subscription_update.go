@@ -86,7 +86,7 @@ func (s *Server) readCancellation(c *call, next *subscription) {
 		carryOn()
 	} else if at, ok := c.integer("cancel_at"); ok {
 		if at <= s.unix() {
-			c.fail(badValue("", "cancel_at", "The timestamp specified for `cancel_at` must be in the future."))
+			c.fail(notInFuture("cancel_at"))
 		}
 		stop(at, false)
 	}
@@ -101,7 +101,10 @@ func (s *Server) readPause(c *call, next *subscription) {
 	default:
 		next.Pause = &pause{Behavior: c.required("pause_collection", "behavior")}
 		c.choice([]string{"keep_as_draft", "mark_uncollectible", "void"}, "pause_collection", "behavior")
-		next.Pause.ResumesAt, _ = c.integer("pause_collection", "resumes_at")
+		at, given := c.integer("pause_collection", "resumes_at")
+		if next.Pause.ResumesAt = at; given && at <= s.unix() {
+			c.fail(notInFuture("pause_collection[resumes_at]"))
+		}
 	}
 }
 
@@ -120,6 +123,8 @@ func (s *Server) readSettings(c *call, next *subscription) {
 	if n, ok := c.integer("days_until_due"); ok {
 		next.DaysUntilDue = n
 	}
+	checkDue(c, next.Collection, next.DaysUntilDue)
+	c.noDiscount()
 	next.MissingCard = c.or(next.MissingCard, "trial_settings", "end_behavior", "missing_payment_method")
 }
 
@@ -137,9 +142,6 @@ func (s *Server) readItems(c *call, next *subscription) (newCycle bool, e *apiEr
 			it, e := s.newItem(c, f)
 			if e != nil {
 				return false, e
-			}
-			if slices.ContainsFunc(items, func(x item) bool { return x.Price == it.Price }) {
-				return false, invalid("", f.name+"[price]", "Cannot add multiple subscription items with the same plan: %s", it.Price)
 			}
 			it.ID, it.Created = s.newID("si_"), s.unix()
 			items = append(items, it)
@@ -166,6 +168,9 @@ func (s *Server) readItems(c *call, next *subscription) (newCycle bool, e *apiEr
 	}
 	if len(items) == 0 {
 		return false, invalid("", "items", "A subscription must have at least one active plan. In order to cancel your subscription, please use our API endpoint for canceling a subscription.")
+	}
+	if e := s.together(items, next.Currency, "items"); e != nil {
+		return false, e
 	}
 	next.Items = items
 	was, is := s.db.Prices.get(before[0].Price), s.db.Prices.get(items[0].Price)
@@ -208,8 +213,7 @@ func (s *Server) readTrial(c *call, next *subscription) (ended bool) {
 		return true
 	}
 	end, _ := c.integer("trial_end")
-	if end <= s.unix() {
-		c.fail(badValue("", "trial_end", "Invalid timestamp: must be an integer Unix timestamp in the future."))
+	if s.checkTrialEnd(c, end, "trial_end"); c.err != nil {
 		return false
 	}
 	if next.Status != statusTrialing {
