@@ -9,7 +9,7 @@ import (
 
 // link gives a customer that nobody owns to the user whom the committed evidence names: the
 // claims, else, or where they name only users whom nobody has, and where it is switched on, the one user whose verified primary
-// email it has. It answers whether the customer has an owner afterwards.
+// email it has, or who had it before they were deleted. It answers whether the customer has an owner afterwards.
 //
 // A user who is being deleted is linked too: the policy has to reach a checkout that completes
 // late, also on a customer that we had never seen. A customer that was made for a user who got another meanwhile is
@@ -78,8 +78,14 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, bought bool) (
 	return linked, err
 }
 
-func (a *Subscriptions) claimant(ctx context.Context, tx *store.Tx, customerID string) (clerkUserID, source string, err error) {
-	evidence, err := tx.EvidenceOn(ctx, customerID)
+// known is what is stored of whose a customer is: within a transaction, or without one.
+type known interface {
+	EvidenceOn(ctx context.Context, customerID string, shown ...account.Claim) (account.Evidence, error)
+	UserByCustomerEmail(ctx context.Context, customerID string) (clerkUserID string, err error)
+}
+
+func (a *Subscriptions) claimant(ctx context.Context, stored known, customerID string) (clerkUserID, source string, err error) {
+	evidence, err := stored.EvidenceOn(ctx, customerID)
 	if err != nil {
 		return "", "", err
 	}
@@ -88,7 +94,7 @@ func (a *Subscriptions) claimant(ctx context.Context, tx *store.Tx, customerID s
 	if named && !owner.Missing || !a.Policy.LinkByEmail {
 		return owner.ClerkUserID, owner.Source, nil
 	}
-	clerkUserID, err = tx.UserByCustomerEmail(ctx, customerID)
+	clerkUserID, err = stored.UserByCustomerEmail(ctx, customerID)
 	if named && clerkUserID == "" {
 		return owner.ClerkUserID, owner.Source, err
 	}

@@ -93,13 +93,8 @@ func (s *stopping) ofDeleted(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if owner == "" {
-		evidence, err := s.Store.EvidenceOn(ctx, s.customerID)
-		if err != nil {
+		if owner, _, err = s.claimant(ctx, s.Store, s.customerID); err != nil || owner == "" {
 			return false, err
-		}
-		claimant := account.Claimant(evidence)
-		if owner = claimant.ClerkUserID; owner == "" || claimant.Conflict {
-			return false, nil
 		}
 	}
 	user, err := s.Store.UserByClerkID(ctx, owner)

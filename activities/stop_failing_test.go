@@ -547,6 +547,33 @@ func TestWhatCannotBeLinkedToADeletedUserIsNotBilledOn(t *testing.T) {
 	b.stopped("at period end sub_1")
 }
 
+// So is one who is theirs by the address alone that they had verified, where that is on, also when they are erased; and no other is.
+func TestWhatCannotBeLinkedByTheAddressOfADeletedUserIsNotBilledOn(t *testing.T) {
+	t.Parallel()
+	for _, on := range []bool{true, false} {
+		t.Run(fmt.Sprint(on), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, account.DeleteCancelAtPeriodEnd)
+			b.subscriptions.Policy.LinkByEmail = on
+			b.person()
+			b.deleting()
+			b.stripe.customers["cus_1"] = account.Customer{ID: "cus_1", Email: "ada@example.com", Created: time.Unix(1_700_000_000, 0)}
+			b.stripe.put(subscription("sub_1", "cus_1", account.StatusActive))
+			b.executes(`ALTER TABLE stripe_customers ADD CONSTRAINT free CHECK (user_id IS NULL)`)
+			for range 2 {
+				if err := b.looks(); on && failure.Of(err) != failure.Permanent || !on && err != nil {
+					t.Errorf("the look ended with %v", err)
+				}
+			}
+			if on {
+				b.stopped("at period end sub_1")
+			} else {
+				b.stopped()
+			}
+		})
+	}
+}
+
 // A step that cannot be taken back shows on what it holds up.
 func TestAnUndoThatCannotReadIsShown(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/clerkevent"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
@@ -82,11 +83,7 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 		return result, err
 	}
 	if deleted {
-		if result, err = a.requestDeletion(ctx, in, number); err != nil {
-			return result, err
-		}
-		_, err = a.pokeClaimed(ctx, account.User{ID: in.ClerkUserID})
-		return result, err
+		return a.requestDeletion(ctx, in, number)
 	}
 	// The stored projection is read before Clerk is asked: a publish that commits in between
 	// makes them differ for no reason, which costs a write; the other order would hide one.
@@ -95,12 +92,7 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 		return result, err
 	}
 	if before != nil && before.Deleting() {
-		if result, err = a.commitDeleted(ctx, in, number, before); err != nil || before.DeletedAt != nil {
-			return result, err
-		}
-		// Whoever committed the mark may have died before they looked.
-		_, err = a.pokeClaimed(ctx, account.User{ID: in.ClerkUserID})
-		return result, err
+		return a.commitDeleted(ctx, in, number, before)
 	}
 	user, held, err := a.Clerk.User(ctx, in.ClerkUserID)
 	if failure.IsNotFound(err) {
@@ -115,7 +107,7 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 	if result, err = a.commit(ctx, in, number, before, user, held); err != nil || result.Deleting {
 		return result, err
 	}
-	result.Claimed, err = a.pokeClaimed(ctx, user)
+	result.Claimed, err = a.pokeClaimed(ctx, user.ID, verifiedEmail(user)...)
 	return result, err
 }
 
@@ -230,15 +222,18 @@ func (a *Users) judge(ctx context.Context, tx *store.Tx, row, before *store.User
 	return nil
 }
 
-// pokeClaimed looks for customers that name this user, now that the user is committed, and has
-// them looked at. It looks for claims, not for waiting events: those may have been given up.
-func (a *Users) pokeClaimed(ctx context.Context, user account.User) (bool, error) {
-	customers, err := a.Store.UnlinkedClaimed(ctx, user.ID)
+// pokeClaimed looks for customers that name this user, now that the user is committed, or that have an address which they have verified as
+// their primary one, and has them looked at. It looks for claims, not for waiting events: those may have been given up.
+func (a *Users) pokeClaimed(ctx context.Context, clerkUserID string, verified ...string) (bool, error) {
+	customers, err := a.Store.UnlinkedClaimed(ctx, clerkUserID)
 	if err != nil {
 		return false, err
 	}
-	if a.LinkByEmail && user.EmailVerified {
-		byEmail, err := a.Store.UnlinkedByEmail(ctx, user.Email)
+	for _, address := range verified {
+		if !a.LinkByEmail {
+			break
+		}
+		byEmail, err := a.Store.UnlinkedByEmail(ctx, address)
 		if err != nil {
 			return false, err
 		}
@@ -251,7 +246,27 @@ func (a *Users) pokeClaimed(ctx context.Context, user account.User) (bool, error
 	if len(entities) == 0 {
 		return false, nil
 	}
-	return true, a.Store.Poke(ctx, account.JobSync, entities...)
+	return true, a.Store.Poke(ctx, account.JobSync, store.Distinct(entities)...)
+}
+
+// verifiedEmail is the primary address of a user, nothing unless it is verified.
+func verifiedEmail(user account.User) []string {
+	if !user.EmailVerified {
+		return nil
+	}
+	return []string{user.Email}
+}
+
+// verifiedIn are the addresses that events show to be a user's verified primary ones. A user who signs up, or verifies an address, and is
+// deleted before anybody has looked at them is known by these alone.
+func verifiedIn(due []store.Due) []string {
+	var verified []string
+	for _, event := range due {
+		if address := clerkevent.VerifiedAddress(event.Payload); address != "" {
+			verified = append(verified, address)
+		}
+	}
+	return verified
 }
 
 // commitMissing handles a user whom Clerk does not know, though nobody told us of a deletion:
@@ -283,9 +298,10 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64, b
 	return result, err
 }
 
-// requestDeletion commits the deletion mark, which has every customer of the user looked at.
+// requestDeletion commits the deletion mark, which has every customer of the user looked at, and those that may become theirs.
 func (a *Users) requestDeletion(ctx context.Context, in UserInput, number int64) (UserResult, error) {
 	result := UserResult{Outcome: OutcomeSynced, Deleting: true}
+	var verified []string
 	err := a.Store.Update(ctx, "mark a user's deletion", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		row, _, err := tx.EnsureUser(ctx, in.ClerkUserID)
 		if err != nil {
@@ -301,6 +317,11 @@ func (a *Users) requestDeletion(ctx context.Context, in UserInput, number int64)
 		if err := tx.RequestDeletion(ctx, row, eventIDs(due)); err != nil {
 			return err
 		}
+		told := verifiedIn(due)
+		verified = append(verifiedEmail(row.Profile()), told...)
+		if err := tx.KeepAddresses(ctx, row, told); err != nil {
+			return err
+		}
 		if err := tx.EndWaits(ctx, account.UserEntity(in.ClerkUserID), number, store.NoSuchUser); err != nil {
 			return err
 		}
@@ -310,11 +331,15 @@ func (a *Users) requestDeletion(ctx context.Context, in UserInput, number int64)
 		}
 		return tx.CompleteEvents(ctx, due, true)
 	})
+	if err == nil {
+		_, err = a.pokeClaimed(ctx, in.ClerkUserID, verified...)
+	}
 	return result, err
 }
 
 // commitDeleted ends events that came for a user who is being deleted or is. They undo nothing,
-// and Clerk is not asked: whatever it says, no personal data is stored any more.
+// and Clerk is not asked: whatever it says, no personal data is stored any more. What they show to be verified is marked as the user's, and
+// customers that may become theirs are looked at: whoever committed the mark may have died before they looked.
 func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, before *store.User) (UserResult, error) {
 	result := UserResult{Outcome: OutcomeSynced, Deleting: true}
 	if before.DeletedAt != nil {
@@ -325,6 +350,7 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 		return result, err
 	}
 	result.CheckoutsDue = left != "" || due
+	var verified []string
 	err = a.Store.Update(ctx, "record a deleted user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.Reading(ctx, number, before.HighestNumber()); err != nil {
 			return err
@@ -336,8 +362,15 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 		if err := tx.EndWaits(ctx, account.UserEntity(in.ClerkUserID), number, store.NoSuchUser); err != nil {
 			return err
 		}
+		verified = verifiedIn(due)
+		if err := tx.KeepAddresses(ctx, before, verified); err != nil {
+			return err
+		}
 		return tx.CompleteEvents(ctx, due, true)
 	})
+	if err == nil && (before.DeletedAt == nil || len(verified) > 0) {
+		_, err = a.pokeClaimed(ctx, in.ClerkUserID, append(verifiedEmail(before.Profile()), verified...)...)
+	}
 	return result, err
 }
 

@@ -79,7 +79,8 @@ func TestIntervalType(t *testing.T) {
 }
 
 // What stands nearer to the customer wins; a user whom nobody has loses to any other, and one whose deletion was asked for to
-// nobody; a reference that the payer may have written counts where the user has verified the customer's own address.
+// nobody; a reference that the payer may have written counts where the user has verified the customer's own address, and less than anything
+// else where they had and are erased.
 func TestClaimant(t *testing.T) {
 	t.Parallel()
 	const here, there = "user_1", "user_2"
@@ -92,6 +93,7 @@ func TestClaimant(t *testing.T) {
 	}
 	gone, erased := account.ClaimedUser{Missing: true}, account.ClaimedUser{Known: true, Tombstone: true}
 	verified := account.ClaimedUser{Known: true, VerifiedEmail: "Ada@example.com"}
+	had := account.ClaimedUser{Known: true, Tombstone: true, HadAddress: true}
 	type users = map[string]account.ClaimedUser
 	for name, c := range map[string]struct {
 		claims     []account.Claim
@@ -101,37 +103,44 @@ func TestClaimant(t *testing.T) {
 		source     string
 		unverified int
 	}{
-		"nothing":                                    {},
-		"a customer":                                 {claims: claims("user_1 customer:cus_1"), want: here, source: "customer:cus_1"},
-		"several that agree":                         {claims: claims("user_1 checkout_metadata:cs_1", "user_1 customer:cus_1", "user_1 subscription:sub_1"), want: here, source: "customer:cus_1"},
-		"a customer over a subscription":             {claims: claims("user_2 subscription:sub_1", "user_1 customer:cus_1"), want: here, source: "customer:cus_1"},
-		"a subscription over a session":              {claims: claims("user_1 subscription:sub_1", "user_2 checkout_metadata:cs_1"), want: here, source: "subscription:sub_1"},
-		"a customer over a session":                  {claims: claims("user_2 checkout_metadata:cs_1", "user_1 customer:cus_1"), want: here, source: "customer:cus_1"},
-		"a session over the user's notes":            {claims: claims("user_1 checkout_metadata:cs_1", "user_2 hint:user_2"), want: here, source: "checkout_metadata:cs_1"},
-		"two subscriptions":                          {claims: claims("user_1 subscription:sub_1", "user_2 subscription:sub_2"), want: "conflict"},
-		"two sessions":                               {claims: claims("user_1 checkout_metadata:cs_1", "user_2 checkout_metadata:cs_2"), want: "conflict"},
-		"an operator, and a session":                 {claims: claims("user_1 operator:cus_1", "user_2 checkout_metadata:cs_2"), want: "conflict"},
-		"two subscriptions, and the customer":        {claims: claims("user_1 subscription:sub_1", "user_2 subscription:sub_2", "user_2 customer:cus_1"), want: there, source: "customer:cus_1"},
-		"gone, alone":                                {claims: claims("user_1 customer:cus_1"), users: users{here: gone}, want: here, source: "customer:cus_1"},
-		"gone, on the customer":                      {claims: claims("user_2 customer:cus_1", "user_1 checkout_metadata:cs_1"), users: users{there: gone}, want: here, source: "checkout_metadata:cs_1"},
-		"gone, in the same place":                    {claims: claims("user_2 subscription:sub_2", "user_1 subscription:sub_1"), users: users{there: gone}, want: here, source: "subscription:sub_1"},
-		"gone, against a verified address":           {claims: claims("user_2 customer:cus_1", "user_1 reference:cs_1"), users: users{there: gone, here: verified}, want: here, source: "reference:cs_1, verified email"},
-		"both gone":                                  {claims: claims("user_2 checkout_metadata:cs_2", "user_1 checkout_metadata:cs_1"), users: users{here: gone, there: gone}, want: "conflict"},
-		"erased, on a session":                       {claims: claims("user_2 customer:cus_1", "user_1 checkout_metadata:cs_1"), users: users{here: erased}, want: here, source: "checkout_metadata:cs_1"},
-		"erased, and another erased":                 {claims: claims("user_2 customer:cus_1", "user_1 checkout_metadata:cs_1"), users: users{here: erased, there: erased}, want: there, source: "customer:cus_1"},
-		"erased, by a mere reference":                {claims: claims("user_2 reference:cs_1", "user_1 checkout_metadata:cs_1"), users: users{there: erased}, want: here, source: "checkout_metadata:cs_1", unverified: 1},
-		"a reference":                                {claims: claims("user_1 reference:cs_1"), users: users{here: {Known: true, VerifiedEmail: "eve@example.com"}}, unverified: 1},
-		"a reference of before":                      {claims: claims("user_1 checkout:cs_1"), users: users{here: {Known: true}}, unverified: 1},
-		"a reference to somebody unknown":            {claims: claims("user_1 reference:cs_1"), unverified: 1},
-		"a reference, and the address":               {claims: claims("user_1 payment_link_reference:cs_1"), users: users{here: verified}, want: here, source: "payment_link_reference:cs_1, verified email"},
-		"a reference, and another's evidence":        {claims: claims("user_1 reference:cs_1", "user_2 subscription:sub_1"), users: users{here: verified}, want: there, source: "subscription:sub_1"},
-		"two references, one with the address":       {claims: claims("user_1 reference:cs_1", "user_2 reference:cs_2"), users: users{here: verified}, want: here, source: "reference:cs_1, verified email", unverified: 1},
-		"two references, both with the address":      {claims: claims("user_1 reference:cs_1", "user_2 reference:cs_2"), users: users{here: verified, there: verified}, want: "conflict"},
-		"a reference, trusted":                       {claims: claims("user_1 reference:cs_1"), trusted: true, want: here, source: "reference:cs_1"},
-		"a reference of before, trusted":             {claims: claims("user_1 checkout:cs_1"), trusted: true, want: here, source: "checkout:cs_1"},
-		"a Payment Link's, which is never trusted":   {claims: claims("user_1 payment_link_reference:cs_1"), trusted: true, unverified: 1},
-		"a trusted reference against the metadata":   {claims: claims("user_1 reference:cs_1", "user_2 checkout_metadata:cs_1"), trusted: true, want: "conflict"},
-		"a trusted reference against a subscription": {claims: claims("user_1 reference:cs_1", "user_2 subscription:sub_1"), trusted: true, want: there, source: "subscription:sub_1"},
+		"nothing":                                                     {},
+		"a customer":                                                  {claims: claims("user_1 customer:cus_1"), want: here, source: "customer:cus_1"},
+		"several that agree":                                          {claims: claims("user_1 checkout_metadata:cs_1", "user_1 customer:cus_1", "user_1 subscription:sub_1"), want: here, source: "customer:cus_1"},
+		"a customer over a subscription":                              {claims: claims("user_2 subscription:sub_1", "user_1 customer:cus_1"), want: here, source: "customer:cus_1"},
+		"a subscription over a session":                               {claims: claims("user_1 subscription:sub_1", "user_2 checkout_metadata:cs_1"), want: here, source: "subscription:sub_1"},
+		"a customer over a session":                                   {claims: claims("user_2 checkout_metadata:cs_1", "user_1 customer:cus_1"), want: here, source: "customer:cus_1"},
+		"a session over the user's notes":                             {claims: claims("user_1 checkout_metadata:cs_1", "user_2 hint:user_2"), want: here, source: "checkout_metadata:cs_1"},
+		"two subscriptions":                                           {claims: claims("user_1 subscription:sub_1", "user_2 subscription:sub_2"), want: "conflict"},
+		"two sessions":                                                {claims: claims("user_1 checkout_metadata:cs_1", "user_2 checkout_metadata:cs_2"), want: "conflict"},
+		"an operator, and a session":                                  {claims: claims("user_1 operator:cus_1", "user_2 checkout_metadata:cs_2"), want: "conflict"},
+		"two subscriptions, and the customer":                         {claims: claims("user_1 subscription:sub_1", "user_2 subscription:sub_2", "user_2 customer:cus_1"), want: there, source: "customer:cus_1"},
+		"gone, alone":                                                 {claims: claims("user_1 customer:cus_1"), users: users{here: gone}, want: here, source: "customer:cus_1"},
+		"gone, on the customer":                                       {claims: claims("user_2 customer:cus_1", "user_1 checkout_metadata:cs_1"), users: users{there: gone}, want: here, source: "checkout_metadata:cs_1"},
+		"gone, in the same place":                                     {claims: claims("user_2 subscription:sub_2", "user_1 subscription:sub_1"), users: users{there: gone}, want: here, source: "subscription:sub_1"},
+		"gone, against a verified address":                            {claims: claims("user_2 customer:cus_1", "user_1 reference:cs_1"), users: users{there: gone, here: verified}, want: here, source: "reference:cs_1, verified email"},
+		"both gone":                                                   {claims: claims("user_2 checkout_metadata:cs_2", "user_1 checkout_metadata:cs_1"), users: users{here: gone, there: gone}, want: "conflict"},
+		"erased, on a session":                                        {claims: claims("user_2 customer:cus_1", "user_1 checkout_metadata:cs_1"), users: users{here: erased}, want: here, source: "checkout_metadata:cs_1"},
+		"erased, and another erased":                                  {claims: claims("user_2 customer:cus_1", "user_1 checkout_metadata:cs_1"), users: users{here: erased, there: erased}, want: there, source: "customer:cus_1"},
+		"erased, by a mere reference":                                 {claims: claims("user_2 reference:cs_1", "user_1 checkout_metadata:cs_1"), users: users{there: erased}, want: here, source: "checkout_metadata:cs_1", unverified: 1},
+		"a reference":                                                 {claims: claims("user_1 reference:cs_1"), users: users{here: {Known: true, VerifiedEmail: "eve@example.com"}}, unverified: 1},
+		"a reference of before":                                       {claims: claims("user_1 checkout:cs_1"), users: users{here: {Known: true}}, unverified: 1},
+		"a reference to somebody unknown":                             {claims: claims("user_1 reference:cs_1"), unverified: 1},
+		"a reference, and the address":                                {claims: claims("user_1 payment_link_reference:cs_1"), users: users{here: verified}, want: here, source: "payment_link_reference:cs_1, verified email"},
+		"a reference, and another's evidence":                         {claims: claims("user_1 reference:cs_1", "user_2 subscription:sub_1"), users: users{here: verified}, want: there, source: "subscription:sub_1"},
+		"two references, one with the address":                        {claims: claims("user_1 reference:cs_1", "user_2 reference:cs_2"), users: users{here: verified}, want: here, source: "reference:cs_1, verified email", unverified: 1},
+		"two references, both with the address":                       {claims: claims("user_1 reference:cs_1", "user_2 reference:cs_2"), users: users{here: verified, there: verified}, want: "conflict"},
+		"a reference to an erased user, and the address they had":     {claims: claims("user_1 payment_link_reference:cs_1"), users: users{here: had}, want: here, source: "payment_link_reference:cs_1, verified email"},
+		"a reference to a user who is being deleted, and another's":   {claims: claims("user_1 reference:cs_1"), users: users{here: {Known: true, Tombstone: true, VerifiedEmail: "ada@example.com"}}, unverified: 1},
+		"the address of an erased user, and another's evidence":       {claims: claims("user_1 reference:cs_1", "user_2 checkout_metadata:cs_1"), users: users{here: had, there: {Known: true}}, want: there, source: "checkout_metadata:cs_1"},
+		"the address of an erased user, and another's notes":          {claims: claims("user_1 reference:cs_1", "user_2 hint:user_2"), users: users{here: had, there: {Known: true}}, want: there, source: "hint:user_2"},
+		"the address of an erased user, and the evidence of one gone": {claims: claims("user_1 reference:cs_1", "user_2 customer:cus_1"), users: users{here: had, there: gone}, want: here, source: "reference:cs_1, verified email"},
+		"the address of an erased user, and another erased":           {claims: claims("user_1 reference:cs_1", "user_2 checkout_metadata:cs_1"), users: users{here: had, there: erased}, want: there, source: "checkout_metadata:cs_1"},
+		"the address of an erased user, and their own evidence":       {claims: claims("user_1 reference:cs_1", "user_1 subscription:sub_1", "user_2 customer:cus_1"), users: users{here: had, there: {Known: true}}, want: here, source: "subscription:sub_1"},
+		"a reference, trusted":                                        {claims: claims("user_1 reference:cs_1"), trusted: true, want: here, source: "reference:cs_1"},
+		"a reference of before, trusted":                              {claims: claims("user_1 checkout:cs_1"), trusted: true, want: here, source: "checkout:cs_1"},
+		"a Payment Link's, which is never trusted":                    {claims: claims("user_1 payment_link_reference:cs_1"), trusted: true, unverified: 1},
+		"a trusted reference against the metadata":                    {claims: claims("user_1 reference:cs_1", "user_2 checkout_metadata:cs_1"), trusted: true, want: "conflict"},
+		"a trusted reference against a subscription":                  {claims: claims("user_1 reference:cs_1", "user_2 subscription:sub_1"), trusted: true, want: there, source: "subscription:sub_1"},
 	} {
 		got := account.Claimant(account.Evidence{Claims: c.claims, Users: c.users, CustomerEmail: " ada@example.com", TrustReferences: c.trusted})
 		who := got.ClerkUserID

@@ -42,6 +42,8 @@ type rank int
 const (
 	// unverified claims prove nothing by themselves: somebody may have written them who pays, and nobody else.
 	unverified rank = iota
+	// remembered claims are those of a deleted user who had verified the customer's own address.
+	remembered
 	// confirmed claims are those of a user who has verified the customer's own address.
 	confirmed
 	ofSession
@@ -79,8 +81,10 @@ type ClaimedUser struct {
 	Known, Tombstone bool
 	// Missing is set where Clerk has lately answered that it does not have the user, and we hold no row.
 	Missing bool
-	// VerifiedEmail is the user's primary address, "" unless Clerk has verified it.
+	// VerifiedEmail is the user's primary address, "" unless Clerk has verified it, and for a tombstone.
 	VerifiedEmail string
+	// HadAddress is set for a tombstone that had verified the customer's own address, which nobody has verified who is there.
+	HadAddress bool
 }
 
 // Evidence is all that is known of whose a customer is that no user owns.
@@ -117,9 +121,11 @@ type Owner struct {
 //
 //   - What stands on the customer wins over what stands on a subscription, that over what stands on a session.
 //   - A reference that the payer may have written counts only where the user whom it names has verified the
-//     customer's address as their primary one; then it is what everything else wins over.
-//   - A user whom neither Clerk nor we have loses to any other. A user whose deletion was asked for never loses: what
-//     was theirs stays the erased user's, and the deletion policy has to reach it.
+//     customer's address as their primary one; then it is what everything else wins over. That of a deleted user counts as
+//     well, unless somebody who is there has verified the address since: a new account with it is the likely owner of what
+//     is bought then. It tells less than what anybody else is named by.
+//   - A user whom neither Clerk nor we have loses to any other. A user whose deletion was asked for never loses, except by
+//     such a reference: what was theirs stays the erased user's, and the deletion policy has to reach it.
 //   - Different users whom nothing of this tells apart are a conflict.
 func Claimant(e Evidence) Owner {
 	var owner Owner
@@ -133,6 +139,9 @@ func Claimant(e Evidence) Owner {
 				continue
 			}
 			r, c.Source = confirmed, c.Source+VerifiedBeside
+			if e.Users[c.ClerkUserID].Tombstone {
+				r = remembered
+			}
 		}
 		if r > ranks[c.ClerkUserID] {
 			best[c.ClerkUserID], ranks[c.ClerkUserID] = c, r
@@ -143,7 +152,7 @@ func Claimant(e Evidence) Owner {
 		users = append(users, id)
 	}
 	// Each rule leaves those over which nobody wins by it.
-	users = prefer(users, func(id string) bool { return e.Users[id].Tombstone })
+	users = prefer(users, func(id string) bool { return e.Users[id].Tombstone && ranks[id] > remembered })
 	users = prefer(users, func(id string) bool { return !e.Users[id].Missing })
 	owner.Missing = len(users) > 0 && e.Users[users[0]].Missing
 	top := unverified
@@ -199,8 +208,11 @@ func prefer(users []string, better func(string) bool) []string {
 	return preferred
 }
 
-// confirms tells whether the user whom a reference names has verified the customer's address.
+// confirms tells whether the user whom a reference names has verified the customer's address, or had.
 func (e Evidence) confirms(c Claim) bool {
+	if user := e.Users[c.ClerkUserID]; user.Tombstone {
+		return user.HadAddress
+	}
 	verified := e.Users[c.ClerkUserID].VerifiedEmail
 	return verified != "" && sameAddress(verified, e.CustomerEmail)
 }

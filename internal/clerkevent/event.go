@@ -74,6 +74,19 @@ func Parse(body string) (Event, error) {
 	return e, nil
 }
 
+// VerifiedAddress is the primary address of the user of whom a payload tells, "" unless it is verified, and for what tells of none.
+func VerifiedAddress(body string) string {
+	payload := gjson.Parse(body)
+	if kind := text(payload.Get("type")); kind != UserCreated && kind != UserUpdated {
+		return ""
+	}
+	user := shown(payload.Get("data").Raw)
+	if user == nil || !user.EmailVerified {
+		return ""
+	}
+	return user.Email
+}
+
 func shown(data string) *account.ListedUser {
 	user, err := clerkuser.Parse(data)
 	if err != nil {

@@ -3,6 +3,7 @@ package clerkevent_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -118,6 +119,27 @@ func TestHandled(t *testing.T) {
 	for _, eventType := range []string{"", "user", "user.createdx", "session.created", "email.created"} {
 		if clerkevent.Handled(eventType) {
 			t.Errorf("%s is handled", eventType)
+		}
+	}
+}
+
+// The address that an event of a user shows to be verified is the primary one, and nothing else is.
+func TestVerifiedAddress(t *testing.T) {
+	t.Parallel()
+	const user = `"data":{"id":"user_2adaLovelace","primary_email_address_id":"idn_2","email_addresses":[
+		{"id":"idn_1","email_address":"old@example.com","verification":{"status":"verified"}},{"id":"idn_2","email_address":"ada@example.com","verification":{"status":"%s"}}]}}`
+	for name, c := range map[string]struct{ body, want string }{
+		"who signs up":                     {`{"type":"user.created",` + fmt.Sprintf(user, "verified"), "ada@example.com"},
+		"who changes":                      {`{"type":"user.updated",` + fmt.Sprintf(user, "verified"), "ada@example.com"},
+		"a primary one that is not":        {`{"type":"user.updated",` + fmt.Sprintf(user, "unverified"), ""},
+		"who is deleted":                   {`{"type":"user.deleted",` + fmt.Sprintf(user, "verified"), ""},
+		"what is no user":                  {`{"type":"session.created",` + fmt.Sprintf(user, "verified"), ""},
+		"a user who is none":               {`{"type":"user.created","data":{"id":7}}`, ""},
+		"a payload that was not kept":      {"", ""},
+		"a user without a primary address": {`{"type":"user.created","data":{"id":"user_2adaLovelace","email_addresses":[{"id":"idn_1","email_address":"old@example.com","verification":{"status":"verified"}}]}}`, ""},
+	} {
+		if got := clerkevent.VerifiedAddress(c.body); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
 }

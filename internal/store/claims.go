@@ -75,7 +75,8 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 		named AS (SELECT * FROM shown UNION ALL SELECT stripe_customer_id, clerk_user_id, source FROM customer_claims
 			WHERE stripe_customer_id = ANY($1) AND (stripe_customer_id, source) NOT IN (SELECT customer, source FROM shown))
 		SELECT n.customer, n.clerk_user, n.source, u.id IS NOT NULL, u.deletion_requested_at IS NOT NULL, u.id IS NULL AND m.clerk_user_id IS NOT NULL,
-			CASE WHEN u.email_verified THEN coalesce(u.email, '') ELSE '' END, coalesce(c.email, ''),
+			CASE WHEN u.email_verified AND u.deletion_requested_at IS NULL THEN coalesce(u.email, '') ELSE '' END,
+			CASE WHEN u.deletion_requested_at IS NULL OR c.email IS NULL THEN false ELSE `+hadAddress("u.id", "c.email")+` END, coalesce(c.email, ''),
 			u.id IS NOT NULL OR $5 <> '' AND EXISTS (SELECT FROM reconciliation_seen WHERE run_id = $5 AND kind = 'user' AND id = n.clerk_user)
 		FROM named n LEFT JOIN stripe_customers c ON c.stripe_customer_id = n.customer AND NOT c.deleted_in_stripe
 			LEFT JOIN person_user u ON u.clerk_user_id = n.clerk_user
@@ -85,7 +86,7 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 	var u account.ClaimedUser
 	var email string
 	var here bool
-	_, err := pgx.ForEachRow(rows, []any{&c.CustomerID, &c.ClerkUserID, &c.Source, &u.Known, &u.Tombstone, &u.Missing, &u.VerifiedEmail, &email, &here}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&c.CustomerID, &c.ClerkUserID, &c.Source, &u.Known, &u.Tombstone, &u.Missing, &u.VerifiedEmail, &u.HadAddress, &email, &here}, func() error {
 		e := all[c.CustomerID]
 		e.Claims, e.CustomerEmail = append(e.Claims, c), email
 		e.Users[c.ClerkUserID], e.here[c.ClerkUserID] = u, here
@@ -96,14 +97,15 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 }
 
 // NoteNotInClerk keeps that Clerk does not have a user whom a claim names, and has those customers looked at that name
-// somebody else too, or have the verified address of somebody: they may be somebody else's now.
+// somebody else too, or have the verified address of somebody, or of a deleted user: they may be somebody else's now.
 func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string) error {
 	rows, _ := t.tx.Query(ctx, `WITH noted AS (INSERT INTO users_not_in_clerk (clerk_user_id) SELECT $1::text WHERE EXISTS (SELECT FROM customer_claims WHERE clerk_user_id = $1)
 			ON CONFLICT (clerk_user_id) DO UPDATE SET seen_at = now())
 		SELECT DISTINCT 'customer/' || cl.stripe_customer_id FROM customer_claims cl LEFT JOIN stripe_customers c USING (stripe_customer_id)
 		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL
 			AND (EXISTS (SELECT FROM customer_claims o WHERE o.stripe_customer_id = cl.stripe_customer_id AND o.clerk_user_id <> $1)
-				OR EXISTS (SELECT FROM person_user u WHERE lower(u.email) = lower(c.email) AND u.email_verified AND u.deletion_requested_at IS NULL))`, clerkUserID)
+				OR EXISTS (SELECT FROM person_user u WHERE lower(u.email) = lower(c.email) AND u.email_verified AND u.deletion_requested_at IS NULL)
+				OR EXISTS (SELECT FROM tombstone_addresses a WHERE a.mark = `+addressMark("c.email")+`))`, clerkUserID)
 	contested, err := pgx.CollectRows(rows, pgx.RowTo[account.Entity])
 	if err != nil || len(contested) == 0 {
 		return classify("note that Clerk does not have a user", err)
@@ -112,14 +114,15 @@ func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string) error {
 }
 
 // UnlinkedClaimed lists the customers that no user owns and that may be this user's: those with evidence that names them,
-// and those with a mere reference to them whose address they have verified.
+// and those with a mere reference to them whose address they have verified, or had before they were deleted.
 func (s *Store) UnlinkedClaimed(ctx context.Context, clerkUserID string) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT DISTINCT cl.stripe_customer_id FROM customer_claims cl
 		LEFT JOIN stripe_customers c USING (stripe_customer_id)
 		LEFT JOIN person_user u ON u.clerk_user_id = cl.clerk_user_id
 		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL AND c.deleted_in_stripe IS NOT TRUE AND c.missing_since IS NULL
 			AND (split_part(cl.source, ':', 1) <> ALL($2)
-			OR u.email_verified AND lower(trim(u.email)) = lower(trim(c.email)))
+			OR u.email_verified AND lower(trim(u.email)) = lower(trim(c.email))
+			OR EXISTS (SELECT FROM tombstone_addresses a WHERE a.user_id = u.id AND a.mark = `+addressMark("c.email")+`))
 		ORDER BY 1`, clerkUserID, account.UnverifiedPlaces(s.trustReferences))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for claims", err)
@@ -138,19 +141,6 @@ func (s *Store) UnlinkedByEmail(ctx context.Context, email string) ([]string, er
 				OR NOT EXISTS (SELECT FROM users_not_in_clerk m WHERE m.clerk_user_id = cl.clerk_user_id))) ORDER BY 1`, email, account.UnverifiedPlaces(s.trustReferences))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for customers by email", err)
-}
-
-// UserByCustomerEmail answers the one user whose verified primary email an unclaimed customer
-// has, or "" where there is none or more than one.
-func (t *Tx) UserByCustomerEmail(ctx context.Context, customerID string) (clerkUserID string, err error) {
-	rows, _ := t.tx.Query(ctx, `SELECT clerk_user_id FROM person_user WHERE lower(email) =
-			(SELECT lower(email) FROM stripe_customers WHERE stripe_customer_id = $1 AND NOT deleted_in_stripe AND email <> '')
-		AND email IS NOT NULL AND email_verified AND deletion_requested_at IS NULL LIMIT 2`, customerID)
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || len(ids) != 1 {
-		return "", classify("look for a user by email", err)
-	}
-	return ids[0], nil
 }
 
 // ErrNotConfirmed is why an operator's word about a customer is not taken. Its text says why.

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -259,6 +260,76 @@ func TestUserByCustomerEmail(t *testing.T) {
 			}
 			return err
 		})
+	}
+}
+
+// An address is still that of a deleted user who had verified it, of a customer who was made while they were there or a day later at most;
+// of several, of the one who was there then. Whoever is there goes before.
+func TestAddressOfADeletedUser(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.update(func(ctx context.Context, tx *store.Tx) error { _, _, err := tx.LockCustomer(ctx, "cus_1"); return err })
+	w.exec(`UPDATE stripe_customers SET email = ' Ada@Example.com', stripe_created_at = now()`)
+	first, second, never, told := w.user(1), w.user(2), w.user(3), w.user(4)
+	w.exec(`UPDATE person_user SET email = 'ada@example.com', email_verified = clerk_user_id <> 'user_3' WHERE clerk_user_id <> 'user_4'`)
+	by := func(name, wanted string) {
+		t.Helper()
+		inside := ""
+		w.update(func(ctx context.Context, tx *store.Tx) (err error) {
+			inside, err = tx.UserByCustomerEmail(ctx, "cus_1")
+			return err
+		})
+		if outside, err := w.UserByCustomerEmail(t.Context(), "cus_1"); err != nil || outside != inside || inside != wanted {
+			t.Errorf("%s: %q in a transaction and %q outside of one (%v), want %q", name, inside, outside, err, wanted)
+		}
+	}
+	had := func(id string, want bool) {
+		t.Helper()
+		evidence, err := w.EvidenceOn(t.Context(), "cus_1", account.Claim{CustomerID: "cus_1", ClerkUserID: id, Source: "reference:cs_1"})
+		must(t, err)
+		if got := evidence.Users[id]; got.HadAddress != want || got.VerifiedEmail != "" {
+			t.Errorf("of %s is known %+v, want that they had the address: %t", id, got, want)
+		}
+	}
+	erase := func(id string, addresses ...string) {
+		w.withUser(id, func(ctx context.Context, tx *store.Tx, u *store.User) error {
+			return errors.Join(tx.RequestDeletion(ctx, u, nil), tx.KeepAddresses(ctx, u, addresses), tx.Erase(ctx, u))
+		})
+	}
+	erase(never)
+	had(never, false)
+	erase(first)
+	had(first, false) // somebody has it who is there
+	w.exec(`UPDATE person_user SET email_verified = false WHERE clerk_user_id = 'user_2'`)
+	had(first, true)
+	w.exec(`UPDATE stripe_customers SET email = lower(trim(email))`)
+	by("whoever was deleted had it", first)
+	w.exec(`UPDATE person_user SET email_verified = true WHERE clerk_user_id = 'user_2'`)
+	by("somebody has it who is there", second)
+	w.exec(`UPDATE person_user SET deletion_requested_at = now() - interval '23 hours' WHERE clerk_user_id = 'user_1'`)
+	erase(second)
+	by("two had it", first)
+	w.exec(`UPDATE person_user SET deletion_requested_at = now() - interval '25 hours' WHERE clerk_user_id = 'user_1'`)
+	by("one of two who had it was there", second)
+	w.exec(`UPDATE person_user SET deletion_requested_at = now() - interval '25 hours' WHERE clerk_user_id = 'user_2'`)
+	by("nobody was there who had it", "")
+	had(first, true) // of whom a checkout has said more
+	erase(told, "", " ", "ADA@example.com ")
+	by("an event has told that they had it", told)
+	w.exec(`UPDATE stripe_customers SET stripe_created_at = NULL`)
+	by("nobody knows when the customer was made", "")
+	w.exec(`UPDATE stripe_customers SET stripe_created_at = now(), email = ''`)
+	by("the customer has no address", "")
+	if n := one[int](w, `SELECT count(*) FROM tombstone_addresses`); n != 3 {
+		t.Errorf("%d addresses are kept", n)
+	}
+	claim := account.Claim{CustomerID: "cus_1", ClerkUserID: told, Source: "payment_link_reference:cs_1"}
+	must(t, w.KeepClaim(t.Context(), claim))
+	for address, want := range map[string]int{"ada@example.COM": 1, "eve@example.com": 0} {
+		w.exec(`UPDATE stripe_customers SET email = $1`, address)
+		if waiting, err := w.UnlinkedClaimed(t.Context(), told); err != nil || len(waiting) != want {
+			t.Errorf("with %s the customers %v (%v) wait for whom they refer to", address, waiting, err)
+		}
 	}
 }
 

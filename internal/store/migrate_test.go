@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -376,5 +377,31 @@ func TestWhatAStoredReadLeftOutIsNotTakenForShown(t *testing.T) {
 	want := []string{"sub_cus_part 5", "sub_cus_whole -"}
 	if got := all[string](w, `SELECT stripe_subscription_id || ' ' || coalesce(kept_read_seq::text, '-') FROM subscriptions ORDER BY 1`); !slices.Equal(got, want) {
 		t.Errorf("shown by %q, want %q", got, want)
+	}
+}
+
+// Whoever was being deleted when addresses began to be kept had one too; of those who were erased nothing was left that tells. What is taken
+// back takes every address with it.
+func TestAddressesOfThoseWhoAreBeingDeletedAreKept(t *testing.T) {
+	t.Parallel()
+	dsn := databases.DSN(t)
+	w := worldOn(t, dsn, store.Options{})
+	m := migrator(t, dsn)
+	takenBack(t, m, "tombstone_addresses")
+	w.exec(`INSERT INTO person_user (clerk_user_id, email, email_verified, deletion_requested_at, deletion_seq, deleted_at) VALUES
+		('user_1', 'Ada@example.com', true, now(), 1, NULL), ('user_2', 'ada@example.com', false, now(), 1, NULL), ('user_3', NULL, false, now(), 1, now()), ('user_4', '', true, now(), 1, NULL),
+		('user_5', 'eve@example.com', true, NULL, NULL, NULL)`)
+	_, err := m.Up(t.Context())
+	must(t, err)
+	if kept := all[string](w, `SELECT u.clerk_user_id FROM tombstone_addresses a JOIN person_user u ON u.id = a.user_id`); !slices.Equal(kept, []string{"user_1"}) {
+		t.Errorf("kept are the addresses of %q", kept)
+	}
+	// It is the mark that the programs make: making it again adds nothing.
+	w.withUser("user_1", func(ctx context.Context, tx *store.Tx, u *store.User) error { return tx.Erase(ctx, u) })
+	if n := one[int](w, `SELECT count(*) FROM tombstone_addresses`); n != 1 {
+		t.Errorf("%d marks are kept of one address", n)
+	}
+	if n := one[int](w, `SELECT octet_length(address_key) FROM provider_identity`); n != 64 {
+		t.Errorf("the key has %d bytes", n)
 	}
 }

@@ -89,7 +89,7 @@ const (
 // large are the tables that are large here. What is left out has one row.
 func large() []string {
 	return []string{"person_user", "stripe_customers", "customer_claims", "webhook_events", "pokes", "plans", "plan_prices", "subscriptions",
-		"subscription_changes", "payments", "audit_log", "drift", "operations", "stripe_requests", "subscription_schedules", "missing_objects",
+		"subscription_changes", "payments", "audit_log", "drift", "operations", "stripe_requests", "subscription_schedules", "missing_objects", "tombstone_addresses",
 		"reconciliation_runs", "reconciliation_seen", "reconciliation_found"}
 }
 
@@ -130,6 +130,7 @@ func (w *world) fill() {
 	w.exec(`INSERT INTO subscription_schedules (stripe_schedule_id, stripe_customer_id, status)
 		SELECT 'sub_sched_' || n, 'cus_' || n, CASE WHEN n % 50 = 0 THEN 'not_started' ELSE 'released' END FROM generate_series(1, 20000) n`)
 	w.exec(`INSERT INTO missing_objects (stripe_id, stripe_customer_id, confirmed_at) SELECT 'sub_' || n, 'cus_' || n, now() FROM generate_series(1, 20000) n`)
+	w.exec(`INSERT INTO tombstone_addresses (mark, user_id) SELECT sha256(convert_to(email, 'UTF8')), id FROM person_user`)
 	w.exec(`UPDATE person_user SET erase_retry_at = now() WHERE deletion_requested_at IS NOT NULL`)
 	w.exec(`INSERT INTO reconciliation_runs (id, workflow_id, started_at, complete) SELECT 'run_' || n, 'reconciliation', now() - n * interval '1 day', true FROM generate_series(1, 5000) n`)
 	w.exec(`INSERT INTO reconciliation_seen SELECT 'run_' || 1 + n % 40, kind, kind || '_' || n FROM generate_series(1, $1::int) n, unnest(ARRAY['user', 'cus', 'sub']) kind`, manyUsers)
@@ -180,6 +181,7 @@ func everything(t *testing.T, w *world) {
 		},
 		func() error { _, err := w.UnlinkedClaimed(ctx, "user_7"); return err },
 		func() error { _, err := w.UnlinkedByEmail(ctx, "u50@example.com"); return err },
+		func() error { _, err := w.UserByCustomerEmail(ctx, "cus_7"); return err },
 		func() error { _, err := w.SubscriptionsOfCustomer(ctx, "cus_7"); return err },
 		func() error { _, err := w.CustomerOfCharge(ctx, "ch_7"); return err },
 		func() error { _, err := w.CustomersOf(ctx, mustUser(t, w, "user_7")); return err },
@@ -515,6 +517,9 @@ func inTransactions(t *testing.T, w *world, read int64) {
 			return err
 		}
 		if _, err := tx.UserByCustomerEmail(ctx, "cus_7"); err != nil {
+			return err
+		}
+		if _, err := tx.UserByCustomerEmail(ctx, "cus_700"); err != nil { // of a user who is being deleted
 			return err
 		}
 		if _, err := tx.UserExists(ctx, "user_7"); err != nil {

@@ -209,7 +209,8 @@ func (t *Tx) lookAgain(ctx context.Context, u *User, read int64) error {
 
 // RequestDeletion sets the mark from which no command, checkout or undo acts for the user any
 // more, and has every customer of theirs looked at. The number orders it among the reads: a customer that
-// was read after it was read with the mark in force. Setting it again changes nothing.
+// was read after it was read with the mark in force. What they have verified is kept for what becomes known later. Setting it again
+// changes nothing.
 func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) error {
 	if u.Deleting() {
 		return nil
@@ -218,6 +219,9 @@ func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) er
 		WHERE id = $1 RETURNING deletion_requested_at, deletion_seq`, u.ID).Scan(&u.DeletionRequestedAt, &u.DeletionSeq)
 	if err != nil {
 		return classify("mark a user's deletion", err)
+	}
+	if err := t.KeepAddresses(ctx, u, nil); err != nil {
+		return err
 	}
 	customers, err := t.CustomersOf(ctx, u)
 	if err != nil {
@@ -238,6 +242,9 @@ func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) er
 // payloads of their events that were taken; the others lose theirs when they are. The row, its mark and its links stay, as a
 // tombstone that no late event undoes.
 func (t *Tx) Erase(ctx context.Context, u *User) error {
+	if err := t.KeepAddresses(ctx, u, nil); err != nil {
+		return err // as whoever has asked for the deletion did, unless that was an older program
+	}
 	customers, err := t.CustomersOf(ctx, u)
 	if err != nil {
 		return err

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"context"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// addressMark is what is kept of an address on a tombstone: a hash under the database's own key, the same for every way in which the
+// address is written. It is no secret to whoever has the key too: see docs/decisions/address-marks.md.
+func addressMark(address string) string {
+	return `(SELECT sha256(substr(i.address_key, 33) || sha256(substr(i.address_key, 1, 32) || convert_to(lower(trim(` + address + `)), 'UTF8')))
+		FROM provider_identity i)`
+}
+
+// hadAddress is the condition that a deleted user had verified an address that nobody has verified who is there: who is goes before, since
+// a new account with it is the likely owner of what is bought with it from then on.
+func hadAddress(userID, address string) string {
+	return `(EXISTS (SELECT FROM tombstone_addresses a WHERE a.user_id = ` + userID + ` AND a.mark = ` + addressMark(address) + `)
+		AND NOT EXISTS (SELECT FROM person_user l WHERE lower(l.email) = lower(trim(` + address + `)) AND l.email IS NOT NULL
+			AND l.email_verified AND l.deletion_requested_at IS NULL))`
+}
+
+// pageLasts is for how long a page to pay at stays open at Stripe: a customer who is made later than that was made by nobody who was
+// deleted before.
+const pageLasts = "24 hours"
+
+// KeepAddresses keeps the marks of addresses that a user who is being deleted, or is, has verified as their primary one: of the one that is
+// stored, and of those that are given, as Clerk has told of them. The customers that have one of them belong to the user, if nothing better
+// says whose they are, also after the addresses were erased. Nothing but the marks is kept.
+func (t *Tx) KeepAddresses(ctx context.Context, u *User, verified []string) error {
+	if u.EmailVerified {
+		verified = append([]string{deref(u.Email)}, verified...)
+	}
+	var kept []string
+	for _, address := range verified {
+		if strings.TrimSpace(address) != "" {
+			kept = append(kept, fit(address))
+		}
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	return t.tx.Later(ctx, "keep the marks of addresses", `INSERT INTO tombstone_addresses (mark, user_id)
+		SELECT `+addressMark("address")+`, $1 FROM unnest($2::text[]) AS kept (address) ON CONFLICT DO NOTHING`, u.ID, kept)
+}
+
+// UserByCustomerEmail answers the one user whose verified primary email an unclaimed customer has, or "" where there is none or more than
+// one. Where nobody has it who is there, it is a deleted user who had it, and whom the customer may be of: it was made while they were
+// there, or at a page that they may have left open. Of several the first who was deleted since, who was there when it was made.
+func (t *Tx) UserByCustomerEmail(ctx context.Context, customerID string) (clerkUserID string, err error) {
+	return userByCustomerEmail(ctx, t.tx, customerID)
+}
+
+// UserByCustomerEmail is [Tx.UserByCustomerEmail] outside of a transaction.
+func (s *Store) UserByCustomerEmail(ctx context.Context, customerID string) (clerkUserID string, err error) {
+	return userByCustomerEmail(ctx, s.pool, customerID)
+}
+
+func userByCustomerEmail(ctx context.Context, q querier, customerID string) (clerkUserID string, err error) {
+	rows, _ := q.Query(ctx, `SELECT clerk_user_id FROM person_user WHERE lower(email) =
+			(SELECT lower(email) FROM stripe_customers WHERE stripe_customer_id = $1 AND NOT deleted_in_stripe AND email <> '')
+		AND email IS NOT NULL AND email_verified AND deletion_requested_at IS NULL LIMIT 2`, customerID)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err == nil && len(ids) == 0 {
+		rows, _ = q.Query(ctx, `SELECT u.clerk_user_id FROM stripe_customers c JOIN tombstone_addresses a ON a.mark = `+addressMark("c.email")+`
+				JOIN person_user u ON u.id = a.user_id
+			WHERE c.stripe_customer_id = $1 AND NOT c.deleted_in_stripe AND c.email <> ''
+				AND c.stripe_created_at < u.deletion_requested_at + interval '`+pageLasts+`'
+			ORDER BY u.deletion_requested_at LIMIT 1`, customerID)
+		ids, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	if err != nil || len(ids) != 1 {
+		return "", classify("look for a user by email", err)
+	}
+	return ids[0], nil
+}
