@@ -198,6 +198,7 @@ const (
 	OperationActionCancel     OperationAction = "cancel"
 	OperationActionCancelNow  OperationAction = "cancel_now"
 	OperationActionCheckout   OperationAction = "checkout"
+	OperationActionPortal     OperationAction = "portal"
 	OperationActionReactivate OperationAction = "reactivate"
 	OperationActionReturn     OperationAction = "return"
 	OperationActionSync       OperationAction = "sync"
@@ -211,6 +212,8 @@ func (e OperationAction) Valid() bool {
 	case OperationActionCancelNow:
 		return true
 	case OperationActionCheckout:
+		return true
+	case OperationActionPortal:
 		return true
 	case OperationActionReactivate:
 		return true

@@ -125,6 +125,8 @@ func doneMessage(a store.Action) string {
 		return "What was bought is there."
 	case store.ActionCheckout:
 		return "The checkout was opened."
+	case store.ActionPortal:
+		return "The portal was opened."
 	default:
 		return "Done."
 	}

@@ -2,7 +2,6 @@ package selfservice
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"net/url"
 	"slices"
@@ -174,14 +173,13 @@ func (d *Desk) gone(ctx context.Context, user *store.User, refused error) (bool,
 	return true, nil
 }
 
-// Portal opens Stripe's billing portal for the caller's own customer.
+// Portal opens Stripe's billing portal for the caller's own customer. Under the same key it is opened again, since an address that was
+// answered before may lead nowhere any more; the way back from it stays the same.
 func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL string) (address string, pending *store.Operation, err error) {
 	if !d.returnable(returnURL) {
 		return "", nil, refuse(Invalid, "field_invalid", "returnUrl is not an address that people may be sent to.")
 	}
-	if key.Value == "" {
-		key.Value = strconv.FormatInt(time.Now().UnixNano(), 36)
-	}
+	var op *store.Operation
 	for range mostCustomers {
 		user, pending, err := d.user(ctx, caller, "")
 		if err != nil || user == nil {
@@ -190,15 +188,26 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 		if user.StripeCustomerID == nil {
 			return "", nil, refuse(Conflict, "no_customer", "There is nothing to manage yet.")
 		}
-		address, err = d.Stripe.OpenPortal(ctx, *user.StripeCustomerID, returnURL,
-			"portal:"+hex.EncodeToString(digest(caller.UserID, key.Value, returnURL, *user.StripeCustomerID)))
+		if op == nil {
+			if op, _, err = d.begin(ctx, caller, key, store.NewOperation{
+				Action: store.ActionPortal, ClerkUserID: user.ClerkUserID, Entity: account.CustomerEntity(*user.StripeCustomerID),
+			}, returnURL); err != nil {
+				return "", nil, err
+			}
+		}
+		address, err = d.Stripe.OpenPortal(ctx, *user.StripeCustomerID, returnURL, "portal:"+op.ID+":"+*user.StripeCustomerID)
 		if err == nil {
 			// Their deletion may have been asked for meanwhile. What is done in the portal all the same the deletion
 			// policy finds; but nobody is shown the way there.
 			user, err = d.Store.UserByClerkID(ctx, user.ClerkUserID)
-			if err != nil || user == nil || user.Deleting() {
-				return "", nil, orElse(unavailable(err), userNotFound())
+			if err != nil {
+				return "", nil, unavailable(err)
 			}
+			if user == nil || user.Deleting() {
+				d.portalEnded(ctx, op, store.OperationRefused, string(account.RefusedUserDeleted))
+				return "", nil, userNotFound()
+			}
+			d.portalEnded(ctx, op, store.OperationDone, "")
 			return address, nil, nil
 		}
 		gone, checked := d.gone(ctx, user, err)
@@ -206,10 +215,22 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 			return "", nil, checked
 		}
 		if !gone {
+			if failure.Of(err) == failure.Permanent {
+				d.portalEnded(ctx, op, store.OperationFailed, failure.CodeOf(err))
+			}
 			return "", nil, upstream(err)
 		}
 	}
 	return "", nil, refuse(Unavailable, "not_accepted", "The customer at Stripe is gone; try again.")
+}
+
+// portalEnded notes how the opening of a portal ended. The row is there for its key, which means this request from its beginning on; where
+// the end cannot be noted the answer is the same, and the row expires.
+func (d *Desk) portalEnded(ctx context.Context, op *store.Operation, status store.OperationStatus, reason string) {
+	if err := d.Store.SettleOperation(ctx, op.ID, status, reason); err != nil {
+		d.Logger.WarnContext(ctx, "how the opening of a portal ended was not noted", "operation", "portal", "operation_id", op.ID,
+			"error_class", string(failure.Of(err)), "error", err.Error())
+	}
 }
 
 func orElse(err, otherwise error) error {

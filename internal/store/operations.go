@@ -28,6 +28,7 @@ const (
 	ActionReactivate Action = Action(account.CommandReactivate)
 	ActionCheckout   Action = "checkout"
 	ActionReturn     Action = "return"
+	ActionPortal     Action = "portal"
 )
 
 // Command is the command that an action is.
@@ -463,7 +464,7 @@ func (t *Tx) UnsettledOperations(ctx context.Context, customer, user account.Ent
 		case ActionSync, ActionReturn:
 			u.Awaited = u.Awaited || young
 			u.Returning = u.Returning || action == ActionReturn && justNow
-		case ActionCheckout:
+		case ActionCheckout, ActionPortal:
 		}
 		return nil
 	})
@@ -568,7 +569,7 @@ func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.En
 			}
 			continue
 		}
-		if d.Action != ActionCheckout {
+		if d.Action != ActionCheckout && d.Action != ActionPortal {
 			for _, entity := range append(d.Customers, d.Entity) {
 				jobs[entity] = max(jobs[entity], account.JobSync)
 			}

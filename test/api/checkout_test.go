@@ -207,6 +207,10 @@ func TestPortal(t *testing.T) {
 	if err != nil || client.Check(opened) != nil || !strings.HasPrefix(opened.JSON200.Url, "https://") {
 		t.Fatalf("the portal is %v, %v", opened, err)
 	}
+	// A key means the request that it was used for first.
+	want(t, ada.asksWith("manage-1", http.MethodPost, "/api/portal", `{"returnUrl":"`+party+`/account"}`), http.StatusOK, "")
+	want(t, ada.asksWith("manage-1", http.MethodPost, "/api/portal", `{"returnUrl":"`+party+`/plans"}`), http.StatusUnprocessableEntity, "idempotency_key_reused")
+	want(t, ada.asksWith("manage-1", http.MethodPost, "/api/portal", `{"returnUrl":"`+party+`/account"}`), http.StatusOK, "")
 	// Stripe says no.
 	w.Sandbox.StripeFaults.Add(refusal(http.MethodPost, "/v1/billing_portal"))
 	want(t, ada.asks(http.MethodPost, "/api/portal", `{"returnUrl":"`+party+`"}`), http.StatusBadGateway, "provider_refused")

@@ -216,6 +216,40 @@ func TestCheckoutsAtOnceUnderOneKey(t *testing.T) {
 	}
 }
 
+// A key that was used for a portal means that portal, whatever came of it, and is refused with another way back.
+func TestSameKeyAnotherPortal(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, _ := l.signUp("ada")
+	other, _ := l.signUp("bo")
+	a := l.actor(policies{})
+	asks := func(caller, value, back, want string) {
+		t.Helper()
+		key := selfservice.Key{Method: http.MethodPost, Route: "/api/portal", Value: value}
+		address, _, err := l.requests(a).Portal(t.Context(), selfservice.Caller{UserID: caller}, key, "https://app.example.com/"+back)
+		if code := refused(t, err); code != want || (address == "") != (want != "") {
+			t.Errorf("%s back to %s is answered %q with address %q, want %q", value, back, code, address, want)
+		}
+	}
+	asks(user, "k1", "a", "")
+	asks(user, "k1", "b", "idempotency_key_reused")
+	asks(user, "k1", "a", "")
+	asks(other, "k1", "b", "")
+	asks(user, "k2", "b", "")
+	asks(user, "", "a", "")
+	asks(user, "", "b", "")
+	// Where the answer is lost, or there is none, the key means the request all the same.
+	a.lose("POST /v1/billing_portal/sessions")
+	asks(user, "k3", "a", "provider_unavailable")
+	asks(user, "k3", "b", "idempotency_key_reused")
+	asks(user, "k3", "a", "")
+	l.Sandbox.Stripe.BreakNext(1)
+	asks(user, "k4", "a", "provider_unavailable")
+	asks(user, "k4", "b", "idempotency_key_reused")
+	asks(user, "k4", "a", "")
+	l.wants("", `SELECT string_agg(status, ' ') FROM operations WHERE action = 'portal' AND status <> 'done'`)
+}
+
 // A key whose checkout was closed since, by another, or by its end, or by being paid, is answered why there is none.
 func TestCheckoutAgainUnderAKeyWhoseSessionIsOver(t *testing.T) {
 	t.Parallel()
