@@ -203,3 +203,19 @@ func matchesStar(types map[string]bool, typ string) bool {
 	}
 	return false
 }
+
+func mustJSON(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("stripesim: render: " + err.Error()) // only plain maps, slices and scalars are rendered
+	}
+	return b
+}
+
+func asJSON(o object) map[string]any {
+	out := map[string]any{}
+	if err := json.Unmarshal(mustJSON(o), &out); err != nil {
+		panic("stripesim: render: " + err.Error())
+	}
+	return out
+}
