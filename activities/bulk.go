@@ -384,12 +384,12 @@ func (a *Bulk) bringIn(ctx context.Context, run *store.BulkRun, step string, due
 			activity.RecordHeartbeat(ctx)
 			mu.Lock()
 			defer mu.Unlock()
-			doubt, doubtful := errors.AsType[*unconfirmed](err)
+			unsure, doubtful := errors.AsType[*doubt](err)
 			switch {
 			case err == nil:
 				came.Done = append(came.Done, entity)
 			case doubtful:
-				came.Failures[entity] = doubt.Error()
+				came.Failures[entity] = unsure.Error()
 			case failure.Of(err) == failure.Permanent:
 				came.Failures[entity] = failure.CodeOf(err)
 			case ofAll(working, err):
@@ -437,10 +437,17 @@ func answers(ctx context.Context, stripe func(context.Context, string) ([]accoun
 	return true
 }
 
-// unconfirmed says that a user's own notes point at a customer that nothing else says is theirs.
-type unconfirmed struct{ customerID string }
+// doubt says that a person has to decide on a customer, and why.
+type doubt struct{ reason, customerID string }
 
-func (u *unconfirmed) Error() string { return "hint_not_confirmed: " + u.customerID }
+const (
+	// hintNotConfirmed: a user's own notes point at it, and nothing else says that it is theirs.
+	hintNotConfirmed = "hint_not_confirmed"
+	// customerContested: the product's own table names it for a user, and something else names it for another.
+	customerContested = string(account.RefusedContested)
+)
+
+func (d *doubt) Error() string { return d.reason + ": " + d.customerID }
 
 // one brings one entity in, as its workflow does.
 func (a *Bulk) one(ctx context.Context, run *store.BulkRun, step string, entity account.Entity, found []store.Difference) error {
@@ -460,7 +467,8 @@ func (a *Bulk) one(ctx context.Context, run *store.BulkRun, step string, entity 
 func (a *Bulk) user(ctx context.Context, run *store.BulkRun, step, id string) error {
 	// Who is named or has changed may have a customer that this pass has not read.
 	in := UserInput{ClerkUserID: id, InBulk: true, Existing: len(run.Entities) > 0 || run.Since != nil}
-	publish, forced, doubtful := true, false, ""
+	publish, forced := true, false
+	var doubtful error
 	if step != BulkOnboarding {
 		synced, err := a.Users.SyncUser(ctx, in)
 		if err != nil {
@@ -483,8 +491,10 @@ func (a *Bulk) user(ctx context.Context, run *store.BulkRun, step, id string) er
 			if err := a.customer(ctx, customer.Hinted, nil); err != nil {
 				return err
 			}
+		case customer.Undecided:
+			doubtful = &doubt{customerContested, customer.Hinted}
 		case customer.Hinted != "":
-			doubtful = customer.Hinted
+			doubtful = &doubt{hintNotConfirmed, customer.Hinted}
 		}
 		if customer.CustomerID == "" && !(customer.Claimed && customer.Hinted != "") {
 			// A person has to decide on a customer, or its own look is about to link it. What there is to tell meanwhile is that there is none.
@@ -500,10 +510,7 @@ func (a *Bulk) user(ctx context.Context, run *store.BulkRun, step, id string) er
 			return err
 		}
 	}
-	if doubtful != "" {
-		return &unconfirmed{doubtful}
-	}
-	return nil
+	return doubtful
 }
 
 // ensure gives a user a customer, or their customers the user's name and email, and undoes one that was made in vain.

@@ -155,6 +155,8 @@ type step struct {
 	released string
 	// resumed is set where an attempt before this one may have asked Stripe, whose request may be under way still.
 	resumed bool
+	// unlinked is set where the customer belonged to nobody, linking once it was tried to link it.
+	unlinked, linking bool
 	// gaveWay is set where others may have acted on the customer since the operation was received, before it could.
 	gaveWay bool
 	// take are the requests whose keys have to be taken before the operation goes on. taken has the generation of each key that was.
@@ -213,6 +215,11 @@ func (a *Commands) look(ctx context.Context, in CommandInput, s *step) error {
 		err = s.seen.unread
 	}
 	s.looked = err == nil
+	if err == nil && s.unlinked && !s.linking {
+		// A product that was there before us has stored the subscription: what says whose the customer is is committed by now.
+		s.linking = true
+		_, err = subs.link(ctx, RecordInput{CustomerID: in.CustomerID}, s.seen)
+	}
 	return err
 }
 
@@ -236,7 +243,13 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 	}
 	c.tx.Because(op)
 	standing, known := find(s.seen.subscriptions, op.SubscriptionID)
-	if c.user == nil || !known {
+	switch s.unlinked = c.user == nil && known; {
+	case s.unlinked && !s.linking:
+		s.again = true
+		return nil
+	case s.unlinked && s.op.Status == store.OperationAccepted:
+		return a.settle(ctx, c, s, nil, store.OperationRefused, string(account.RefusedContested))
+	case c.user == nil || !known:
 		return a.lost(ctx, c, s)
 	}
 	s.user, s.standing = c.user.ClerkUserID, standing

@@ -37,9 +37,11 @@ type CustomerResult struct {
 	Claimed bool `json:"claimed,omitempty"`
 	// Deleting is set when the user is being deleted: nothing was made.
 	Deleting bool `json:"deleting,omitempty"`
-	// Hinted is the customer that the user's own notes point at, where the user has none and none was made. With
-	// Claimed it is theirs.
+	// Hinted is the customer that the user's own notes, or the product's own table, point at, where the user has none and none was made.
+	// With Claimed it is theirs.
 	Hinted string `json:"hinted,omitempty"`
+	// Undecided is set where the product's own table names Hinted, and it is not theirs by all that is known: a person has to decide.
+	Undecided bool `json:"undecided,omitempty"`
 }
 
 // EnsureStripeCustomer gives a user a customer, unless they have one or one claims them, and
@@ -88,6 +90,10 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	if result.CustomerID != "" {
 		result.Claimed, result.PublishDue = false, user.PublishDue()
 		return result, nil
+	}
+	if result.Hinted, result.Undecided, err = a.adopted(ctx, user, customers, in.InBulk); err != nil || result.Hinted != "" {
+		result.Claimed = !result.Undecided
+		return result, err
 	}
 	if result.Claimed {
 		return result, nil
@@ -210,6 +216,30 @@ func (a *Customers) claimed(ctx context.Context, user *store.User) (bool, error)
 		return nil
 	})
 	return found, err
+}
+
+// adopted looks at the customer that the product's own table names for a user and that is not linked to them, "" where there is none, or
+// where it is gone from Stripe, which is recorded: then another may be made. Unless it is undecided the customer's own look links it.
+func (a *Customers) adopted(ctx context.Context, user *store.User, customers []store.Customer, inBulk bool) (customerID string, undecided bool, err error) {
+	named, err := a.Store.Undecided(ctx, user, customers)
+	if err != nil || named.CustomerID == "" || named.Taken {
+		return named.CustomerID, named.Taken, err
+	}
+	customer, err := a.Stripe.Customer(ctx, named.CustomerID)
+	if failure.IsNotFound(err) || err == nil && customer.Deleted {
+		return "", false, a.noteGone(ctx, user, named.CustomerID)
+	}
+	if err != nil {
+		return "", false, err
+	}
+	known, err := a.Store.EvidenceOn(ctx, named.CustomerID, account.ReadClaims(customer, nil)...)
+	if err != nil {
+		return "", false, err
+	}
+	if !inBulk {
+		err = a.Store.Poke(ctx, account.JobSync, account.CustomerEntity(named.CustomerID))
+	}
+	return named.CustomerID, account.Claimant(known).ClerkUserID != user.ClerkUserID, err
 }
 
 // hinted looks at the customer that the user's own notes point at, "" where there is none that they could be right

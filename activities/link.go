@@ -13,12 +13,13 @@ import (
 //
 // A user who is being deleted is linked too: the policy has to reach a checkout that completes
 // late, also on a customer that we had never seen. A customer that was made for a user who got another meanwhile is
-// not, since it is about to be undone, or was since it was read, unless something was bought on it.
-func (a *Subscriptions) link(ctx context.Context, in RecordInput, bought bool) (linked bool, err error) {
+// not, since it is about to be undone, or was since it was read, unless something was bought on it. One that Stripe does not know
+// is linked only to whom the product's own table names: that is kept of it, and they may be given another.
+func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (linked bool, err error) {
 	customerID := in.CustomerID
 	err = a.Store.Update(ctx, "link a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		claimant, source, err := a.claimant(ctx, tx, customerID)
-		if err != nil || claimant == "" {
+		if err != nil || claimant == "" || seen.customerMissing && !account.OfProduct(source) {
 			linked = false
 			return err
 		}
@@ -38,7 +39,7 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, bought bool) (
 			return err
 		}
 		if customer.MadeInVainFor != nil && *customer.MadeInVainFor == claimant && !user.Deleting() {
-			if !bought {
+			if len(seen.subscriptions) == 0 {
 				linked = false
 				return nil
 			}
@@ -69,7 +70,13 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, bought bool) (
 			// It comes too late to be erased with its user.
 			return tx.EraseCustomer(ctx, customer)
 		}
-		if user.Deleting() || given > 0 || in.InBulk {
+		switch gone := !customer.Exists() || seen.customerMissing; {
+		case user.Deleting():
+			return nil
+		case gone:
+			// Whoever waits for it is to be given another.
+			return tx.Poke(ctx, account.JobSync, account.UserEntity(user.ClerkUserID))
+		case given > 0 || in.InBulk:
 			return nil
 		}
 		// The user's own workflow gives the customer their name and email. Nobody waits for those.

@@ -165,12 +165,12 @@ func (a *Subscriptions) record(ctx context.Context, in RecordInput) (result Reco
 		return result, nil, err
 	}
 	result, linked, err := a.commit(ctx, in, number, seen, cause(ctx), nil)
-	if err != nil || linked || seen.customerMissing {
+	if err != nil || linked || seen.customerMissing && result.RereadAfter > 0 {
 		return result, seen.unread, err
 	}
 	// The claim is committed. Only now look for the user: a user who appears in this very
 	// moment commits first and then looks for claims, so one of the two finds the other.
-	if linked, err = a.link(ctx, in, len(seen.subscriptions) > 0); err != nil || !linked {
+	if linked, err = a.link(ctx, in, seen); err != nil || !linked {
 		return result, seen.unread, err
 	}
 	result, _, err = a.commit(ctx, in, number, seen, cause(ctx), nil)
@@ -391,7 +391,7 @@ func noteOtherClaims(ctx context.Context, tx *store.Tx, owner *store.User, custo
 			return tx.NoteDrift(ctx, entity, account.DriftConflictingClaims, customerID)
 		}
 	}
-	return tx.ResolveDrift(ctx, entity, account.DriftConflictingClaims, "")
+	return tx.ResolveConflict(ctx, owner, customerID)
 }
 
 // commitLinked ends the events that this read answers and says what is left to do, from the

@@ -175,6 +175,13 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 			return err
 		}
 		result.Onboarded = slices.ContainsFunc(customers, store.Customer.Exists)
+		if named, err := tx.Undecided(ctx, row, customers); err != nil {
+			return err
+		} else if named.Taken {
+			if err := tx.NoteDrift(ctx, account.CustomerEntity(named.CustomerID), account.DriftConflictingClaims, named.CustomerID); err != nil {
+				return err
+			}
+		}
 		// To whom a bulk sync has not come with a customer yet there is nothing to tell: what is told comes back as an event.
 		if result.Onboarded || !in.InBulk {
 			if _, err := tx.Reproject(ctx, row, a.Access, now, eventIDs(due)); err != nil {

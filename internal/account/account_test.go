@@ -141,6 +141,13 @@ func TestClaimant(t *testing.T) {
 		"a Payment Link's, which is never trusted":                    {claims: claims("user_1 payment_link_reference:cs_1"), trusted: true, unverified: 1},
 		"a trusted reference against the metadata":                    {claims: claims("user_1 reference:cs_1", "user_2 checkout_metadata:cs_1"), trusted: true, want: "conflict"},
 		"a trusted reference against a subscription":                  {claims: claims("user_1 reference:cs_1", "user_2 subscription:sub_1"), trusted: true, want: there, source: "subscription:sub_1"},
+		"the product's table":                                         {claims: claims("user_1 product:user_1", "user_2 subscription:sub_1"), want: here, source: "product:user_1"},
+		"the product's table for two":                                 {claims: claims("user_1 product:user_1", "user_2 product:user_2"), want: "conflict"},
+		"the product's table for two, one erased":                     {claims: claims("user_1 product:user_1", "user_2 product:user_2"), users: users{there: erased}, want: "conflict"},
+		"the product's table, and the customer":                       {claims: claims("user_1 product:user_1", "user_2 customer:cus_1"), users: users{there: {Known: true}}, want: "conflict"},
+		"the product's table, the customer's is gone":                 {claims: claims("user_1 product:user_1", "user_2 customer:cus_1"), users: users{there: gone}, want: here, source: "product:user_1"},
+		"a subscription that the product has stored":                  {claims: claims("user_1 product_subscription:sub_1", "user_2 checkout_metadata:cs_1"), want: here, source: "product_subscription:sub_1"},
+		"such a one, and the customer":                                {claims: claims("user_1 product_subscription:sub_1", "user_2 customer:cus_1"), want: there, source: "customer:cus_1"},
 	} {
 		got := account.Claimant(account.Evidence{Claims: c.claims, Users: c.users, CustomerEmail: " ada@example.com", TrustReferences: c.trusted})
 		who := got.ClerkUserID

@@ -23,6 +23,10 @@ const (
 	// PlaceSession is the metadata of a checkout session, which take the secret key too: whoever opens a
 	// session writes them, and a Payment Link hands its own to every session of its.
 	PlaceSession = "checkout_metadata"
+	// PlaceProduct is the product's own table of users, where its server has noted the user's customer: person_user.stripe_customer_id.
+	PlaceProduct = "product"
+	// PlaceProductSubscription is the product's own table of subscriptions, where one of the customer's is the user's.
+	PlaceProductSubscription = "product_subscription"
 	// PlaceOperator is what an operator has confirmed.
 	PlaceOperator = "operator"
 	// PlaceNotes are a user's own notes of their customer, as far as [Adopts] has borne them out.
@@ -54,9 +58,9 @@ const (
 func (c Claim) rank(trusted bool) rank {
 	place, _, _ := strings.Cut(c.Source, ":")
 	switch {
-	case place == PlaceCustomer:
+	case place == PlaceCustomer, place == PlaceProduct:
 		return ofCustomer
-	case place == PlaceSubscription:
+	case place == PlaceSubscription, place == PlaceProductSubscription:
 		return ofSubscription
 	case place == PlaceNotes:
 		return confirmed
@@ -65,6 +69,12 @@ func (c Claim) rank(trusted bool) rank {
 	default:
 		return ofSession
 	}
+}
+
+// OfProduct tells whether a claim of this source stands in the product's own tables.
+func OfProduct(source string) bool {
+	place, _, _ := strings.Cut(source, ":")
+	return place == PlaceProduct || place == PlaceProductSubscription
 }
 
 // UnverifiedPlaces are the places of claims that prove nothing by themselves.
@@ -119,13 +129,15 @@ type Owner struct {
 
 // Claimant weighs the evidence about a customer:
 //
-//   - What stands on the customer wins over what stands on a subscription, that over what stands on a session.
+//   - What stands on the customer wins over what stands on a subscription, that over what stands on a session. What the product's own
+//     tables say of the customer, or of a subscription, is as good as what stands there.
 //   - A reference that the payer may have written counts only where the user whom it names has verified the
 //     customer's address as their primary one; then it is what everything else wins over. That of a deleted user counts as
 //     well, unless somebody who is there has verified the address since: a new account with it is the likely owner of what
 //     is bought then. It tells less than what anybody else is named by.
 //   - A user whom neither Clerk nor we have loses to any other. A user whose deletion was asked for never loses, except by
-//     such a reference: what was theirs stays the erased user's, and the deletion policy has to reach it.
+//     such a reference: what was theirs stays the erased user's, and the deletion policy has to reach it. Only where nothing but the
+//     product's own tables names them may it be somebody else's by now, whom ending it would harm: then the other rules decide.
 //   - Different users whom nothing of this tells apart are a conflict.
 func Claimant(e Evidence) Owner {
 	var owner Owner
@@ -152,7 +164,9 @@ func Claimant(e Evidence) Owner {
 		users = append(users, id)
 	}
 	// Each rule leaves those over which nobody wins by it.
-	users = prefer(users, func(id string) bool { return e.Users[id].Tombstone && ranks[id] > remembered })
+	users = prefer(users, func(id string) bool {
+		return e.Users[id].Tombstone && ranks[id] > remembered && !OfProduct(best[id].Source)
+	})
 	users = prefer(users, func(id string) bool { return !e.Users[id].Missing })
 	owner.Missing = len(users) > 0 && e.Users[users[0]].Missing
 	top := unverified

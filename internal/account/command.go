@@ -56,6 +56,10 @@ const (
 	RefusedPaused Refusal = "subscription_paused"
 )
 
+// RefusedContested is why a command about a subscription that the product has stored is refused where its customer is nobody's: something
+// names it for another user, and a person has to decide.
+const RefusedContested Refusal = "customer_contested"
+
 // Decision is what has to be done at Stripe for a command.
 type Decision struct {
 	// Refused is set where the state does not allow the command; nothing is done.

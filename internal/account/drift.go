@@ -106,7 +106,7 @@ func driftKinds() []driftKind {
 		{DriftUnwatched, "nobody looks at a running subscription's boundaries", "starts the customer's workflow", RepairAlone},
 		{DriftUserMissing, "Clerk does not know a user whom nobody deleted",
 			"deletes the user as if Clerk had said so: billing is stopped by the policy and personal data is erased", RepairOnRequest},
-		{DriftConflictingClaims, "a customer's evidence names several users", "correct the metadata at Stripe", RepairByPerson},
+		{DriftConflictingClaims, "a customer's evidence names several users", "correct the metadata at Stripe, or the product's own table", RepairByPerson},
 		{DriftUnverifiedReference, "a checkout refers to a user, as its payer may have written, and nothing confirms it",
 			"have the user verify the customer's email address, or confirm it: `syncctl confirm`, or clerk_user_id in the customer's metadata at Stripe", RepairByPerson},
 		{DriftUnverifiedLink, "a customer is linked by a reference alone that its payer may have written",

@@ -9,11 +9,14 @@ import (
 
 var (
 	userID     = regexp.MustCompile(`^user_[A-Za-z0-9]{1,128}$`)
-	customerID = regexp.MustCompile(`^cus_[A-Za-z0-9_]{1,128}$`)
+	customerID = regexp.MustCompile(CustomerIDPattern)
 	productID  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
 	intentID   = regexp.MustCompile(`^pi_[A-Za-z0-9_]{1,128}$`)
 	chargeID   = regexp.MustCompile(`^(ch|py)_[A-Za-z0-9_]{1,128}$`)
 )
+
+// CustomerIDPattern is the form of a Stripe customer id, for what matches texts itself.
+const CustomerIDPattern = `^cus_[A-Za-z0-9_]{1,128}$`
 
 // ValidUserID tells whether id has the form of a Clerk user id. Clerk's SDK does not escape
 // ids, so nothing else may reach it.

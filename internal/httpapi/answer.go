@@ -154,6 +154,8 @@ func refusedDetail(reason string) string {
 		return "The trial has ended without a way to pay, and the subscription is paused. It is resumed in the billing portal (POST /api/portal), which bills."
 	case account.RefusedUserDeleted:
 		return "The user is being deleted."
+	case account.RefusedContested:
+		return "It is not settled whose the customer at Stripe is."
 	default:
 		return "The state does not allow it."
 	}

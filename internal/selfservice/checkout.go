@@ -85,6 +85,12 @@ func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *stor
 		if errors.Is(err, errCustomerGone) {
 			continue
 		}
+		if errors.Is(err, errNotAdopted) {
+			if pending, err := d.sync(ctx, r.Caller, Key{}, user.ClerkUserID, user); err != nil || !pending.Status.Settled() {
+				return none, pending, err
+			}
+			continue
+		}
 		if r, ok := errors.AsType[*Refusal](err); ok && r.Code == notAccepted {
 			return none, op, nil // it was accepted: the same key goes on with it, whatever has been done by now
 		}
@@ -93,7 +99,7 @@ func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *stor
 		}
 		return Checkout{SessionID: session.ID, URL: session.URL, OperationID: op.ID}, nil, nil
 	}
-	return none, nil, refuse(Unavailable, notAccepted, "The customer at Stripe is gone; try again.")
+	return none, nil, refuse(Unavailable, notAccepted, "The customer at Stripe is gone, or it is not settled yet whose it is; try again.")
 }
 
 // mostCustomers is how many customers one request may find gone from Stripe before it is refused.
@@ -102,6 +108,9 @@ const mostCustomers = 3
 // errCustomerGone says that a user's customer has turned out to be deleted at Stripe, or missing there. It is recorded: who is
 // asked for again has another, or none.
 var errCustomerGone = errors.New("the customer is gone from Stripe")
+
+// errNotAdopted says that the product's own tables name a customer for a user that is not linked to them yet.
+var errNotAdopted = errors.New("a customer that the product has noted is not linked")
 
 // payer answers the caller's row once they have a customer at Stripe. Who has none is given one; where that takes longer than
 // they wait, the operation that does it is answered.
@@ -188,6 +197,17 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 		if user.StripeCustomerID == nil {
 			return "", nil, refuse(Conflict, "no_customer", "There is nothing to manage yet.")
 		}
+		toAdopt, err := d.Store.ToAdopt(ctx, user)
+		if err != nil {
+			return "", nil, unavailable(err)
+		}
+		if slices.Contains(toAdopt, *user.StripeCustomerID) {
+			// The portal shows what the customer has: it has to be theirs first.
+			if pending, err := d.sync(ctx, caller, Key{}, user.ClerkUserID, user); err != nil || !pending.Status.Settled() {
+				return "", pending, err
+			}
+			continue
+		}
 		if op == nil {
 			if op, _, err = d.begin(ctx, caller, key, store.NewOperation{
 				Action: store.ActionPortal, ClerkUserID: user.ClerkUserID, Entity: account.CustomerEntity(*user.StripeCustomerID),
@@ -221,7 +241,7 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 			return "", nil, upstream(err)
 		}
 	}
-	return "", nil, refuse(Unavailable, "not_accepted", "The customer at Stripe is gone; try again.")
+	return "", nil, refuse(Unavailable, "not_accepted", "The customer at Stripe is gone, or it is not settled yet whose it is; try again.")
 }
 
 // portalEnded notes how the opening of a portal ended. The row is there for its key, which means this request from its beginning on; where
@@ -299,6 +319,14 @@ func (d *Desk) owns(ctx context.Context, user *store.User, session account.Check
 		return false, unavailable(err)
 	}
 	if slices.ContainsFunc(customers, func(c store.Customer) bool { return c.ID == session.CustomerID }) {
+		return true, nil
+	}
+	// Of one that the product's own tables name the customer's own look decides, which the caller waits for.
+	toAdopt, err := d.Store.ToAdopt(ctx, user)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	if slices.Contains(toAdopt, session.CustomerID) {
 		return true, nil
 	}
 	buyer := account.ClaimedUser{Known: true}

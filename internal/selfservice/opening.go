@@ -58,6 +58,9 @@ func (o *opening) run(ctx context.Context, user *store.User) (session account.Ch
 	if user, err = o.again(ctx, user); err != nil {
 		return session, err
 	}
+	if err := o.adopted(ctx, user); err != nil {
+		return session, err
+	}
 	session, asked, err := o.open(ctx, user)
 	if asked {
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), closingTime)
@@ -95,6 +98,47 @@ func (o *opening) again(ctx context.Context, user *store.User) (*store.User, err
 		return nil, errCustomerGone
 	default:
 		return user, nil
+	}
+}
+
+// adopted answers [errNotAdopted] where the product's own tables name a customer for the user that is not linked to them: nothing is sold
+// before it is. What such a customer has, and is the user's by all that is known, is a reason to refuse at once.
+func (o *opening) adopted(ctx context.Context, user *store.User) error {
+	d := o.desk
+	ids, err := d.Store.ToAdopt(ctx, user)
+	if err != nil {
+		return unavailable(err)
+	}
+	var held []account.Subscription
+	for _, id := range ids {
+		subscriptions, customer, err := d.Stripe.CustomerSubscriptions(ctx, id)
+		if failure.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return upstream(err)
+		}
+		if customer == nil {
+			continue // which has nothing
+		}
+		known, err := d.Store.EvidenceOn(ctx, id, account.ReadClaims(*customer, subscriptions)...)
+		if err != nil {
+			return unavailable(err)
+		}
+		if account.Claimant(known).ClerkUserID == user.ClerkUserID {
+			held = append(held, subscriptions...)
+		}
+	}
+	reason, because, err := o.obstacle(ctx, held)
+	switch {
+	case err != nil:
+		return unavailable(err)
+	case reason != "":
+		return o.settleRefused(ctx, reason, because)
+	case len(ids) > 0:
+		return errNotAdopted
+	default:
+		return nil
 	}
 }
 

@@ -73,7 +73,8 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 	}
 	rows, _ := q.Query(ctx, `WITH shown AS (SELECT * FROM unnest($2::text[], $3::text[], $4::text[]) AS s (customer, clerk_user, source)),
 		named AS (SELECT * FROM shown UNION ALL SELECT stripe_customer_id, clerk_user_id, source FROM customer_claims
-			WHERE stripe_customer_id = ANY($1) AND (stripe_customer_id, source) NOT IN (SELECT customer, source FROM shown))
+			WHERE stripe_customer_id = ANY($1) AND (stripe_customer_id, source) NOT IN (SELECT customer, source FROM shown)
+			UNION ALL `+productClaims("p.stripe_customer_id = ANY($1)", "s.stripe_customer_id = ANY($1)")+`)
 		SELECT n.customer, n.clerk_user, n.source, u.id IS NOT NULL, u.deletion_requested_at IS NOT NULL, u.id IS NULL AND m.clerk_user_id IS NOT NULL,
 			CASE WHEN u.email_verified AND u.deletion_requested_at IS NULL THEN coalesce(u.email, '') ELSE '' END,
 			CASE WHEN u.deletion_requested_at IS NULL OR c.email IS NULL THEN false ELSE `+hadAddress("u.id", "c.email")+` END, coalesce(c.email, ''),
@@ -104,6 +105,8 @@ func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string) error {
 		SELECT DISTINCT 'customer/' || cl.stripe_customer_id FROM customer_claims cl LEFT JOIN stripe_customers c USING (stripe_customer_id)
 		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL
 			AND (EXISTS (SELECT FROM customer_claims o WHERE o.stripe_customer_id = cl.stripe_customer_id AND o.clerk_user_id <> $1)
+				OR EXISTS (SELECT FROM person_user p WHERE p.stripe_customer_id = cl.stripe_customer_id)
+				OR EXISTS (SELECT FROM subscriptions s WHERE s.stripe_customer_id = cl.stripe_customer_id)
 				OR EXISTS (SELECT FROM person_user u WHERE lower(u.email) = lower(c.email) AND u.email_verified AND u.deletion_requested_at IS NULL)
 				OR EXISTS (SELECT FROM tombstone_addresses a WHERE a.mark = `+addressMark("c.email")+`))`, clerkUserID)
 	contested, err := pgx.CollectRows(rows, pgx.RowTo[account.Entity])
@@ -123,6 +126,9 @@ func (s *Store) UnlinkedClaimed(ctx context.Context, clerkUserID string) ([]stri
 			AND (split_part(cl.source, ':', 1) <> ALL($2)
 			OR u.email_verified AND lower(trim(u.email)) = lower(trim(c.email))
 			OR EXISTS (SELECT FROM tombstone_addresses a WHERE a.user_id = u.id AND a.mark = `+addressMark("c.email")+`))
+		UNION SELECT n.id FROM (`+productClaims("p.clerk_user_id = $1", "p.clerk_user_id = $1")+`) n (id)
+		LEFT JOIN stripe_customers c ON c.stripe_customer_id = n.id
+		WHERE c.user_id IS NULL AND c.deleted_in_stripe IS NOT TRUE AND c.missing_since IS NULL
 		ORDER BY 1`, clerkUserID, account.UnverifiedPlaces(s.trustReferences))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for claims", err)
@@ -138,7 +144,9 @@ func (s *Store) UnlinkedByEmail(ctx context.Context, email string) ([]string, er
 		AND NOT deleted_in_stripe AND missing_since IS NULL AND NOT EXISTS (SELECT FROM customer_claims cl WHERE cl.stripe_customer_id = c.stripe_customer_id
 			AND split_part(cl.source, ':', 1) <> ALL($2)
 			AND (EXISTS (SELECT FROM person_user u WHERE u.clerk_user_id = cl.clerk_user_id)
-				OR NOT EXISTS (SELECT FROM users_not_in_clerk m WHERE m.clerk_user_id = cl.clerk_user_id))) ORDER BY 1`, email, account.UnverifiedPlaces(s.trustReferences))
+				OR NOT EXISTS (SELECT FROM users_not_in_clerk m WHERE m.clerk_user_id = cl.clerk_user_id)))
+		AND NOT EXISTS (SELECT FROM person_user p WHERE p.stripe_customer_id = c.stripe_customer_id)
+		AND NOT EXISTS (SELECT FROM subscriptions s WHERE s.stripe_customer_id = c.stripe_customer_id) ORDER BY 1`, email, account.UnverifiedPlaces(s.trustReferences))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for customers by email", err)
 }
@@ -181,7 +189,11 @@ func (s *Store) ConfirmOwner(ctx context.Context, customerID, clerkUserID string
 			return err
 		}
 		if other, ok := evidence.Outvoted(clerkUserID); ok && customer.UserID == nil {
-			refused = ErrNotConfirmed(other.Source + " names " + other.ClerkUserID + ": write clerk_user_id on the customer at Stripe")
+			remedy := "write clerk_user_id on the customer at Stripe"
+			if account.OfProduct(other.Source) {
+				remedy = "correct the product's own table"
+			}
+			refused = ErrNotConfirmed(other.Source + " names " + other.ClerkUserID + ": " + remedy)
 			return nil
 		}
 		if err := tx.addClaims(ctx, []claimOf{{Claim: claim}}); err != nil {

@@ -104,12 +104,15 @@ type owned struct {
 	UserIsDeleting bool    `db:"user_is_deleting"`
 	// Unverified is set where the link rests on a reference alone.
 	Unverified bool `db:"unverified"`
+	// Contested is set where the product's own table names the customer for another user than the owner.
+	Contested bool `db:"contested"`
 }
 
 const ownedColumns = `c.stripe_customer_id, c.user_id, c.link_source, c.read_seq, c.email, c.name, c.profile_version, c.stripe_created_at, c.deleted_in_stripe, c.missing_since, coalesce(c.schedules_read_seq, 0) AS schedules_read_seq, coalesce(c.whole_read_seq, c.read_seq) AS whole_seq, c.made_in_vain_for,
 	u.clerk_user_id, u.first_name, u.last_name, u.email AS user_email, u.deletion_requested_at IS NOT NULL AS user_is_deleting,
 	u.id IS NOT NULL AND split_part(coalesce(c.link_source, ''), ':', 1) = ANY($2) AND c.link_source NOT LIKE '%' || $3 AND NOT EXISTS (SELECT FROM customer_claims cl
-		WHERE cl.stripe_customer_id = c.stripe_customer_id AND cl.clerk_user_id = u.clerk_user_id AND split_part(cl.source, ':', 1) <> ALL($2)) AS unverified`
+		WHERE cl.stripe_customer_id = c.stripe_customer_id AND cl.clerk_user_id = u.clerk_user_id AND split_part(cl.source, ':', 1) <> ALL($2)) AS unverified,
+	u.id IS NOT NULL AND EXISTS (SELECT FROM person_user o WHERE o.stripe_customer_id = c.stripe_customer_id AND o.id <> u.id) AS contested`
 
 func (s *Store) ownedCustomers(ctx context.Context, ids []string) (map[string]owned, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT `+ownedColumns+` FROM stripe_customers c LEFT JOIN person_user u ON u.id = c.user_id
@@ -143,7 +146,7 @@ func (c Comparison) Customers(ctx context.Context, shown []account.Customer) ([]
 		switch {
 		case ok && row.UserID != nil:
 			found = append(found, linkedDifferences(row, each)...)
-			if slices.ContainsFunc(read, func(cl account.Claim) bool { return cl.ClerkUserID != deref(row.ClerkUserID) }) {
+			if row.Contested || slices.ContainsFunc(read, func(cl account.Claim) bool { return cl.ClerkUserID != deref(row.ClerkUserID) }) {
 				others[each.ID] = read
 			}
 		case !each.Deleted:

@@ -133,7 +133,8 @@ func (t *Tx) SetDeleted(ctx context.Context, customerID string) error {
 }
 
 // NoteGone records that a read of this number showed a user's customer to be deleted at Stripe or, unless deleted is set, to be missing
-// there, and gives the user another primary customer, or none. Their own syncs see to the rest.
+// there, and gives the user another primary customer, or none. Their own syncs see to the rest. One that nobody owns and that the evidence
+// says is the user's is linked to them, so that it is kept whose it was.
 func (s *Store) NoteGone(ctx context.Context, clerkUserID, customerID string, read int64, deleted bool, policy account.AccessPolicy) error {
 	return s.Update(ctx, "note that a customer is gone", Cause{}, func(ctx context.Context, tx *Tx) error {
 		user, customer, err := tx.LockCustomerFor(ctx, clerkUserID, customerID)
@@ -154,6 +155,17 @@ func (s *Store) NoteGone(ctx context.Context, clerkUserID, customerID string, re
 		}
 		if err != nil {
 			return err
+		}
+		if customer.UserID == nil && !customer.Exists() {
+			evidence, err := tx.EvidenceOn(ctx, customerID)
+			if err != nil {
+				return err
+			}
+			if owner := account.Claimant(evidence); owner.ClerkUserID == clerkUserID {
+				if err := tx.Link(ctx, user, customer, owner.Source, 0, nil); err != nil {
+					return err
+				}
+			}
 		}
 		now, err := tx.Now(ctx)
 		if err != nil {

@@ -180,6 +180,13 @@ func everything(t *testing.T, w *world) {
 			return w.NoteUnread(ctx, "run_7", map[account.Entity]string{"customer/cus_7": "x"}, []account.Entity{"customer/cus_8"})
 		},
 		func() error { _, err := w.UnlinkedClaimed(ctx, "user_7"); return err },
+		func() error { _, err := w.ToAdopt(ctx, mustUser(t, w, "user_7")); return err },
+		func() error {
+			noted := *mustUser(t, w, "user_7")
+			noted.StripeCustomerID = new("cus_noted")
+			_, err := w.Undecided(ctx, &noted, nil)
+			return err
+		},
 		func() error { _, err := w.UnlinkedByEmail(ctx, "u50@example.com"); return err },
 		func() error { _, err := w.UserByCustomerEmail(ctx, "cus_7"); return err },
 		func() error { _, err := w.SubscriptionsOfCustomer(ctx, "cus_7"); return err },
@@ -503,6 +510,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 			tx.MoveEvents(ctx, "charge/ch_1", "customer/cus_7"), tx.NoteMissing(ctx, "sub_7"),
 			tx.SetClaims(ctx, "cus_7", []account.Claim{{CustomerID: "cus_7", ClerkUserID: "user_7", Source: "customer:cus_7"}}),
 			tx.NoteDrift(ctx, "customer/cus_7", account.DriftUnknownPrice, "sub_7"), tx.ResolveDrift(ctx, "customer/cus_7", account.DriftUnknownPrice, ""),
+			tx.ResolveConflict(ctx, mustUser(t, w, "user_7"), "cus_7"),
 			tx.RecordPayment(ctx, account.Payment{ID: "pi_7", Kind: account.PaymentIntent, Status: "succeeded"}, "evt_1", at(1)),
 			tx.RecordPayment(ctx, account.Payment{ID: "re_7", Kind: account.PaymentRefund, ChargeID: "ch_7", IntentID: "pi_7", Status: "failed"}, "evt_1", at(1)),
 		} {

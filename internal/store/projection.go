@@ -48,7 +48,14 @@ func (t *Tx) Reproject(ctx context.Context, u *User, policy account.AccessPolicy
 		return false, err
 	}
 	after := account.Project(held, ids, policy, now)
-	if u.ProjectionVersion > 0 && after.SameContent(before) && deref(u.StripeCustomerID) == after.CustomerID {
+	// A customer that the product has noted is not forgotten before it is known whose it is.
+	primary := after.CustomerID
+	if named, err := t.Undecided(ctx, u, customers); err != nil {
+		return false, err
+	} else if named.CustomerID != "" {
+		primary = named.CustomerID
+	}
+	if u.ProjectionVersion > 0 && after.SameContent(before) && deref(u.StripeCustomerID) == primary {
 		return false, nil
 	}
 	raw, err := json.Marshal(after)
@@ -61,12 +68,12 @@ func (t *Tx) Reproject(ctx context.Context, u *User, policy account.AccessPolicy
 			publish_due_since = CASE WHEN deleted_at IS NULL THEN coalesce(publish_due_since, now()) END,
 			publish_retry_at = CASE WHEN deleted_at IS NULL THEN now() + $4::interval END,
 			stripe_customer_id = nullif($3, ''), updated_at = now()
-		WHERE id = $1 RETURNING projection_version, published_version`, u.ID, raw, after.CustomerID, sweepAfter).
+		WHERE id = $1 RETURNING projection_version, published_version`, u.ID, raw, primary, sweepAfter).
 		Scan(&u.ProjectionVersion, &u.PublishedVersion)
 	if err != nil {
 		return false, classify("store a projection", err)
 	}
-	u.ProjectionJSON, u.StripeCustomerID = raw, nullString(after.CustomerID)
+	u.ProjectionJSON, u.StripeCustomerID = raw, nullString(primary)
 	return true, t.Audit(ctx, Entry{Action: "projection.changed", User: u, Entity: account.UserEntity(u.ClerkUserID), Subject: u.ClerkUserID,
 		Before: asMap(before), After: asMap(after), EventIDs: eventIDs})
 }

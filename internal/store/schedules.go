@@ -193,6 +193,12 @@ func unsettled(ctx context.Context, q querier, u *User, policy account.DeletionP
 			note(c.ID, c.ID, account.UnsettledSchedulesNotListed)
 		}
 	}
+	// What the product has noted is theirs until it is known to be somebody else's, or gone.
+	if named, err := undecided(ctx, q, u, customers); err != nil {
+		return nil, err
+	} else if named.CustomerID != "" && !named.Taken {
+		note(named.CustomerID, named.CustomerID, account.UnsettledNotRead)
+	}
 	for _, s := range subscriptions {
 		if policy.Stop(s.Held().Subscription) != account.StopNothing {
 			note(s.CustomerID, s.StripeID, account.UnsettledSubscription)
