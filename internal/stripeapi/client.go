@@ -89,7 +89,7 @@ func New(o Options) *Client {
 		Provider: provider,
 		Base:     base,
 		Words: []string{
-			"v1", "account", "billing_portal", "cancel", "charges", "checkout", "customers", "events", "expire", "invoices",
+			"v1", "account", "billing_portal", "cancel", "charges", "checkout", "customers", "events", "expire", "invoiceitems", "invoices",
 			"payment_intents", "payment_methods", "prices",
 			"products", "release", "search", "sessions", "subscription_items", "subscription_schedules", "subscriptions",
 		},

@@ -160,6 +160,9 @@ func (s *Server) deleteCustomer(cus *customer) {
 	for _, sc := range s.db.Schedules.newest(func(x *schedule) bool { return x.Customer == cus.ID && x.open() }) {
 		s.endSchedule(sc, statusCanceled)
 	}
+	for _, it := range s.db.InvoiceItems.newest(func(x *invoiceItem) bool { return x.Customer == cus.ID && x.Invoice == "" }) {
+		s.db.InvoiceItems.remove(it.ID)
+	}
 	for _, pm := range s.db.Cards.newest(func(x *card) bool { return x.Customer == cus.ID }) {
 		s.updating("payment_method.detached", pm, func() { pm.Customer = "" })
 	}

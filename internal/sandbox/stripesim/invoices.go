@@ -27,6 +27,7 @@ type line struct {
 	Amount, Quantity      int64
 	Start, End            int64
 	Proration             bool
+	Pended                bool // an invoice item before
 }
 
 func (x *invoice) ident() string { return x.ID }
@@ -52,23 +53,33 @@ func (s *Server) invoiceDue(x *invoice) {
 	s.attempt(x, automatic)
 }
 
-// draftInvoice makes the invoice of a period (free while on trial) and of pending prorations. It is not yet announced.
+// draftInvoice makes the invoice of a period (free while on trial), of pending invoice items and of what was used of metered prices. It is not
+// yet announced.
 func (s *Server) draftInvoice(x *subscription, reason string, wholePeriod bool) *invoice {
 	cus := s.db.Customers.get(x.Customer)
 	inv := &invoice{ID: s.newID("in_"), Customer: x.Customer, Subscription: x.ID, Status: "draft", Reason: reason, Currency: x.Currency,
 		Collection: x.Collection, Email: cus.Email, Name: cus.Name, Created: s.unix(), PeriodStart: x.PeriodStart, PeriodEnd: x.PeriodEnd,
-		Lines: x.Pending, SubscriptionMetadata: maps.Clone(x.Metadata)}
-	x.Pending = nil
-	if wholePeriod {
-		for _, it := range x.Items {
-			p := s.db.Prices.get(it.Price)
-			l := line{ID: s.newID("il_"), Item: it.ID, Price: p.ID, Quantity: it.Quantity, Amount: p.amount(it.Quantity),
-				Text: fmt.Sprintf("%d × %s", it.Quantity, s.db.productName(p.Product)), Start: x.PeriodStart, End: x.PeriodEnd}
-			if x.Status == statusTrialing {
-				l.Amount, l.Text = 0, "Trial period for "+s.db.productName(p.Product)
-			}
-			inv.Lines = append(inv.Lines, l)
+		SubscriptionMetadata: maps.Clone(x.Metadata)}
+	for _, it := range s.pendingOf(x) {
+		it.Invoice = inv.ID
+		inv.Lines = append(inv.Lines, it.line())
+	}
+	for i := range x.Items {
+		it := &x.Items[i]
+		p := s.db.Prices.get(it.Price)
+		if !wholePeriod && (reason != "subscription_cycle" || it.Used == 0 || x.Status == statusTrialing) {
+			continue
 		}
+		l := line{ID: s.newID("il_"), Item: it.ID, Price: p.ID, Quantity: it.Quantity, Amount: p.amount(it.Quantity),
+			Text: fmt.Sprintf("%d × %s", it.Quantity, s.db.productName(p.Product)), Start: x.PeriodStart, End: x.PeriodEnd}
+		switch {
+		case x.Status == statusTrialing: // what is used of a metered price meanwhile is free too
+			l.Amount, l.Text = 0, "Trial period for "+s.db.productName(p.Product)
+		case p.metered():
+			l.Quantity, l.Amount = it.Used, p.amount(it.Used)
+		}
+		it.Used = 0
+		inv.Lines = append(inv.Lines, l)
 	}
 	for _, l := range inv.Lines {
 		inv.Total += l.Amount
@@ -204,6 +215,32 @@ func (s *Server) listInvoices(c *call) (any, *apiError) {
 		return (!byCustomer || x.Customer == customer) && (!bySub || x.Subscription == sub) &&
 			(!byStatus || x.Status == status) && created.holds(x.Created)
 	})
+}
+
+// updateInvoice lets an invoice advance by itself, or not any more.
+func (s *Server) updateInvoice(c *call) (any, *apiError) {
+	inv := s.db.Invoices.get(c.id)
+	if inv == nil {
+		return nil, missing("invoice", c.id)
+	}
+	on, given := c.boolean("auto_advance")
+	switch {
+	case c.err != nil:
+		return nil, c.err
+	case given && inv.Status != "draft" && inv.Status != "open":
+		return nil, invalid("", "auto_advance", "You can only change `auto_advance` of a draft or open invoice; this one is %s.", inv.Status)
+	case given:
+		s.updating("invoice.updated", inv, func() {
+			inv.FinalizeAt, inv.NextAttempt = 0, 0
+			switch later := s.unix() + int64(s.opts.InvoiceDelay.Seconds()); {
+			case on && inv.Status == "draft":
+				inv.FinalizeAt = later
+			case on && inv.Collection != sendInvoice:
+				inv.NextAttempt = later
+			}
+		})
+	}
+	return inv, nil
 }
 
 func (s *Server) payInvoice(c *call) (any, *apiError) {

@@ -34,6 +34,8 @@ func (r renderer) resource(x any) object {
 		return r.subscription(x)
 	case *schedule:
 		return r.schedule(x)
+	case *invoiceItem:
+		return r.invoiceItem(x)
 	case *invoice:
 		return r.invoice(x)
 	case *intent:

@@ -60,11 +60,16 @@ func (r renderer) line(x *invoice, l line) object {
 		"discountable": !l.Proration, "discounts": []any{}, "invoice": x.ID, "livemode": r.live, "metadata": orNothing(x.SubscriptionMetadata),
 		"period": object{"end": l.End, "start": l.Start}, "quantity": l.Quantity, "subscription": orNull(x.Subscription),
 	}
+	var price any
+	unit, product := decimal(l.Amount), ""
+	if p != nil {
+		price, unit, product = r.price(p), p.exact(), p.Product
+	}
 	if !r.v.basil() {
-		maps.Copy(out, map[string]any{"amount_excluding_tax": l.Amount, "price": r.price(p), "proration": l.Proration,
+		maps.Copy(out, map[string]any{"amount_excluding_tax": l.Amount, "price": price, "proration": l.Proration,
 			"proration_details": object{"credited_items": nil}, "tax_amounts": []any{}, "tax_rates": []any{}, "type": "subscription",
-			"subscription_item": l.Item, "unit_amount_excluding_tax": p.exact()})
-		if l.Proration {
+			"subscription_item": orNull(l.Item), "unit_amount_excluding_tax": unit})
+		if l.Pended {
 			out["type"], out["invoice_item"] = "invoiceitem", "ii_"+strings.TrimPrefix(l.ID, "il_")
 		}
 		return out
@@ -73,8 +78,8 @@ func (r renderer) line(x *invoice, l line) object {
 		"subscription_item_details": object{"invoice_item": nil, "proration": l.Proration, "proration_details": object{"credited_items": nil},
 			"subscription": orNull(x.Subscription), "subscription_item": orNull(l.Item)}}
 	out["pretax_credit_amounts"], out["subtotal"], out["taxes"] = []any{}, l.Amount, []any{}
-	out["pricing"] = object{"type": "price_details", "unit_amount_decimal": p.exact(),
-		"price_details": object{"price": l.Price, "product": p.Product}}
+	out["pricing"] = object{"type": "price_details", "unit_amount_decimal": unit,
+		"price_details": object{"price": orNull(l.Price), "product": orNull(product)}}
 	if r.v.dahlia() {
 		out["quantity_decimal"] = decimal(l.Quantity)
 	}

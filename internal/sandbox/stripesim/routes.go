@@ -51,9 +51,16 @@ func (s *Server) routes() *http.ServeMux {
 
 	on("GET /v1/invoices", created+"collection_method=charge_automatically|send_invoice customer due_date.* status subscription", s.listInvoices)
 	on("GET /v1/invoices/{id}", "", s.getInvoice)
+	on("POST /v1/invoices/{id}", "auto_advance description metadata.*", s.updateInvoice)
 	on("POST /v1/invoices/{id}/pay", "forgive mandate off_session paid_out_of_band payment_method source", s.payInvoice)
 	on("POST /v1/invoices/{id}/void", "", s.voidByRequest)
 	on("POST /v1/invoices/{id}/mark_uncollectible", "", s.giveUpByRequest)
+
+	on("POST /v1/invoiceitems", "amount currency customer description metadata.* price quantity subscription", s.createInvoiceItem)
+	on("GET /v1/invoiceitems", created+"customer invoice pending", s.listInvoiceItems)
+	on("GET /v1/invoiceitems/{id}", "", s.getInvoiceItem)
+	on("DELETE /v1/invoiceitems/{id}", "", s.removeInvoiceItem)
+	on("POST /v1/subscription_items/{id}/usage_records", "action quantity timestamp", s.createUsage)
 
 	on("GET /v1/payment_intents", created+"customer", s.listIntents)
 	on("GET /v1/payment_intents/{id}", "client_secret", s.getIntent)

@@ -16,6 +16,7 @@ type phase struct {
 	Items                []item
 	Metadata             map[string]string
 	Currency             string
+	Proration            string // proration_behavior
 }
 
 const scheduleParams = `default_settings.* default_settings.billing_cycle_anchor=automatic|phase_start
@@ -67,12 +68,16 @@ func (s *Server) scheduleDue(x *schedule) {
 	case last && x.EndBehavior == "cancel":
 		x.Status, x.CompletedAt = "completed", s.unix()
 		s.record("subscription_schedule.completed", x, nil)
-		s.cancelSubscription(sub, "cancellation_requested")
+		s.endTerm(sub, "cancellation_requested")
 	case last:
 		s.endSchedule(x, "released")
 	default:
 		s.record("subscription_schedule.updated", x, object{"current_phase": object{"start_date": x.Phases[i].Start, "end_date": x.Phases[i].End}})
 		s.updating(subscriptionUpdated, sub, func() { s.applyPhase(sub, x.Phases[i+1]) })
+		s.book(sub)
+		if x.Phases[i+1].Proration == "always_invoice" && len(s.pendingOf(sub)) > 0 {
+			s.invoiceNow(sub, false)
+		}
 	}
 }
 
@@ -97,7 +102,9 @@ func (s *Server) applyPhase(sub *subscription, p phase) {
 		items = append(items, it)
 	}
 	sub.Items = items
-	sub.Pending = append(sub.Pending, s.prorations(sub, before, false)...)
+	if p.Proration != "none" {
+		sub.Pending = append(sub.Pending, s.prorations(sub, before, false)...)
+	}
 	if len(p.Metadata) > 0 {
 		sub.Metadata = p.Metadata
 	}
@@ -177,7 +184,7 @@ func (s *Server) readPhases(c *call, x *schedule, start int64) *apiError {
 	x.Phases = nil
 	for _, f := range fields {
 		base := pathOf(f)
-		p := phase{Start: start, Metadata: c.metadata(nil, append(base, "metadata")...)}
+		p := phase{Start: start, Metadata: c.metadata(nil, append(base, "metadata")...), Proration: c.or("create_prorations", append(base, "proration_behavior")...)}
 		if v, ok := c.integer(append(base, "start_date")...); ok {
 			p.Start = v
 		}

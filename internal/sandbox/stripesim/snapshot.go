@@ -57,7 +57,7 @@ func (s *Server) Counts() map[string]int {
 			"product":      len(s.db.Products.Order),
 			"price":        len(s.db.Prices.Order),
 			"subscription": len(s.db.Subscriptions.Order), "subscription_schedule": len(s.db.Schedules.Order),
-			"invoice": len(s.db.Invoices.Order), "payment_intent": len(s.db.Intents.Order), "charge": len(s.db.Charges.Order),
+			"invoice": len(s.db.Invoices.Order), "invoiceitem": len(s.db.InvoiceItems.Order), "payment_intent": len(s.db.Intents.Order), "charge": len(s.db.Charges.Order),
 			"refund": len(s.db.Refunds.Order), "dispute": len(s.db.Disputes.Order), "checkout.session": len(s.db.Sessions.Order),
 			"event": len(s.db.Events.Order),
 		}

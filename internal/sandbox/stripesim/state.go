@@ -19,6 +19,7 @@ type state struct {
 	Subscriptions table[subscription]
 	Schedules     table[schedule]
 	Invoices      table[invoice]
+	InvoiceItems  table[invoiceItem]
 	Intents       table[intent]
 	Charges       table[charge]
 	Refunds       table[refund]
@@ -32,7 +33,7 @@ func newState() *state {
 	return &state{
 		Made:      map[string]uint64{},
 		Customers: newTable[customer](), Cards: newTable[card](), Products: newTable[product](), Prices: newTable[price](),
-		Subscriptions: newTable[subscription](), Schedules: newTable[schedule](), Invoices: newTable[invoice](),
+		Subscriptions: newTable[subscription](), Schedules: newTable[schedule](), Invoices: newTable[invoice](), InvoiceItems: newTable[invoiceItem](),
 		Intents: newTable[intent](), Charges: newTable[charge](), Refunds: newTable[refund](), Disputes: newTable[dispute](),
 		Sessions: newTable[session](), Endpoints: newTable[endpoint](), Events: newTable[event](),
 	}

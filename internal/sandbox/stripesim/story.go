@@ -337,6 +337,22 @@ func (s *Server) changeItem(subscriptionID, name, value string) error {
 	})
 }
 
+// Use counts what is used of a subscription's first metered item, to be billed when the period ends.
+func (s *Server) Use(subscriptionID string, n int64) error {
+	return s.do(func() error {
+		sub := s.db.Subscriptions.get(subscriptionID)
+		if sub == nil {
+			return missing("subscription", subscriptionID)
+		}
+		for _, it := range sub.Items {
+			if s.db.Prices.get(it.Price).metered() {
+				return s.apply(s.createUsage, it.ID, url.Values{"quantity": {strconv.FormatInt(n, 10)}})
+			}
+		}
+		return fmt.Errorf("subscription %s has no metered item", subscriptionID)
+	})
+}
+
 // EndTrial ends a trial now, which bills the first period.
 func (s *Server) EndTrial(subscriptionID string) error {
 	return s.act(s.updateSubscription, subscriptionID, url.Values{"trial_end": {"now"}})

@@ -38,12 +38,13 @@ type subscription struct {
 	Collection                                  string
 	DaysUntilDue                                int64
 	Metadata                                    map[string]string
-	Pending                                     []line // prorations for the next invoice
+	Pending                                     []line // prorations that are about to become invoice items
 }
 
 type item struct {
 	ID, Price string
 	Quantity  int64
+	Used      int64 // of a metered price, since it was last billed
 	Created   int64
 	Metadata  map[string]string
 }
@@ -101,7 +102,7 @@ func (s *Server) subscriptionDue(x *subscription) {
 	case x.Status == statusIncomplete && x.Created+incompleteLife <= now:
 		s.expireSubscription(x)
 	case x.CancelAt != 0 && x.CancelAt <= now:
-		s.cancelSubscription(x, x.Reason)
+		s.endTerm(x, x.Reason)
 	case x.Pause != nil && x.Pause.ResumesAt != 0 && x.Pause.ResumesAt <= now:
 		s.updating(subscriptionUpdated, x, func() { x.Pause = nil })
 	case x.Status == statusTrialing && x.TrialEnd <= now:
@@ -181,10 +182,34 @@ func (s *Server) startSubscription(o order) (*subscription, *invoice) {
 	return sub, inv
 }
 
-// cancelSubscription ends a subscription now.
+// endTerm ends a subscription whose time has come, as it was set to. Stripe leaves pending prorations in place until then, and collects
+// them, other pending invoice items and what was used of metered prices with a final invoice.
+func (s *Server) endTerm(x *subscription, reason string) {
+	s.quietInvoices(x)
+	final := s.finalInvoice(x)
+	s.cancelSubscription(x, reason)
+	if final != nil {
+		final.FinalizeAt = s.unix() + int64(s.opts.InvoiceDelay.Seconds())
+		s.record("invoice.created", final, nil)
+	}
+}
+
+// finalInvoice is a draft of what a subscription that ends has not billed yet, nil where that is nothing.
+func (s *Server) finalInvoice(x *subscription) *invoice {
+	used := x.Status != statusTrialing && slices.ContainsFunc(x.Items, func(it item) bool { return it.Used > 0 })
+	if !used && len(s.pendingOf(x)) == 0 {
+		return nil
+	}
+	inv := s.draftInvoice(x, "subscription_cycle", false)
+	x.Latest = inv.ID
+	return inv
+}
+
+// cancelSubscription ends a subscription now. Its pending prorations are removed, and what was used is not billed.
 func (s *Server) cancelSubscription(x *subscription, reason string) {
 	s.quietInvoices(x)
-	x.Status, x.EndedAt, x.Pause, x.Pending = statusCanceled, s.unix(), nil, nil
+	s.dropProrations(x)
+	x.Status, x.EndedAt, x.Pause = statusCanceled, s.unix(), nil
 	if x.CanceledAt == 0 {
 		x.CanceledAt = s.unix()
 	}
@@ -221,6 +246,9 @@ func (s *Server) renew(x *subscription) {
 		x.PeriodStart, x.PeriodEnd = start, nextPeriod(anchor, start, p)
 		if x.Status == statusTrialing {
 			x.Status = statusActive
+			for i := range x.Items {
+				x.Items[i].Used = 0 // what is used on trial is free
+			}
 		}
 		inv := s.draftInvoice(x, "subscription_cycle", true)
 		x.Latest = inv.ID

@@ -225,12 +225,24 @@ func (s *Server) removeSubscription(c *call) (any, *apiError) {
 		return nil, missing("subscription", c.id)
 	}
 	feedback, comment := c.or(sub.Feedback, "cancellation_details", "feedback"), c.or(sub.Comment, "cancellation_details", "comment")
-	if c.boolean("invoice_now"); c.err != nil {
+	invoiceNow, _ := c.boolean("invoice_now")
+	if c.err != nil {
 		return nil, c.err
 	}
 	sub.CancelAt, sub.AtPeriodEnd, sub.CanceledAt, sub.Reason = 0, false, 0, ""
 	sub.Feedback, sub.Comment = feedback, comment
+	var final *invoice
+	if invoiceNow {
+		final = s.finalInvoice(sub)
+	}
 	s.cancelSubscription(sub, "cancellation_requested")
+	if final != nil {
+		s.record("invoice.created", final, nil)
+		s.finalize(final)
+		if final.Status == "open" && sub.Collection != sendInvoice {
+			s.attempt(final, automatic)
+		}
+	}
 	return sub, nil
 }
 

@@ -36,10 +36,11 @@ func (s *Server) updateSubscription(c *call) (any, *apiError) {
 		}
 	}
 	s.updating(subscriptionUpdated, sub, func() { *sub = next })
+	s.book(sub)
 	switch {
 	case trialEnded || (newCycle && sub.Status != statusTrialing):
 		s.invoiceNow(sub, true)
-	case c.or("", "proration_behavior") == "always_invoice" && len(sub.Pending) > 0:
+	case c.or("", "proration_behavior") == "always_invoice" && len(s.pendingOf(sub)) > 0:
 		s.invoiceNow(sub, false)
 	}
 	return sub, nil
