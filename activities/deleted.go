@@ -14,9 +14,11 @@ import (
 type ofDeleted struct {
 	// deleting is set where it was known before the read that the owner is being deleted.
 	deleting bool
-	// listed is set where schedules are all of the customer's.
+	// listed is set where schedules and charges are all of the customer's.
 	listed    bool
 	schedules []account.Schedule
+	// charges is what Stripe would collect by itself.
+	charges []account.PendingCharge
 	// gone are the objects for whose id Stripe itself has answered that it does not have it.
 	gone []string
 	// vouched is set where the account answered with the id and in the mode that the database belongs to. Without
@@ -32,9 +34,11 @@ func (d *ofDeleted) note(err error, id string) {
 }
 
 // readAs reads a customer, and more of one whose user is being deleted: the schedules, of which one that has not
-// begun would start a subscription after everybody has looked, and, where something is missing, the account.
+// begun would start a subscription after everybody has looked; what is to be collected although no subscription shows it; and, where
+// something is missing, the account.
 //
-// The schedules are listed first. One that begins in between has its subscription in the list that follows.
+// The schedules are listed first. One that begins in between has its subscription in the list that follows, and a renewal in between its
+// draft.
 func (a *Subscriptions) readAs(ctx context.Context, customerID string, read store.ReadOf) (seen shown, err error) {
 	if !read.Deleting {
 		seen, err = a.read(ctx, customerID, read.Number)
@@ -42,19 +46,25 @@ func (a *Subscriptions) readAs(ctx context.Context, customerID string, read stor
 		return seen, err
 	}
 	var schedules []account.Schedule
+	var charges []account.PendingCharge
 	var unlisted error
 	wanted, unknown := a.Policy.Deletion != account.DeleteKeep, false
 	if wanted {
 		schedules, unlisted = a.Stripe.CustomerSchedules(ctx, customerID)
 		if unknown = failure.IsNotFound(unlisted); unknown {
 			unlisted = nil
+		} else {
+			var uncharged error
+			if charges, uncharged = a.Stripe.PendingCharges(ctx, customerID); !failure.IsNotFound(uncharged) {
+				unlisted = failure.Join(unlisted, uncharged)
+			}
 		}
 	}
 	if seen, err = a.read(ctx, customerID, read.Number); err != nil {
 		return seen, failure.Join(err, unlisted)
 	}
 	seen.began, seen.deleting = read.Began, true
-	seen.schedules, seen.unread = schedules, failure.Join(seen.unread, unlisted)
+	seen.schedules, seen.charges, seen.unread = schedules, charges, failure.Join(seen.unread, unlisted)
 	if seen.customerMissing {
 		// A customer of whom a subscription can be read is not gone.
 		if err := readLeftOut(ctx, a.Store, a.Stripe, customerID, &seen); err != nil {
@@ -158,6 +168,9 @@ func (a *Subscriptions) recordSighting(ctx context.Context, c committed, custome
 		return err
 	}
 	if seen.listed {
+		if err := c.tx.RecordCharges(ctx, c.user, customer.ID, seen.charges); err != nil {
+			return err
+		}
 		if err := c.tx.SchedulesListed(ctx, customer, number); err != nil {
 			return err
 		}

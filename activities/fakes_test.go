@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 
@@ -25,7 +26,9 @@ type stripeWorld struct {
 	invoices  map[string][]account.Payment
 	asked     int
 	schedules map[string]account.Schedule
-	gates     []*gate
+	// charged is what is to be collected, whichever customer of.
+	charged []account.PendingCharge
+	gates   []*gate
 }
 
 func newStripe() *stripeWorld {
@@ -137,6 +140,15 @@ func (s *stripeWorld) CustomerSchedules(_ context.Context, customerID string) ([
 		}
 	}
 	return list, nil
+}
+
+func (s *stripeWorld) PendingCharges(_ context.Context, customerID string) ([]account.PendingCharge, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.customers[customerID]; !known {
+		return nil, failure.NotFound("stripe", "list pending charges")
+	}
+	return slices.Clone(s.charged), nil
 }
 
 func (s *stripeWorld) Schedule(_ context.Context, id string) (account.Schedule, error) {

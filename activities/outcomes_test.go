@@ -56,8 +56,36 @@ func (s *stoppable) ReleaseSchedule(_ context.Context, id, _ string) error {
 }
 
 func (s *stoppable) EndThroughSchedule(_ context.Context, id string, at time.Time, _ string) error {
-	s.calls = append(s.calls, "end through "+id)
+	s.calls = append(s.calls, "end with present phase "+id)
 	return s.throughSchedule(id, func(sub *account.Subscription) { sub.ScheduleEndsAt = at })
+}
+
+func (s *stoppable) EndWithPresentPhase(_ context.Context, id string, at time.Time, _ string) error {
+	s.calls = append(s.calls, "end with present phase "+id)
+	return s.throughSchedule(id, func(sub *account.Subscription) {
+		sub.ScheduleEndsAt, sub.LaterPhases, sub.PhasesAhead = at, nil, false
+	})
+}
+
+func (s *stoppable) DeleteInvoiceItem(_ context.Context, id string) error {
+	return s.stopCharge("delete "+id, id)
+}
+
+func (s *stoppable) StopCollecting(_ context.Context, id, _ string) error {
+	return s.stopCharge("stop collecting "+id, id)
+}
+
+func (s *stoppable) stopCharge(call, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, call)
+	if s.refuse != nil {
+		if err := s.refuse(id); err != nil {
+			return err
+		}
+	}
+	s.charged = slices.DeleteFunc(s.charged, func(p account.PendingCharge) bool { return p.ID == id })
+	return nil
 }
 
 func (s *stoppable) CancelSchedule(_ context.Context, id, _ string) error {
@@ -363,7 +391,7 @@ func TestStopBilling(t *testing.T) {
 		}
 	}
 	for policy, want := range map[account.DeletionPolicy][]string{
-		account.DeleteCancelAtPeriodEnd: {"at period end sub_active", "cancel sub_sched_2", "end through sub_sched_1", "now sub_unpaid"},
+		account.DeleteCancelAtPeriodEnd: {"at period end sub_active", "cancel sub_sched_2", "end with present phase sub_sched_1", "now sub_unpaid"},
 		account.DeleteCancelNow:         {"cancel sub_sched_1", "cancel sub_sched_2", "now sub_active", "now sub_unpaid"},
 		account.DeleteKeep:              nil,
 	} {

@@ -44,6 +44,8 @@ type Stripe interface {
 	// it; ContinueThroughSchedule takes an end by the schedule back.
 	EndThroughSchedule(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error
 	ContinueThroughSchedule(ctx context.Context, scheduleID, idempotencyKey string) error
+	// EndWithPresentPhase is EndThroughSchedule where no phase is to begin any more.
+	EndWithPresentPhase(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error
 	// CancelSchedule ends a schedule and, at once, the subscription that it manages, if it has begun.
 	CancelSchedule(ctx context.Context, scheduleID, idempotencyKey string) error
 	// ReleaseSchedule takes the schedule off its subscription; its later phases are gone with that.
@@ -57,6 +59,11 @@ type Stripe interface {
 	Price(ctx context.Context, priceID string) (account.Price, error)
 	// OpenInvoices lists a subscription's open invoices.
 	OpenInvoices(ctx context.Context, subscriptionID string) ([]account.Payment, error)
+	// PendingCharges lists what Stripe will collect of a customer by itself, or fails as a whole.
+	PendingCharges(ctx context.Context, customerID string) ([]account.PendingCharge, error)
+	// StopCollecting keeps an invoice from being collected by itself; DeleteInvoiceItem takes away what no invoice has taken in.
+	StopCollecting(ctx context.Context, invoiceID, idempotencyKey string) error
+	DeleteInvoiceItem(ctx context.Context, itemID string) error
 	// ChargeCustomer answers the customer of a charge or a payment intent, "" where it has none.
 	ChargeCustomer(ctx context.Context, id string) (customerID string, err error)
 }

@@ -3,13 +3,14 @@ package activities
 import (
 	"cmp"
 	"context"
+	"slices"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
 
 // StopBilling applies the deletion policy to what a customer has whose user is being deleted: it cancels the schedules
-// that have not begun, stops the subscriptions, and records the customer afterwards: one activity, so that what Stripe
+// that have not begun, stops the subscriptions, takes away invoice items that wait for the next invoice, keeps invoices from being collected, and records the customer afterwards: one activity, so that what Stripe
 // confirmed is in our rows before anyone concludes from them that billing has stopped.
 //
 // Each of them is stopped whatever becomes of the others. Those that could not be are tried again with the next attempt, or, where
@@ -22,7 +23,7 @@ func (a *Subscriptions) StopBilling(ctx context.Context, in RecordInput) (Record
 		return a.RecordSubscriptions(ctx, in)
 	}
 	return holding(ctx, a, in.CustomerID, func(s *stopping) (RecordResult, error) {
-		if err := failure.Join(s.schedules(ctx), s.stored(ctx, false)); err != nil {
+		if err := failure.Join(s.schedules(ctx), s.stored(ctx, false), s.charges(ctx, false)); err != nil {
 			return RecordResult{}, err
 		}
 		result, unread, err := a.recordAndPublish(ctx, in)
@@ -93,10 +94,62 @@ func (a *Subscriptions) stopThroughSchedule(ctx context.Context, current account
 	case account.StopNow:
 		err = a.Stripe.CancelSchedule(ctx, current.ScheduleID, freshKey("stop-schedule", current.ScheduleID))
 	case account.StopAtPeriodEnd:
-		err = a.Stripe.EndThroughSchedule(ctx, current.ScheduleID, current.PaidUntil(), freshKey("stop-schedule", current.ScheduleID))
+		err = a.Stripe.EndWithPresentPhase(ctx, current.ScheduleID, current.PaidUntil(), freshKey("stop-schedule", current.ScheduleID))
 	}
 	if failure.Of(err) == failure.Permanent {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// charges stops what Stripe would collect of the customer by itself: what is stored of that, and, where nothing may have been stored, what
+// Stripe lists.
+func (s *stopping) charges(ctx context.Context, list bool) error {
+	pending, err := s.Store.ChargesOf(ctx, s.customerID)
+	failed := []error{err}
+	if list {
+		listed, err := s.Stripe.PendingCharges(ctx, s.customerID)
+		if !failure.IsNotFound(err) { // recording says so
+			failed = append(failed, err)
+		}
+		for _, p := range listed {
+			if !pends(pending, p.ID) {
+				pending = append(pending, p)
+			}
+		}
+		slices.SortStableFunc(pending, func(a, b account.PendingCharge) int { return cmp.Compare(b.Amount, a.Amount) })
+	}
+	for _, p := range pending {
+		failed = append(failed, guarded(func() error { return s.stopCharge(ctx, p) }))
+	}
+	return failure.Join(failed...)
+}
+
+// stopCharge takes an invoice item away, or keeps an invoice from being collected. One that is gone, or has been paid meanwhile, needs that no more.
+func (s *stopping) stopCharge(ctx context.Context, p account.PendingCharge) error {
+	var err error
+	switch p.Kind {
+	case account.ChargeItem:
+		err = s.Stripe.DeleteInvoiceItem(ctx, p.ID)
+	case account.ChargeInvoice:
+		err = s.Stripe.StopCollecting(ctx, p.ID, freshKey("stop-collecting", p.ID))
+	}
+	if failure.IsNotFound(err) {
+		err = nil
+	}
+	if failure.Of(err) == failure.Permanent {
+		// Refused: an invoice may have taken the item in, or have been paid.
+		now, readErr := s.Stripe.PendingCharges(ctx, s.customerID)
+		if readErr == nil && !pends(now, p.ID) {
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return s.Store.ChargeStopped(ctx, s.customerID, p, cause(ctx))
+}
+
+func pends(pending []account.PendingCharge, id string) bool {
+	return slices.ContainsFunc(pending, func(p account.PendingCharge) bool { return p.ID == id })
 }

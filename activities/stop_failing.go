@@ -110,6 +110,7 @@ func (s *stopping) everything(ctx context.Context) error {
 		guarded(func() error { return s.stored(ctx, true) }),
 		guarded(func() error { return s.schedules(ctx) }),
 		guarded(func() error { return s.shownByStripe(ctx) }),
+		guarded(func() error { return s.charges(ctx, true) }),
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.unread)) {
 		failed = append(failed, guarded(func() error { return s.end(ctx, s.unread[id]) }))

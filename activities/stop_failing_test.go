@@ -422,7 +422,7 @@ func TestWhatIsKnownOtherwiseIsStoppedWhereListsFail(t *testing.T) {
 			managed := subscription("sub_2", "cus_1", account.StatusActive)
 			managed.ScheduleID = "sub_sched_1"
 			b.stripe.put(managed)
-		}, []string{listSubscriptions, listSchedules}, []string{"end through sub_sched_1"}},
+		}, []string{listSubscriptions, listSchedules}, []string{"end with present phase sub_sched_1"}},
 		"a schedule that an event tells of": {func(b *bench) {
 			b.begins("sub_sched_1")
 			tells(b, "subscription_schedule.created", map[string]any{"object": "subscription_schedule", "id": "sub_sched_1", "customer": "cus_1", "status": "not_started"})
@@ -439,7 +439,7 @@ func TestWhatIsKnownOtherwiseIsStoppedWhereListsFail(t *testing.T) {
 			b.stripe.put(subscription("sub_2", "cus_1", account.StatusActive))
 			tells(b, "customer.subscription.updated", map[string]any{"object": "subscription", "id": "sub_2", "customer": "cus_1", "status": "active",
 				"schedule": "sub_sched_2", "current_period_end": 1900000000})
-		}, []string{listSubscriptions, readSubscription}, []string{"end through sub_sched_2"}},
+		}, []string{listSubscriptions, readSubscription}, []string{"end with present phase sub_sched_2"}},
 		// It may be paid for by now, and would be ended at once.
 		"a subscription that owed as an event tells, and cannot be read": {func(b *bench) {
 			b.stripe.put(subscription("sub_2", "cus_1", account.StatusActive))
@@ -652,7 +652,7 @@ func TestWhatIsListedInPartIsReadBeforeItIsStopped(t *testing.T) {
 	if err := b.looks(); err == nil {
 		t.Fatal("it was stored")
 	}
-	b.stopped("end through sub_sched_1")
+	b.stopped("end with present phase sub_sched_1")
 }
 
 // A checkout of a deleted user has completed late, and its items cannot be read, in a list or by themselves: what is shown of it all the same
@@ -671,7 +671,7 @@ func TestWhatIsShownInPartIsStopped(t *testing.T) {
 		"renews":                    {with(func(*account.Subscription) {}), []string{"at period end sub_late"}},
 		"in trial":                  {with(func(s *account.Subscription) { s.Status = account.StatusTrialing }), []string{"at period end sub_late"}},
 		"owes":                      {with(func(s *account.Subscription) { s.Status = account.StatusUnpaid }), []string{"now sub_late"}},
-		"managed":                   {with(func(s *account.Subscription) { s.ScheduleID = "sub_sched_1" }), []string{"end through sub_sched_1"}},
+		"managed":                   {with(func(s *account.Subscription) { s.ScheduleID = "sub_sched_1" }), []string{"end with present phase sub_sched_1"}},
 		"ends after another period": {with(func(s *account.Subscription) { s.CancelAt = s.CurrentPeriodEnd.Add(time.Hour) }), []string{"at period end sub_late"}},
 		"ends with its period":      {with(func(s *account.Subscription) { s.CancelAtPeriodEnd = true }), nil},
 		"ended":                     {with(func(s *account.Subscription) { s.Status = account.StatusCanceled }), nil},

@@ -91,17 +91,27 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 	if err != nil {
 		return result, err
 	}
-	if before != nil && before.Deleting() {
+	if before != nil && before.Deleting() && !before.Noted {
 		return a.commitDeleted(ctx, in, number, before)
 	}
 	user, held, err := a.Clerk.User(ctx, in.ClerkUserID)
 	if failure.IsNotFound(err) {
 		number, user, held, err = a.readAwaited(ctx, in, number, err)
 	}
+	if failure.IsNotFound(err) && before != nil && before.Noted {
+		// That Clerk does not have them is no deletion by itself, nor is what the product has noted. Both together are.
+		return a.requestDeletion(ctx, in, number)
+	}
 	if failure.IsNotFound(err) {
 		return a.commitMissing(ctx, in, number, before)
 	}
 	if err != nil {
+		return result, err
+	}
+	if before != nil && before.Deleting() {
+		// Only the product has noted that they are to be deleted. Until Clerk says so nothing is erased, and nobody waits for it.
+		result, err = a.commitDeleted(ctx, in, number, before)
+		result.Deleting = false
 		return result, err
 	}
 	if result, err = a.commit(ctx, in, number, before, user, held); err != nil || result.Deleting {
@@ -369,13 +379,18 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 		if err := tx.EndWaits(ctx, account.UserEntity(in.ClerkUserID), number, store.NoSuchUser); err != nil {
 			return err
 		}
-		verified = verifiedIn(due)
-		if err := tx.KeepAddresses(ctx, before, verified); err != nil {
+		if before.Noted {
+			err = tx.NotedInVain(ctx, before)
+		} else {
+			verified = verifiedIn(due)
+			err = tx.KeepAddresses(ctx, before, verified)
+		}
+		if err != nil {
 			return err
 		}
 		return tx.CompleteEvents(ctx, due, true)
 	})
-	if err == nil && (before.DeletedAt == nil || len(verified) > 0) {
+	if err == nil && !before.Noted && (before.DeletedAt == nil || len(verified) > 0) {
 		_, err = a.pokeClaimed(ctx, in.ClerkUserID, append(verifiedEmail(before.Profile()), verified...)...)
 	}
 	return result, err
@@ -395,7 +410,7 @@ type OpenCustomer struct {
 	CustomerID string `json:"customerId"`
 	// Unread is set while the customer, or its schedules, were not read since the deletion was asked for.
 	Unread bool `json:"unread,omitempty"`
-	// Running are subscriptions and schedules that the deletion policy has to stop, Missing what Stripe says that
+	// Running are subscriptions, schedules, invoices and invoice items that the deletion policy has to stop, Missing what Stripe says that
 	// it does not have, which is not confirmed yet.
 	Running []string `json:"running,omitempty"`
 	Missing []string `json:"missing,omitempty"`
@@ -413,7 +428,7 @@ func openCustomers(unsettled []account.Unsettled) []OpenCustomer {
 		switch c := &customers[i]; u.Reason {
 		case account.UnsettledNotRead, account.UnsettledSchedulesNotListed:
 			c.Unread = true
-		case account.UnsettledSubscription, account.UnsettledScheduleNotBegun:
+		case account.UnsettledSubscription, account.UnsettledScheduleNotBegun, account.UnsettledCharge:
 			c.Running = append(c.Running, u.Subject)
 		case account.UnsettledMissing:
 			c.Missing = append(c.Missing, u.Subject)
@@ -440,7 +455,7 @@ func (a *Users) EraseUser(ctx context.Context, in UserInput) (result EraseResult
 	err = a.Store.Update(ctx, "erase a user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		result = EraseResult{}
 		user, err := tx.LockUser(ctx, in.ClerkUserID)
-		if err != nil || user == nil || !user.Deleting() {
+		if err != nil || user == nil || user.DeletionSeq == nil {
 			return err
 		}
 		if user.DeletedAt != nil {

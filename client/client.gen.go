@@ -168,6 +168,7 @@ func (e EventOrderStatuses) Valid() bool {
 
 // Defines values for InspectionUnsettledReason.
 const (
+	ChargePending       InspectionUnsettledReason = "charge_pending"
 	MissingNotConfirmed InspectionUnsettledReason = "missing_not_confirmed"
 	NotRead             InspectionUnsettledReason = "not_read"
 	ScheduleNotBegun    InspectionUnsettledReason = "schedule_not_begun"
@@ -178,6 +179,8 @@ const (
 // Valid indicates whether the value is a known member of the InspectionUnsettledReason enum.
 func (e InspectionUnsettledReason) Valid() bool {
 	switch e {
+	case ChargePending:
+		return true
 	case MissingNotConfirmed:
 		return true
 	case NotRead:
@@ -800,7 +803,7 @@ type Inspection struct {
 		CustomerId string                    `json:"customerId"`
 		Reason     InspectionUnsettledReason `json:"reason"`
 
-		// Subject The customer, subscription or schedule that it is about.
+		// Subject The customer, subscription, schedule, invoice or invoice item that it is about.
 		Subject string `json:"subject"`
 	} `json:"unsettled"`
 	UserId string `json:"userId"`

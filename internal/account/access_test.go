@@ -170,6 +170,14 @@ func TestStop(t *testing.T) {
 		{"set end within the period", account.Subscription{CurrentPeriodEnd: noon(), CancelAt: noon().Add(-time.Hour)}, none},
 		{"set end at the period's end", account.Subscription{CurrentPeriodEnd: noon(), CancelAt: noon()}, none},
 		{"set end after a renewal", account.Subscription{CurrentPeriodEnd: noon(), CancelAt: noon().Add(time.Hour)}, periodEnd},
+		{"draft of a renewal", account.Subscription{CurrentPeriodEnd: noon(), Outstanding: true}, now},
+		{"draft of a renewal, set to end", account.Subscription{CurrentPeriodEnd: noon(), CancelAtPeriodEnd: true, Outstanding: true}, now},
+		{"metered item", account.Subscription{CurrentPeriodEnd: noon(), CancelAtPeriodEnd: true, Metered: true}, now},
+		{"schedule that ends it", account.Subscription{CurrentPeriodEnd: noon(), ScheduleID: "sub_sched_1", ScheduleEndsAt: noon()}, none},
+		{"schedule that ends it after another phase", account.Subscription{CurrentPeriodEnd: noon(), ScheduleID: "sub_sched_1", ScheduleEndsAt: noon(),
+			LaterPhases: []account.Phase{{}}}, periodEnd},
+		{"schedule that ends it after another phase, as stored", account.Subscription{CurrentPeriodEnd: noon(), ScheduleID: "sub_sched_1", ScheduleEndsAt: noon(),
+			PhasesAhead: true}, periodEnd},
 		{"set end within the trial", account.Subscription{CurrentPeriodEnd: noon(), TrialEnd: noon().Add(2 * time.Hour), CancelAt: noon().Add(time.Hour)}, none},
 	} {
 		c.s.Status = account.StatusActive

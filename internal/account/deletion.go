@@ -29,13 +29,15 @@ const (
 // billed any more. It answers StopNothing when the subscription already complies, so that
 // applying the policy again changes nothing.
 //
-// A subscription that Stripe could still collect on (past_due, unpaid, incomplete, paused) is
-// ended at once: a period end would only come after more attempts to collect.
+// A subscription that Stripe could still collect on is ended at once: a period end would only come
+// after more attempts to collect. It is one that is past_due, unpaid, incomplete or paused; one whose
+// latest invoice is not paid yet, as that of a renewal, or of a trial's end, is for about an hour; and one
+// with a metered item, since Stripe bills what was used when the period ends.
 func (p DeletionPolicy) Stop(s Subscription) Stop {
 	if p == DeleteKeep || s.Status.Terminal() {
 		return StopNothing
 	}
-	if p == DeleteCancelNow || (s.Status != StatusActive && s.Status != StatusTrialing) {
+	if p == DeleteCancelNow || (s.Status != StatusActive && s.Status != StatusTrialing) || s.Outstanding || s.Metered {
 		return StopNow
 	}
 	if endsWithPeriod(s) {
@@ -49,10 +51,12 @@ func (p DeletionPolicy) Stop(s Subscription) Stop {
 //
 // Where a schedule manages the subscription, only the schedule says so, by ending it with its last
 // phase: a date on the subscription itself may be the end of a phase that another one follows.
+//
+// A phase that has not begun yet would still bill, however soon the last one ends.
 func endsWithPeriod(s Subscription) bool {
 	paidUntil := s.PaidUntil()
 	if s.ScheduleID != "" {
-		return !s.ScheduleEndsAt.IsZero() && !s.ScheduleEndsAt.After(paidUntil)
+		return !s.PhasesAhead && len(s.LaterPhases) == 0 && !s.ScheduleEndsAt.IsZero() && !s.ScheduleEndsAt.After(paidUntil)
 	}
 	if s.CancelAtPeriodEnd {
 		return true
@@ -86,12 +90,14 @@ type UnsettledReason string
 const (
 	// UnsettledNotRead: the customer was not read since the deletion was asked for.
 	UnsettledNotRead UnsettledReason = "not_read"
-	// UnsettledSchedulesNotListed: its schedules were not.
+	// UnsettledSchedulesNotListed: its schedules and pending charges were not.
 	UnsettledSchedulesNotListed UnsettledReason = "schedules_not_listed"
 	// UnsettledScheduleNotBegun: a schedule would start a subscription.
 	UnsettledScheduleNotBegun UnsettledReason = "schedule_not_begun"
 	// UnsettledSubscription: a subscription does not comply with the deletion policy.
 	UnsettledSubscription UnsettledReason = "subscription_runs"
+	// UnsettledCharge: Stripe will bill an invoice item, or collect an invoice, by itself.
+	UnsettledCharge UnsettledReason = "charge_pending"
 	// UnsettledMissing: Stripe says that it does not have it, which is not confirmed yet.
 	UnsettledMissing UnsettledReason = "missing_not_confirmed"
 )
@@ -107,6 +113,8 @@ func (r UnsettledReason) Means() string {
 		return "a schedule that will start a subscription"
 	case UnsettledSubscription:
 		return "a subscription that runs on"
+	case UnsettledCharge:
+		return "an invoice, or an item of the next one, that Stripe will collect"
 	case UnsettledMissing:
 		return "Stripe does not have it, which is not confirmed yet"
 	default:
@@ -116,5 +124,12 @@ func (r UnsettledReason) Means() string {
 
 // Stoppable tells whether applying the deletion policy can settle it.
 func (u Unsettled) Stoppable() bool {
-	return u.Reason == UnsettledScheduleNotBegun || u.Reason == UnsettledSubscription || u.Reason == UnsettledSchedulesNotListed
+	switch u.Reason {
+	case UnsettledScheduleNotBegun, UnsettledSubscription, UnsettledSchedulesNotListed, UnsettledCharge:
+		return true
+	case UnsettledNotRead, UnsettledMissing:
+		return false
+	default:
+		return false
+	}
 }

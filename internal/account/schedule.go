@@ -46,6 +46,8 @@ type Schedule struct {
 	// EndsSubscription is set where the subscription ends with the last phase (end_behavior "cancel").
 	EndsSubscription bool
 	Phases           []Phase
+	// Later are those of the phases that have not begun.
+	Later []Phase
 }
 
 // Phase is one phase of a schedule.

@@ -48,6 +48,11 @@ type Subscription struct {
 	CollectionPaused bool
 	// LatestInvoiceCreated is when the latest invoice was made.
 	LatestInvoiceCreated time.Time
+	// Metered is set where what is used of some item is billed afterwards.
+	Metered bool
+	// Outstanding is set where the latest invoice is one that Stripe may still collect: a draft, whoever is to pay it, or an
+	// open one that is charged automatically. It is stored only while the user is being deleted, or is.
+	Outstanding bool
 	// PastDueSince is since when a past_due subscription owes what it owes, as our own rows of its invoices say; no
 	// read of the subscription shows it. The grace runs from here. See [PastDueSince].
 	PastDueSince time.Time
@@ -59,6 +64,8 @@ type Subscription struct {
 	ScheduleEndsAt time.Time
 	// LaterPhases are the phases of that schedule that have not begun. They are not stored.
 	LaterPhases []Phase
+	// PhasesAhead is set where there are LaterPhases. It is stored only while the user is being deleted, or is.
+	PhasesAhead bool
 	Created     time.Time
 	Metadata    map[string]string
 	// Unread is set where Stripe has shown the subscription and left out items, and these could not be read: all but the items is here.

@@ -331,6 +331,10 @@ func deleted(t *testing.T, w *world, op *store.Operation) {
 		func() error { _, err := w.NextReadOf(ctx, "cus_8"); return err },
 		func() error { _, err := w.NotBegunSchedules(ctx, "cus_8"); return err },
 		func() error { _, err := w.SchedulesAhead(ctx, "cus_8"); return err },
+		func() error { _, err := w.ChargesOf(ctx, "cus_8"); return err },
+		func() error {
+			return w.ChargeStopped(ctx, "cus_8", account.PendingCharge{ID: "ii_7", Kind: account.ChargeItem}, store.Cause{})
+		},
 		func() error { _, err := w.PendingOfBilling(ctx, "customer/cus_8"); return err },
 		func() error {
 			return w.NoteRelease(ctx, op, "sub_sched_8", []account.Phase{{Prices: []string{"price_8"}}})
@@ -347,7 +351,8 @@ func deleted(t *testing.T, w *world, op *store.Operation) {
 			tx.RecordSchedules(ctx, account.Schedule{ID: "sub_sched_8", CustomerID: "cus_8", Status: account.ScheduleNotStarted}),
 			tx.SchedulesListed(ctx, &store.Customer{ID: "cus_8"}, 8),
 			tx.RecordSighting(ctx, u, store.Sighting{CustomerID: "cus_8", Found: []string{"sub_8"}, Missing: []string{"sub_9"}, Began: time.Now()}),
-			tx.EraseLater(ctx, u, time.Hour),
+			tx.RecordCharges(ctx, u, "cus_8", []account.PendingCharge{{ID: "ii_8", Kind: account.ChargeItem, Amount: 500}}),
+			tx.EraseLater(ctx, u, time.Hour), tx.NotedInVain(ctx, u),
 		} {
 			if err != nil {
 				return err
@@ -590,6 +595,9 @@ func inTransactions(t *testing.T, w *world, read int64) {
 		}
 		return nil
 	})
+	w.set("user_7", account.Subscription{ID: "sub_7", CustomerID: "cus_7", Status: account.StatusActive, Outstanding: true, Items: []account.Item{{PriceID: "price_7"}}})
+	w.exec(`UPDATE person_user SET deleted_at = now() WHERE clerk_user_id = 'user_new'`)
+	w.withUser("user_new", func(ctx context.Context, tx *store.Tx, u *store.User) error { return tx.RequestDeletion(ctx, u, nil) })
 }
 
 // On large tables no statement that the store makes reads a table from end to end. Nothing can be

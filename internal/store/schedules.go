@@ -33,7 +33,7 @@ func (t *Tx) RecordSchedules(ctx context.Context, schedules ...account.Schedule)
 	return nil
 }
 
-// SchedulesListed notes that a read of this number listed all schedules of a customer.
+// SchedulesListed notes that a read of this number listed all schedules of a customer, and all of its pending charges.
 func (t *Tx) SchedulesListed(ctx context.Context, c *Customer, read int64) error {
 	c.SchedulesReadSeq = max(c.SchedulesReadSeq, read)
 	return t.tx.Later(ctx, "note that schedules were listed", `UPDATE stripe_customers SET schedules_read_seq = greatest(schedules_read_seq, $2) WHERE stripe_customer_id = $1`, c.ID, read)
@@ -157,8 +157,15 @@ func unsettled(ctx context.Context, q querier, u *User, policy account.DeletionP
 	if err != nil {
 		return nil, err
 	}
+	type charge struct{ ID, CustomerID string }
+	rows, _ := q.Query(ctx, `SELECT p.stripe_id, p.stripe_customer_id FROM pending_charges p JOIN stripe_customers c USING (stripe_customer_id)
+		WHERE c.user_id = $1 ORDER BY 1`, u.ID)
+	charges, err := pgx.CollectRows(rows, pgx.RowToStructByPos[charge])
+	if err != nil {
+		return nil, classify("list pending charges", err)
+	}
 	type schedule struct{ ID, CustomerID string }
-	rows, _ := q.Query(ctx, `SELECT s.stripe_schedule_id, s.stripe_customer_id FROM subscription_schedules s JOIN stripe_customers c USING (stripe_customer_id)
+	rows, _ = q.Query(ctx, `SELECT s.stripe_schedule_id, s.stripe_customer_id FROM subscription_schedules s JOIN stripe_customers c USING (stripe_customer_id)
 		WHERE c.user_id = $1 AND s.status = 'not_started' ORDER BY 1`, u.ID)
 	schedules, err := pgx.CollectRows(rows, pgx.RowToStructByPos[schedule])
 	if err != nil {
@@ -187,7 +194,10 @@ func unsettled(ctx context.Context, q querier, u *User, policy account.DeletionP
 		_, gone := missing[c.ID]
 		deleted[c.ID] = c.DeletedInStripe
 		switch {
-		case gone, u.DeletionSeq == nil, c.ReadSeq <= *u.DeletionSeq:
+		case gone:
+			note(c.ID, c.ID, account.UnsettledNotRead)
+		case u.DeletionSeq == nil: // only the product has noted it: nobody is erased for that, and no read is behind it
+		case c.ReadSeq <= *u.DeletionSeq:
 			note(c.ID, c.ID, account.UnsettledNotRead)
 		case policy != account.DeleteKeep && c.SchedulesReadSeq <= *u.DeletionSeq:
 			note(c.ID, c.ID, account.UnsettledSchedulesNotListed)
@@ -210,6 +220,11 @@ func unsettled(ctx context.Context, q querier, u *User, policy account.DeletionP
 			note(s.CustomerID, s.ID, account.UnsettledScheduleNotBegun)
 		}
 	}
+	for _, each := range charges {
+		if policy != account.DeleteKeep && !deleted[each.CustomerID] {
+			note(each.CustomerID, each.ID, account.UnsettledCharge)
+		}
+	}
 	if customerID != "" {
 		found = slices.DeleteFunc(found, func(f account.Unsettled) bool { return f.CustomerID != customerID })
 	}
@@ -229,10 +244,11 @@ func (t *Tx) EraseLater(ctx context.Context, u *User, pause time.Duration) error
 	return t.tx.Later(ctx, "note an erasure's retry", `UPDATE person_user SET erase_retry_at = now() + $2::interval WHERE id = $1`, u.ID, pause)
 }
 
-// sweepErasures has users looked at whose erasure is not done and of which nobody has reported for a while.
+// sweepErasures has users looked at whose erasure is not done and of which nobody has reported for a while, and those whose deletion the
+// product had noted before.
 func (t *Tx) sweepErasures(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
 	rows, _ := t.tx.Query(ctx, `UPDATE person_user SET erase_retry_at = now() + interval '1 hour' WHERE id = ANY(ARRAY(SELECT id FROM person_user
-			WHERE deletion_requested_at IS NOT NULL AND deleted_at IS NULL AND erase_retry_at <= now() ORDER BY erase_retry_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED))
+			WHERE (deletion_seq IS NULL OR deleted_at IS NULL) AND erase_retry_at <= now() ORDER BY erase_retry_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED))
 		RETURNING clerk_user_id`, limit)
 	users, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	for _, id := range users {

@@ -44,7 +44,10 @@ type Subscription struct {
 	LatestInvoiceCreated *time.Time `db:"latest_invoice_created"`
 	ScheduleID           *string    `db:"schedule_id"`
 	ScheduleEndsAt       *time.Time `db:"schedule_ends_at"`
-	CreatedAt            *time.Time `db:"stripe_created_at"`
+	// Outstanding and PhasesAhead are those of [account.Subscription], and false where the user stays: nobody asks for them then.
+	Outstanding bool       `db:"outstanding"`
+	PhasesAhead bool       `db:"phases_ahead"`
+	CreatedAt   *time.Time `db:"stripe_created_at"`
 	// PastDueSince and PastDueInvoice are set while the status is past_due; see [account.PastDueSince].
 	PastDueSince   *time.Time `db:"past_due_since"`
 	PastDueInvoice *string    `db:"past_due_invoice"`
@@ -66,6 +69,7 @@ const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id
 	trial_start, trial_end, metadata, stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency,
 	billing_interval, interval_count, collection_paused, latest_invoice_created, schedule_id, schedule_ends_at, stripe_created_at, missing_since IS NOT NULL AS missing,
 	past_due_since, past_due_invoice, stripe_item_id, items, kept_read_seq,
+	coalesce(outstanding, false) AS outstanding, coalesce(phases_ahead, false) AS phases_ahead,
 	updated_at AT TIME ZONE 'utc' AS updated_at`
 
 // StoredItem is an item of a subscription as it is stored. What the plan's costs stands in the row.
@@ -96,6 +100,7 @@ func (s Subscription) Held() account.Held {
 			CanceledAt: derefTime(s.CanceledAt), EndedAt: derefTime(s.EndedAt),
 			CollectionPaused: s.CollectionPaused, LatestInvoiceCreated: derefTime(s.LatestInvoiceCreated), PastDueSince: derefTime(since),
 			ScheduleID: deref(s.ScheduleID), ScheduleEndsAt: derefTime(s.ScheduleEndsAt), Created: derefTime(s.CreatedAt),
+			Metered: slices.ContainsFunc(s.Items, func(i StoredItem) bool { return i.Metered }), Outstanding: s.Outstanding, PhasesAhead: s.PhasesAhead,
 		},
 		Plan: deref(s.PlanName), PriceID: deref(s.PriceID), Type: deref(s.Type),
 	}
@@ -199,6 +204,12 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 		after.ScheduleEndsAt); err != nil {
 		return false, err
 	}
+	if after.Outstanding != before.Outstanding || after.PhasesAhead != before.PhasesAhead {
+		if err := t.tx.Later(ctx, "store what a subscription would still bill", `UPDATE subscriptions SET outstanding = nullif($2, false), phases_ahead = nullif($3, false)
+			WHERE stripe_subscription_id = $1`, after.StripeID, after.Outstanding, after.PhasesAhead); err != nil {
+			return false, err
+		}
+	}
 	var statusBefore *string
 	if known {
 		statusBefore = &before.Status
@@ -290,6 +301,7 @@ func rowOf(seen account.Subscription, before Subscription, plans map[string]Plan
 		CollectionPaused: seen.CollectionPaused, LatestInvoiceCreated: nullTime(seen.LatestInvoiceCreated),
 		ScheduleID: nullString(seen.ScheduleID), ScheduleEndsAt: nullTime(seen.ScheduleEndsAt), CreatedAt: nullTime(seen.Created), Quantity: 1,
 		PlanID: before.PlanID, Type: before.Type, Items: storedItems(seen.Items, plans),
+		Outstanding: deleting && seen.Outstanding, PhasesAhead: deleting && seen.PhasesAhead,
 	}
 	if seen.Status == account.StatusPastDue {
 		row.PastDueSince, row.PastDueInvoice = before.PastDueSince, before.PastDueInvoice
@@ -404,7 +416,7 @@ func (s Subscription) columns() map[string]any {
 		"price_known": s.PriceKnown, "quantity": s.Quantity, "unit_amount": amount, "currency": deref(s.Currency),
 		"billing_interval": deref(s.Interval), "interval_count": number(s.IntervalCount), "collection_paused": s.CollectionPaused,
 		"latest_invoice_created": at(s.LatestInvoiceCreated), "schedule_id": deref(s.ScheduleID), "schedule_ends_at": at(s.ScheduleEndsAt), "stripe_created_at": at(s.CreatedAt),
-		"missing": s.Missing, "past_due_since": at(s.PastDueSince),
+		"outstanding": s.Outstanding, "phases_ahead": s.PhasesAhead, "missing": s.Missing, "past_due_since": at(s.PastDueSince),
 	}
 }
 

@@ -26,17 +26,22 @@ type User struct {
 	StripeCustomerID    *string    `db:"stripe_customer_id"`
 	DeletionRequestedAt *time.Time `db:"deletion_requested_at"`
 	DeletionSeq         *int64     `db:"deletion_seq"`
-	DeletedAt           *time.Time `db:"deleted_at"`
-	ReadSeq             int64      `db:"read_seq"`
-	ProfileVersion      int64      `db:"profile_version"`
-	ProjectionJSON      []byte     `db:"projection"`
-	ProjectionVersion   int64      `db:"projection_version"`
-	PublishedVersion    int64      `db:"published_version"`
-	PublishError        *string    `db:"publish_error"`
+	// DeletedAt is when we erased what is personal. That the product has noted the user as deleted, without our mark, erases nothing.
+	DeletedAt *time.Time `db:"deleted_at"`
+	// Noted is set where the product itself has noted a deletion, in one of the two columns that it has for that, and nobody has
+	// told us of it: the row has no number of ours.
+	Noted             bool    `db:"noted"`
+	ReadSeq           int64   `db:"read_seq"`
+	ProfileVersion    int64   `db:"profile_version"`
+	ProjectionJSON    []byte  `db:"projection"`
+	ProjectionVersion int64   `db:"projection_version"`
+	PublishedVersion  int64   `db:"published_version"`
+	PublishError      *string `db:"publish_error"`
 }
 
 const userColumns = `id, clerk_user_id, first_name, last_name, user_name, email, email_verified, stripe_customer_id,
-	deletion_requested_at, deletion_seq, deleted_at, read_seq, profile_version,
+	deletion_requested_at, deletion_seq, CASE WHEN deletion_seq IS NOT NULL THEN deleted_at END AS deleted_at,
+	deletion_seq IS NULL AND (deletion_requested_at IS NOT NULL OR deleted_at IS NOT NULL) AS noted, read_seq, profile_version,
 	projection, projection_version, published_version, publish_error`
 
 // Deleting tells whether the user's deletion was asked for. From then on no personal data is
@@ -211,15 +216,29 @@ func (t *Tx) lookAgain(ctx context.Context, u *User, read int64) error {
 // more, and has every customer of theirs looked at. The number orders it among the reads: a customer that
 // was read after it was read with the mark in force. What they have verified is kept for what becomes known later. Setting it again
 // changes nothing.
+//
+// What the product has noted of a deletion is no mark, since nothing was ordered by it and nothing erased for it. The time at which it
+// was asked for stays; that at which it was done is ours to say, and goes to the audit log.
 func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) error {
-	if u.Deleting() {
+	if u.DeletionSeq != nil {
 		return nil
 	}
-	err := t.tx.QueryRow(ctx, `UPDATE person_user SET deletion_requested_at = now(), deletion_seq = nextval('sync_seq'), erase_retry_at = now() + interval '1 hour', updated_at = now()
+	entry := Entry{Action: "user.deletion_requested", User: u, Entity: account.UserEntity(u.ClerkUserID), Subject: u.ClerkUserID, EventIDs: eventIDs}
+	if u.Noted {
+		var requested, deleted *time.Time
+		err := t.tx.QueryRow(ctx, `SELECT deletion_requested_at::timestamptz, deleted_at::timestamptz FROM person_user WHERE id = $1`, u.ID).Scan(&requested, &deleted)
+		if err != nil {
+			return classify("read what the product has noted", err)
+		}
+		entry.Before = map[string]any{"deletion_requested_at": requested, "deleted_at": deleted}
+	}
+	err := t.tx.QueryRow(ctx, `UPDATE person_user SET deletion_requested_at = coalesce(deletion_requested_at, deleted_at, now()), deletion_seq = nextval('sync_seq'), deleted_at = NULL,
+			erase_retry_at = now() + interval '1 hour', updated_at = now()
 		WHERE id = $1 RETURNING deletion_requested_at, deletion_seq`, u.ID).Scan(&u.DeletionRequestedAt, &u.DeletionSeq)
 	if err != nil {
 		return classify("mark a user's deletion", err)
 	}
+	u.Noted = false
 	if err := t.KeepAddresses(ctx, u, nil); err != nil {
 		return err
 	}
@@ -234,8 +253,13 @@ func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) er
 	if err := t.Poke(ctx, account.JobSync, entities...); err != nil {
 		return err
 	}
-	return t.Audit(ctx, Entry{Action: "user.deletion_requested", User: u, Entity: account.UserEntity(u.ClerkUserID),
-		Subject: u.ClerkUserID, EventIDs: eventIDs})
+	return t.Audit(ctx, entry)
+}
+
+// NotedInVain notes that Clerk has a user whose deletion only the product has noted: nobody has to look again before Clerk says that they are
+// deleted.
+func (t *Tx) NotedInVain(ctx context.Context, u *User) error {
+	return t.tx.Later(ctx, "note that a user is there", `UPDATE person_user SET erase_retry_at = NULL WHERE id = $1 AND deletion_seq IS NULL AND erase_retry_at IS NOT NULL`, u.ID)
 }
 
 // Erase removes a user's personal data: from their row, from their customers' rows and from the
@@ -257,7 +281,8 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 	// A delivery that has seen the user before the mark, and completes what it brings at the door, ends first.
 	batch.Queue(`SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID)
 	batch.Queue(`UPDATE person_user SET first_name = NULL, last_name = NULL, user_name = NULL, email = NULL, email_verified = false,
-		deleted_at = coalesce(deleted_at, now()), published_version = projection_version, publish_due_since = NULL,
+		deleted_at = coalesce(CASE WHEN deletion_seq IS NOT NULL THEN deleted_at END, now()), deletion_seq = coalesce(deletion_seq, nextval('sync_seq')),
+		erase_retry_at = NULL, published_version = projection_version, publish_due_since = NULL,
 		publish_retry_at = NULL, publish_error = NULL, updated_at = now() WHERE id = $1`, u.ID)
 	batch.Queue(`DELETE FROM customer_hints WHERE user_id = $1`, u.ID)
 	batch.Queue(`UPDATE stripe_customers SET email = NULL, name = NULL WHERE user_id = $1`, u.ID)

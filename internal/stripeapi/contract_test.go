@@ -223,6 +223,12 @@ func contract() map[string]obligation {
 				return c.EndThroughSchedule(ctx, "sub_sched_1", time.Unix(1790000000, 0), contractKey)
 			},
 		},
+		"EndWithPresentPhase": {
+			asks: []string{"GET /v1/subscription_schedules/{id}", "POST /v1/subscription_schedules/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				return c.EndWithPresentPhase(ctx, "sub_sched_1", time.Unix(1790000000, 0), contractKey)
+			},
+		},
 		"ContinueThroughSchedule": {
 			asks: []string{"POST /v1/subscription_schedules/{id}"},
 			call: func(ctx context.Context, c *stripeapi.Client) error {
@@ -341,6 +347,33 @@ func contract() map[string]obligation {
 			call: func(ctx context.Context, c *stripeapi.Client) error {
 				_, err := c.OpenInvoices(ctx, "sub_1")
 				return err
+			},
+		},
+		"PendingCharges": {
+			asks:   []string{"GET /v1/invoiceitems", "GET /v1/invoices"},
+			change: noElements,
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.PendingCharges(ctx, adasCus)
+				return err
+			},
+		},
+		"StopCollecting": {
+			asks: []string{"POST /v1/invoices/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				return c.StopCollecting(ctx, "in_1", contractKey)
+			},
+		},
+		"Collecting": {
+			asks: []string{"GET /v1/invoices/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.Collecting(ctx, "in_1")
+				return err
+			},
+		},
+		"DeleteInvoiceItem": {
+			asks: []string{"DELETE /v1/invoiceitems/{id}"},
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				return c.DeleteInvoiceItem(ctx, "ii_1")
 			},
 		},
 		"ChargeCustomer": {

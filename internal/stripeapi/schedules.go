@@ -62,7 +62,22 @@ func (c *Client) Schedule(ctx context.Context, scheduleID string) (account.Sched
 //
 // Stripe refuses it for a schedule that is over.
 func (c *Client) EndThroughSchedule(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error {
-	const op = "end through subscription schedule"
+	return c.endSchedule(ctx, "end through subscription schedule", scheduleID, idempotencyKey, func(s *stripe.SubscriptionSchedule) []*stripe.SubscriptionSchedulePhaseParams {
+		return phasesUntil(s, at)
+	})
+}
+
+// EndWithPresentPhase is [Client.EndThroughSchedule] where no phase is to begin any more: the one that runs goes on until the
+// moment, and those behind it are dropped.
+func (c *Client) EndWithPresentPhase(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error {
+	return c.endSchedule(ctx, "end with present phase of subscription schedule", scheduleID, idempotencyKey, func(s *stripe.SubscriptionSchedule) []*stripe.SubscriptionSchedulePhaseParams {
+		return presentPhase(s, at)
+	})
+}
+
+func (c *Client) endSchedule(ctx context.Context, op, scheduleID, idempotencyKey string,
+	kept func(*stripe.SubscriptionSchedule) []*stripe.SubscriptionSchedulePhaseParams,
+) error {
 	if !usableKey(idempotencyKey) {
 		return badKey(op)
 	}
@@ -74,7 +89,7 @@ func (c *Client) EndThroughSchedule(ctx context.Context, scheduleID string, at t
 	if err != nil {
 		return err
 	}
-	phases := phasesUntil(schedule, at)
+	phases := kept(schedule)
 	return c.updateSchedule(ctx, op, scheduleID, func(params *stripe.SubscriptionScheduleParams) {
 		params.EndBehavior = stripe.String(string(stripe.SubscriptionScheduleEndBehaviorCancel))
 		params.ProrationBehavior = stripe.String("none")
@@ -175,6 +190,9 @@ func toSchedule(s *stripe.SubscriptionSchedule) account.Schedule {
 			}
 		}
 		schedule.Phases = append(schedule.Phases, phase)
+		if s.CurrentPhase == nil || p.StartDate >= s.CurrentPhase.EndDate {
+			schedule.Later = append(schedule.Later, phase)
+		}
 	}
 	return schedule
 }
@@ -189,12 +207,7 @@ func phasesUntil(s *stripe.SubscriptionSchedule, at time.Time) []*stripe.Subscri
 		case over, p.StartDate >= at.Unix() && len(kept) > 0:
 			continue
 		}
-		kept = append(kept, samePhase(p, func(item int) *int64 {
-			if i < len(quantities) && item < len(quantities[i]) {
-				return quantities[i][item]
-			}
-			return nil
-		}))
+		kept = append(kept, samePhase(p, quantities.of(i)))
 	}
 	if len(kept) > 0 {
 		kept[len(kept)-1].EndDate = stripe.Int64(at.Unix())
@@ -202,9 +215,35 @@ func phasesUntil(s *stripe.SubscriptionSchedule, at time.Time) []*stripe.Subscri
 	return kept
 }
 
+// presentPhase is the phase that runs, as it is, ending at a moment. Of a schedule that has not begun it is the first.
+func presentPhase(s *stripe.SubscriptionSchedule, at time.Time) []*stripe.SubscriptionSchedulePhaseParams {
+	quantities := quantitiesOf(raw(s.LastResponse))
+	for i, p := range s.Phases {
+		if s.CurrentPhase == nil || p.StartDate == s.CurrentPhase.StartDate {
+			present := samePhase(p, quantities.of(i))
+			present.EndDate = stripe.Int64(at.Unix())
+			return []*stripe.SubscriptionSchedulePhaseParams{present}
+		}
+	}
+	return nil
+}
+
+// quantities are those of the items of a schedule's phases.
+type quantities [][]*int64
+
+// of answers the quantities of one phase's items.
+func (q quantities) of(phase int) func(item int) *int64 {
+	return func(item int) *int64 {
+		if phase < len(q) && item < len(q[phase]) {
+			return q[phase][item]
+		}
+		return nil
+	}
+}
+
 // quantitiesOf reads the quantities of the phases' items. The SDK gives zero for an item without one, which
 // is what a metered price has, and for which Stripe accepts none.
-func quantitiesOf(body []byte) [][]*int64 {
+func quantitiesOf(body []byte) quantities {
 	var schedule struct {
 		Phases []struct {
 			Items []struct {
@@ -215,13 +254,13 @@ func quantitiesOf(body []byte) [][]*int64 {
 	if json.Unmarshal(body, &schedule) != nil {
 		return nil
 	}
-	quantities := make([][]*int64, len(schedule.Phases))
+	found := make(quantities, len(schedule.Phases))
 	for i, p := range schedule.Phases {
 		for _, item := range p.Items {
-			quantities[i] = append(quantities[i], item.Quantity)
+			found[i] = append(found[i], item.Quantity)
 		}
 	}
-	return quantities
+	return found
 }
 
 // samePhase asks for a phase as it is: what Stripe is not given of a phase it takes away.

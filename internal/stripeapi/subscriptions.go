@@ -183,6 +183,7 @@ func (c *Client) toSubscription(ctx context.Context, op string, s *stripe.Subscr
 	items, err := c.items(ctx, s)
 	if err == nil {
 		subscription.Items, subscription.Unread = items, false
+		subscription.Metered = slices.ContainsFunc(items, func(i account.Item) bool { return i.Metered })
 	}
 	return subscription, err
 }
@@ -212,14 +213,14 @@ func withoutItems(s *stripe.Subscription, body []byte) account.Subscription {
 	}
 	if s.LatestInvoice != nil {
 		subscription.LatestInvoiceCreated = unix(s.LatestInvoice.Created)
+		subscription.Outstanding = outstanding(s.LatestInvoice)
 	}
 	if s.Schedule != nil {
 		subscription.ScheduleID = s.Schedule.ID
 		if schedule := toSchedule(s.Schedule); schedule.Status.Rank() > 0 {
 			subscription.ScheduleEndsAt = schedule.EndsAt()
-			subscription.LaterPhases = slices.DeleteFunc(schedule.Phases, func(p account.Phase) bool {
-				return s.Schedule.CurrentPhase != nil && p.Start.Unix() < s.Schedule.CurrentPhase.EndDate
-			})
+			subscription.LaterPhases = schedule.Later
+			subscription.PhasesAhead = len(schedule.Later) > 0
 		}
 	}
 	return subscription

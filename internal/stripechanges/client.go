@@ -146,6 +146,33 @@ func (c *Client) EndThroughSchedule(ctx context.Context, scheduleID string, at t
 		})
 }
 
+// EndWithPresentPhase ends a subscription by the schedule that manages it, with the phase that runs; see [stripeapi.Client.EndWithPresentPhase].
+func (c *Client) EndWithPresentPhase(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error {
+	return c.do(ctx, idempotencyKey,
+		func(ctx context.Context, key string) error {
+			return c.Client.EndWithPresentPhase(ctx, scheduleID, at, key)
+		},
+		func(ctx context.Context) (bool, error) {
+			now, err := c.Schedule(ctx, scheduleID)
+			return err == nil && !now.Status.Over() && now.EndsAt().Equal(at) && len(now.Later) == 0, err
+		})
+}
+
+// StopCollecting keeps an invoice from being collected; see [stripeapi.Client.StopCollecting].
+func (c *Client) StopCollecting(ctx context.Context, invoiceID, idempotencyKey string) error {
+	return c.do(ctx, idempotencyKey,
+		func(ctx context.Context, key string) error { return c.Client.StopCollecting(ctx, invoiceID, key) },
+		func(ctx context.Context) (bool, error) {
+			collecting, err := c.Collecting(ctx, invoiceID)
+			return err == nil && !collecting, err
+		})
+}
+
+// DeleteInvoiceItem takes away an invoice item; see [stripeapi.Client.DeleteInvoiceItem]. As with a customer, there is no key to it.
+func (c *Client) DeleteInvoiceItem(ctx context.Context, itemID string) error {
+	return c.Client.DeleteInvoiceItem(ctx, itemID)
+}
+
 // ContinueThroughSchedule takes an end by a schedule back; see [stripeapi.Client.ContinueThroughSchedule].
 func (c *Client) ContinueThroughSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
 	return c.do(ctx, idempotencyKey,

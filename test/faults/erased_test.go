@@ -156,23 +156,60 @@ func (v *verdict) bills() {
 	}
 }
 
-// billedSince tells how a customer was billed after a moment, or will be; "" if neither.
+// billedSince tells how a customer was billed after a moment, or will be; "" if neither. What counts is when something is collected,
+// whenever the invoice was made.
 func (s *stage) billedSince(customer string, since time.Time) (string, error) {
-	var invoices struct {
+	var charges struct {
 		Data []struct {
-			ID        string `json:"id"`
-			AmountDue int64  `json:"amount_due"`
-			Created   int64  `json:"created"`
-			Status    string `json:"status"`
+			ID      string `json:"id"`
+			Amount  int64  `json:"amount"`
+			Created int64  `json:"created"`
+			Status  string `json:"status"`
 		} `json:"data"`
 	}
-	if err := s.stripe("/v1/invoices?limit=100&customer="+customer+fmt.Sprintf("&created[gt]=%d", since.Unix()), &invoices); err != nil {
+	if err := s.stripe("/v1/charges?limit=100&customer="+customer+fmt.Sprintf("&created[gt]=%d", since.Unix()), &charges); err != nil {
+		return "", err
+	}
+	for _, charge := range charges.Data {
+		// One that failed was tried all the same.
+		return fmt.Sprintf("charge %s of %d of %s, %s, is %s after the erasure", charge.ID, charge.Amount, customer, charge.Status, time.Unix(charge.Created, 0).Sub(since)), nil
+	}
+	var invoices struct {
+		Data []struct {
+			ID          string `json:"id"`
+			AmountDue   int64  `json:"amount_due"`
+			AutoAdvance bool   `json:"auto_advance"`
+			Created     int64  `json:"created"`
+			Status      string `json:"status"`
+			Transitions struct {
+				PaidAt int64 `json:"paid_at"`
+			} `json:"status_transitions"`
+		} `json:"data"`
+	}
+	if err := s.stripe("/v1/invoices?limit=100&customer="+customer, &invoices); err != nil {
 		return "", err
 	}
 	for _, invoice := range invoices.Data {
-		if invoice.AmountDue > 0 && invoice.Status != "void" {
-			return fmt.Sprintf("invoice %s of %s, %s, is %s after the erasure", invoice.ID, customer, invoice.Status, time.Unix(invoice.Created, 0).Sub(since)), nil
+		switch after := time.Unix(invoice.Created, 0).Sub(since); {
+		case invoice.AmountDue == 0 || invoice.Status == "void":
+		case invoice.Transitions.PaidAt > since.Unix():
+			return fmt.Sprintf("invoice %s of %s was paid %s after the erasure", invoice.ID, customer, time.Unix(invoice.Transitions.PaidAt, 0).Sub(since)), nil
+		case invoice.AutoAdvance:
+			return fmt.Sprintf("invoice %s of %s, %s, will be collected", invoice.ID, customer, invoice.Status), nil
+		case invoice.Created > since.Unix():
+			return fmt.Sprintf("invoice %s of %s, %s, is %s after the erasure", invoice.ID, customer, invoice.Status, after), nil
 		}
+	}
+	var items struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if err := s.stripe("/v1/invoiceitems?pending=true&limit=100&customer="+customer, &items); err != nil {
+		return "", err
+	}
+	for _, item := range items.Data {
+		return fmt.Sprintf("invoice item %s of %s waits for the next invoice", item.ID, customer), nil
 	}
 	var schedules struct {
 		Data []struct {

@@ -1,0 +1,71 @@
+package fences_test
+
+import (
+	"testing"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
+)
+
+// noted is a user who is nothing but a row of the product's own table, in which the product has noted a deletion, with a customer and a
+// subscription that name them.
+func (l *lab) noted(columns string) (user, customer string) {
+	l.t.Helper()
+	user = l.Sandbox.Clerk.AddUser(secretive(1))
+	l.Sandbox.ClerkWebhooks.TakeHeld() // years ago
+	customer = l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{Email: payer(1), Metadata: map[string]string{"clerk_user_id": user}})
+	l.buy(stripesim.CheckoutSpec{CustomerID: customer})
+	l.exec(`INSERT INTO person_user (clerk_user_id, first_name, email, stripe_customer_id, erase_retry_at, `+columns+`)
+		VALUES ($1, 'Xanthippe1x', 'xanthippe1@secret.example', $2, now(), now() - interval '1 day'`+map[bool]string{true: `, now() - interval '1 day'`}[columns == both]+`)`, user, customer)
+	l.settle()
+	return user, customer
+}
+
+const both = "deletion_requested_at, deleted_at"
+
+// A product's own note of a deletion is no erasure, and no deletion by itself: once Clerk says that the user is deleted, or does not have
+// them, the billing is stopped, and what is personal is erased.
+func TestDeletionThatTheProductHasNotedIsFinished(t *testing.T) {
+	t.Parallel()
+	for _, columns := range []string{"deletion_requested_at", "deleted_at", both} {
+		for _, told := range []bool{true, false} {
+			t.Run(columns+map[bool]string{true: ", Clerk tells of it", false: ", Clerk does not have them"}[told], func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, policies{})
+				user, customer := l.noted(columns)
+				l.must(l.Sandbox.Clerk.DeleteUser(user))
+				if !told {
+					l.must(l.Sandbox.Clerk.Settled(t.Context()))
+					l.Sandbox.ClerkWebhooks.TakeHeld() // years ago too
+					l.exec(`UPDATE person_user SET erase_retry_at = now()`)
+				}
+				l.sweep()
+				l.gone(user, account.DeleteCancelAtPeriodEnd, customer)
+				l.wants("1", `SELECT count(*) FROM audit_log WHERE action = 'user.deletion_requested' AND before IS NOT NULL`)
+				l.sweep()
+				l.wants("0", `SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`)
+			})
+		}
+	}
+}
+
+// As long as Clerk has the user nothing is erased for the product's note, and nobody comes back to it.
+func TestDeletionThatTheProductHasNotedErasesNobodyWhomClerkHas(t *testing.T) {
+	t.Parallel()
+	for _, columns := range []string{"deletion_requested_at", "deleted_at", both} {
+		t.Run(columns, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			user, customer := l.noted(columns)
+			l.sweep()
+			l.sweep()
+			l.wants("Xanthippe1x", `SELECT first_name FROM person_user WHERE clerk_user_id = $1`, user)
+			l.wants("0", `SELECT count(*) FROM audit_log WHERE action IN ('user.erased', 'user.deletion_requested')`)
+			l.wants(user, `SELECT u.clerk_user_id FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE c.stripe_customer_id = $1`, customer)
+			l.wants("0", `SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`)
+			if columns != "deleted_at" {
+				l.wants("", `SELECT erase_retry_at FROM person_user`)
+			}
+		})
+	}
+}
