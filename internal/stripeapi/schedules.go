@@ -90,6 +90,9 @@ func (c *Client) endSchedule(ctx context.Context, op, scheduleID, idempotencyKey
 		return err
 	}
 	phases := kept(schedule)
+	if len(phases) == 0 {
+		return badBody(op) // without any, Stripe would keep all
+	}
 	return c.updateSchedule(ctx, op, scheduleID, func(params *stripe.SubscriptionScheduleParams) {
 		params.EndBehavior = stripe.String(string(stripe.SubscriptionScheduleEndBehaviorCancel))
 		params.ProrationBehavior = stripe.String("none")
