@@ -410,7 +410,9 @@ type OpenCustomer struct {
 	CustomerID string `json:"customerId"`
 	// Unread is set while the customer, or its schedules, were not read since the deletion was asked for.
 	Unread bool `json:"unread,omitempty"`
-	// Running are subscriptions, schedules, invoices and invoice items that the deletion policy has to stop, Missing what Stripe says that
+	// Charges counts the invoices and invoice items that Stripe would still collect.
+	Charges int `json:"charges,omitempty"`
+	// Running are subscriptions and schedules that the deletion policy has to stop, Missing what Stripe says that
 	// it does not have, which is not confirmed yet.
 	Running []string `json:"running,omitempty"`
 	Missing []string `json:"missing,omitempty"`
@@ -428,8 +430,10 @@ func openCustomers(unsettled []account.Unsettled) []OpenCustomer {
 		switch c := &customers[i]; u.Reason {
 		case account.UnsettledNotRead, account.UnsettledSchedulesNotListed:
 			c.Unread = true
-		case account.UnsettledSubscription, account.UnsettledScheduleNotBegun, account.UnsettledCharge:
+		case account.UnsettledSubscription, account.UnsettledScheduleNotBegun:
 			c.Running = append(c.Running, u.Subject)
+		case account.UnsettledCharge:
+			c.Charges++
 		case account.UnsettledMissing:
 			c.Missing = append(c.Missing, u.Subject)
 		}

@@ -503,6 +503,9 @@ func unsettledText(c activities.OpenCustomer) string {
 	if len(c.Running) > 0 {
 		why = append(why, "to be stopped: "+strings.Join(c.Running, ", "))
 	}
+	if c.Charges > 0 {
+		why = append(why, fmt.Sprintf("invoices and invoice items that Stripe would collect: %d", c.Charges))
+	}
 	if len(c.Missing) > 0 {
 		why = append(why, "missing at Stripe, not confirmed yet: "+strings.Join(c.Missing, ", "))
 	}
