@@ -558,7 +558,7 @@ func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference
 			return err
 		}
 	}
-	if recorded.Live || recorded.StopDue {
+	if recorded.Live || recorded.StopDue || recorded.RereadAfter > 0 {
 		// Its workflow goes on with it from now on.
 		return a.Store.PokeRoutinely(ctx, account.JobSync, account.CustomerEntity(id))
 	}

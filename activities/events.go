@@ -17,6 +17,8 @@ type takenEvents struct {
 	done, early, left []store.Due
 	// told are the changes of which the early ones tell.
 	told []stripeevent.Change
+	// shows is what they told, and what the read shows of it.
+	shows evidence
 }
 
 // Stripe does not promise that a read sees an event at once. An event this young that the read
@@ -70,16 +72,16 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 			return taken, err
 		}
 	}
+	taken.shows = newEvidence(seen, events)
 	if seen.partial() {
 		taken.left = due
 		return taken, nil
 	}
-	shows := newEvidence(seen, events)
 	for i, d := range due {
 		age := now.Sub(d.ReceivedAt)
 		// The rereads may have been made for an event that came before this one.
 		again := in.Reread < maxRereads || age < maxRereads*a.Policy.RereadDelay
-		if again && age < freshFor && !shows.event(events[i], i) {
+		if again && age < freshFor && !taken.shows.event(events[i], i) {
 			taken.early = append(taken.early, d)
 			taken.told = append(taken.told, events[i].Changed()...)
 			continue
@@ -136,10 +138,15 @@ func (t takenEvents) observe(observe func(string, string, store.EventStatus, tim
 
 // evidence answers whether a read shows what an event told.
 type evidence struct {
+	customer        account.Customer
 	customerMissing bool
 	subscriptions   map[string]account.Subscription
-	// told is the last of the due events that give a subscription's field a value.
+	// missing are subscriptions of ours that Stripe does not have.
+	missing []string
+	// told is the last of the due events that give a field of a subscription, or of the customer, whose id is "" here, a value.
 	told map[fieldValue]moment
+	// ended are the objects of which a due event says that they have ended.
+	ended map[string]bool
 }
 
 // moment is when an event was made, in whole seconds, and its place among the due ones, which were received in this order.
@@ -155,40 +162,129 @@ func (m moment) after(other moment) bool {
 type fieldValue struct{ subscription, field, value string }
 
 func newEvidence(seen shown, events []stripeevent.Event) evidence {
-	e := evidence{customerMissing: seen.customerMissing, subscriptions: map[string]account.Subscription{}, told: map[fieldValue]moment{}}
+	e := evidence{
+		customer: seen.customer, customerMissing: seen.customerMissing, missing: seen.missing,
+		subscriptions: map[string]account.Subscription{}, told: map[fieldValue]moment{}, ended: map[string]bool{},
+	}
 	for _, s := range seen.subscriptions {
 		e.subscriptions[s.ID] = s
 	}
 	for i, event := range events {
 		for _, c := range event.Changed() {
-			value, at := fieldValue{c.SubscriptionID, c.Field, c.After}, moment{event.Created, i}
-			if last, ok := e.told[value]; !ok || at.after(last) {
-				e.told[value] = at
-			}
+			e.tell(fieldValue{c.SubscriptionID, c.Field, c.After}, moment{event.Created, i})
 		}
+		for _, c := range event.ChangedCustomer() {
+			e.tell(fieldValue{"", c.Field, c.After}, moment{event.Created, i})
+		}
+		e.ended[event.Ended()] = true
 	}
 	return e
 }
 
-// event tells whether the read shows the event. It does not where a created object is absent,
-// or where a field still has the value that the event says it had before, unless a later due
-// event says that it has it again. place is the event's among the due ones.
-func (e evidence) event(event stripeevent.Event, place int) bool {
-	switch created := event.CreatedObject(); event.ObjectKind {
-	case "subscription":
-		if _, ok := e.subscriptions[created]; created != "" && !ok {
-			return false
-		}
-	case "customer":
-		if created != "" && e.customerMissing {
-			return false
-		}
+func (e evidence) tell(value fieldValue, at moment) {
+	if last, ok := e.told[value]; !ok || at.after(last) {
+		e.told[value] = at
 	}
-	for _, c := range event.Changed() {
-		subscription, ok := e.subscriptions[c.SubscriptionID]
-		if again, told := e.told[fieldValue{c.SubscriptionID, c.Field, c.Before}]; ok && c.Stale(subscription) && (!told || !again.after(moment{event.Created, place})) {
-			return false
+}
+
+// again tells whether an event after a moment says that a field has a value.
+func (e evidence) again(value fieldValue, since moment) bool {
+	last, ok := e.told[value]
+	return ok && last.after(since)
+}
+
+// tells answers whether a due event says that a column of a subscription's row has the value that the read shows.
+func (e evidence) tells(s account.Subscription) func(column string) bool {
+	fields := map[string]string{"collection_paused": "pause_collection", "stripe_price_id": "price", "schedule_ends_at": "schedule_end"}
+	return func(column string) bool {
+		field := cmp.Or(fields[column], column)
+		value, known := stripeevent.Shown(s, field)
+		_, told := e.told[fieldValue{s.ID, field, value}]
+		return known && told || column == "ended_at" && e.ended[s.ID]
+	}
+}
+
+// event tells whether the read shows the event. It does not where an object is absent that the event tells of, where one is there still that the
+// event says has ended, or where a field still has the value that the event says it had before, unless a later due event says that it has it
+// again. place is the event's among the due ones.
+func (e evidence) event(event stripeevent.Event, place int) bool {
+	return e.present(event) && e.over(event) && e.changed(event, moment{event.Created, place})
+}
+
+// present tells whether the read shows what the event says is there.
+func (e evidence) present(event stripeevent.Event) bool {
+	if e.customerMissing || e.customer.Deleted {
+		// That a customer is missing is no news of those who were there before.
+		return event.CreatedObject() == "" || !e.customerMissing
+	}
+	named := event.Bought()
+	switch s, ok := event.Subscription(); {
+	case ok && event.Ended() == "":
+		named = s.ID
+	case event.ObjectKind == "subscription":
+		named = event.CreatedObject()
+	}
+	payment, ok := event.Payment()
+	if ok && payment.SubscriptionID != "" {
+		named = payment.SubscriptionID
+	}
+	s, known := e.subscriptions[named]
+	if !known {
+		return named == "" || slices.Contains(e.missing, named) || e.ended[named]
+	}
+	// The first invoice is all that such a subscription waits for.
+	return s.Status != account.StatusIncomplete || payment.Kind != account.PaymentInvoice || payment.Status != "paid"
+}
+
+// over tells whether the read shows that what the event says has ended has.
+func (e evidence) over(event stripeevent.Event) bool {
+	ended := event.Ended()
+	if ended == "" {
+		return true
+	}
+	switch event.ObjectKind {
+	case "subscription":
+		s, ok := e.subscriptions[ended]
+		return !ok || s.Status.Terminal()
+	case "customer":
+		return e.customerMissing || e.customer.Deleted
+	case "subscription_schedule":
+		for _, s := range e.subscriptions {
+			if s.ScheduleID == ended && !s.Status.Terminal() {
+				return false
+			}
 		}
 	}
 	return true
+}
+
+// changed tells whether the read shows what the event says has changed.
+func (e evidence) changed(event stripeevent.Event, at moment) bool {
+	for _, c := range event.Changed() {
+		subscription, ok := e.subscriptions[c.SubscriptionID]
+		// What has ended has not changed since.
+		if ok && !subscription.Status.Terminal() && c.Stale(subscription) && !e.again(fieldValue{c.SubscriptionID, c.Field, c.Before}, at) {
+			return false
+		}
+	}
+	if !e.customerMissing && !e.customer.Deleted {
+		for _, c := range event.ChangedCustomer() {
+			if c.Shown(e.customer) == c.Before && !e.again(fieldValue{"", c.Field, c.Before}, at) {
+				return false
+			}
+		}
+	}
+	// These have no previous_attributes.
+	switch s := e.subscriptions[event.ObjectID]; event.Type {
+	case "customer.subscription.paused":
+		return s.Status != account.StatusTrialing
+	case "customer.subscription.resumed":
+		return s.Status != account.StatusPaused
+	case "subscription_schedule.created":
+		schedule, _ := event.Schedule()
+		managed, ok := e.subscriptions[schedule.SubscriptionID]
+		return !ok || managed.ScheduleID != "" || managed.Status.Terminal() || e.ended[schedule.ID]
+	default:
+		return true
+	}
 }

@@ -58,7 +58,7 @@ func (a *Subscriptions) commitMissing(ctx context.Context, in RecordInput, c com
 	}
 	if c.fresh {
 		seen.customer.ID = in.CustomerID
-		if _, err := a.commitRows(ctx, c, seen, reads{number, customer.ReadSeq}, nil); err != nil {
+		if _, _, err := a.commitRows(ctx, c, seen, reads{number, customer.ReadSeq}, takenEvents{}, trust{}); err != nil {
 			return err
 		}
 	}

@@ -83,8 +83,8 @@ type RecordResult struct {
 	// WakeAt is when to read again if nothing else happens; zero if nothing can.
 	WakeAt  time.Time `json:"wakeAt,omitzero"`
 	Overdue int       `json:"overdue,omitempty"`
-	// RereadAfter is set when Stripe did not show yet what an event told, or something of the customer could not be read and InPart does
-	// not say so.
+	// RereadAfter is set when Stripe did not show yet what an event told, or showed what was before a change of the last minute, or when
+	// something of the customer could not be read and InPart does not say so.
 	RereadAfter time.Duration `json:"rereadAfter,omitempty"`
 	PublishDue  bool          `json:"publishDue,omitempty"`
 	// Awaited is set where somebody waits for what this sync has to bring about.
@@ -201,6 +201,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 	var taken takenEvents
 	err = a.Store.Update(ctx, "record subscriptions", why, func(ctx context.Context, tx *store.Tx) error {
 		result, linked = RecordResult{}, false
+		behind := false
 		user, customer, err := tx.LockCustomer(ctx, in.CustomerID)
 		if err != nil {
 			return err
@@ -263,8 +264,13 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 						return err
 					}
 				}
-				if c.rows, err = a.commitRows(ctx, c, seen, reads{number, last}, taken.ids()); err != nil {
+				if c.rows, behind, err = a.commitRows(ctx, c, seen, reads{number, last}, taken, a.trustOf(in, c, why, then != nil)); err != nil {
 					return err
+				}
+				if behind {
+					if err := tx.ReadInPart(ctx, customer, whole); err != nil {
+						return err
+					}
 				}
 			}
 		}
@@ -280,7 +286,7 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		}
 		linked = true
 		result.ProfileDue = !user.Deleting() && customer.Exists() && customer.ProfileVersion < user.ProfileVersion
-		if err := a.commitLinked(ctx, tx, in, c, customer, seen, number, taken, &result); err != nil {
+		if err := a.commitLinked(ctx, tx, in, c, customer, seen, number, taken, behind, &result); err != nil {
 			return err
 		}
 		return last(ctx, then, c)
@@ -301,11 +307,36 @@ func last(ctx context.Context, then func(context.Context, committed) error, c co
 // reads are the numbers of a read and of the last one before it of which something was stored.
 type reads struct{ this, before int64 }
 
-// commitRows stores the subscriptions that a read showed, and returns the rows that were there before.
-func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown, number reads, eventIDs []string) (stored []store.Subscription, err error) {
-	tx, user := c.tx, c.user
+// trust is how far a read is believed that turns a row back to what it was before a recent change.
+type trust struct {
+	// since is after which moment a change is recent; zero where the read is believed in any case.
+	since time.Time
+	// keeps is set where the row stays as it is until the customer was read once more; else it is stored, and the customer read once more.
+	keeps bool
+}
+
+// trustOf says how far a read is believed. Stripe does not promise that a read shows what an earlier one has shown: the copy that answers
+// may be a moment behind. A row that was changed in that moment stays, as an event that came in it does, until the customer was read again
+// as often as for an event: nobody who has just paid loses access for the rest of the period because of such a read. What a command
+// decides about is stored as its look shows it, so that its caller is told what our rows hold, and read again; and behind Stripe's own
+// confirmation, which often turns something back, it is as it shows. Whoever is being deleted is billed no longer because of a row.
+func (a *Subscriptions) trustOf(in RecordInput, c committed, why store.Cause, command bool) trust {
+	if c.user.Deleting() || command && why.OperationID != "" {
+		return trust{}
+	}
+	recent := freshFor
+	if in.Reread >= maxRereads {
+		recent = maxRereads * a.Policy.RereadDelay // the rereads may have been made for something before
+	}
+	return trust{since: c.now.Add(-recent), keeps: !command}
+}
+
+// commitRows stores the subscriptions that a read showed, and returns the rows that were there before, and whether the read is known to be behind
+// one of them.
+func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown, number reads, taken takenEvents, how trust) (stored []store.Subscription, behind bool, err error) {
+	tx, user, eventIDs := c.tx, c.user, taken.ids()
 	if stored, err = tx.SubscriptionsOfCustomer(ctx, seen.customer.ID); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var prices []string
 	for _, s := range seen.subscriptions {
@@ -315,38 +346,48 @@ func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown,
 	}
 	plans, err := tx.PlansOf(ctx, prices)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, s := range seen.subscriptions {
 		// Of whoever is being deleted what runs has to be known, and not since when it owes.
 		if slices.Contains(seen.kept, s.ID) && !user.Deleting() {
 			continue
 		}
+		if !how.since.IsZero() {
+			back, sure, err := tx.TurnsBack(ctx, how.since, stored, s, plans, taken.shows.tells(s))
+			if err != nil {
+				return nil, false, err
+			}
+			behind = behind || back
+			if sure && how.keeps {
+				continue
+			}
+		}
 		if _, err := tx.SetSubscription(ctx, user, stored, s, plans, number.this, eventIDs); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if err := notePrices(ctx, tx, s, plans); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if slices.ContainsFunc(stored, func(row store.Subscription) bool { return row.StripeID == s.ID && row.Missing }) {
 			if err := tx.ResolveDrift(ctx, account.CustomerEntity(seen.customer.ID), account.DriftSubscriptionMissing, s.ID); err != nil {
-				return nil, err
+				return nil, false, err
 			}
 		}
 	}
 	if err := tx.Keep(ctx, stored, seen.kept, number.before); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, id := range seen.missing {
 		if err := tx.NoteMissing(ctx, id); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if err := tx.NoteDrift(ctx, account.CustomerEntity(seen.customer.ID), account.DriftSubscriptionMissing, id); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	_, err = tx.Reproject(ctx, user, a.Policy.Access, c.now, eventIDs)
-	return stored, err
+	return stored, behind, err
 }
 
 // notePrices makes a subscription whose prices are all unknown loud, and has the products of unknown prices read, as any of
@@ -397,7 +438,7 @@ func noteOtherClaims(ctx context.Context, tx *store.Tx, owner *store.User, custo
 // commitLinked ends the events that this read answers and says what is left to do, from the
 // rows as they stand, whoever wrote them.
 func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in RecordInput, c committed, customer *store.Customer, seen shown, number int64,
-	taken takenEvents, result *RecordResult,
+	taken takenEvents, behind bool, result *RecordResult,
 ) error {
 	user, now := c.user, c.now
 	if err := tx.CompleteEvents(ctx, taken.done, user.Deleting()); err != nil {
@@ -411,7 +452,7 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 	result.ClerkUserID = user.ClerkUserID
 	result.PublishDue = user.PublishDue()
 	result.Events = len(taken.done)
-	if len(taken.early) > 0 || seen.unread != nil {
+	if len(taken.early) > 0 || behind || seen.unread != nil {
 		result.RereadAfter = a.Policy.RereadDelay
 	}
 	var held []account.Held
@@ -442,7 +483,7 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 			return err
 		}
 	}
-	if in.InBulk && (result.Live || result.StopDue) {
+	if in.InBulk && (result.Live || result.StopDue || result.RereadAfter > 0) {
 		// Somebody has to look at its boundaries, or to stop it: its workflow does, once the bulk sync is done with it, or has died.
 		return tx.PokeWithin(ctx, bulkLeaves, account.JobSync, account.CustomerEntity(in.CustomerID))
 	}

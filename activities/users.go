@@ -22,6 +22,8 @@ type Users struct {
 	Deletion account.DeletionPolicy
 	// LinkByEmail makes a user with a verified email look for customers that nobody claims.
 	LinkByEmail bool
+	// RereadDelay is how long to wait before reading again what does not show an event yet.
+	RereadDelay time.Duration
 }
 
 // UserInput names a user.
@@ -69,6 +71,8 @@ const searchBehind = 10 * time.Minute
 // SyncUser reads a user at Clerk and commits name and email, and tells where what Clerk's
 // metadata holds differs from our projection. A signed user.deleted among the due events sets
 // the deletion mark instead, without asking Clerk: a mere 404 never does.
+//
+// Clerk does not promise either that a read shows at once what an event tells: see [Users.told].
 //
 // Idempotent: it stores a state under the read fence. It never clears what was published.
 func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, err error) {
@@ -158,12 +162,25 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		if err != nil {
 			return err
 		}
-		if err := tx.CompleteEvents(ctx, due, row.Deleting()); err != nil {
-			return err
-		}
 		if row.Deleting() {
 			result.Deleting = true
-			return nil
+			return tx.CompleteEvents(ctx, due, true)
+		}
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		done, newer, err := a.told(ctx, tx, row, user, due, now)
+		if err != nil {
+			return err
+		}
+		// What is older than what we know replaces nothing, answers no event, and ends nobody's wait for what is so now.
+		behind := len(newer) > 0 && row.ReadSeq > 0
+		if behind {
+			done = nil
+		}
+		if err := tx.CompleteEvents(ctx, done, false); err != nil {
+			return err
 		}
 		if created {
 			if err := tx.Audit(ctx, store.Entry{Action: "user.created", User: row, Entity: account.UserEntity(in.ClerkUserID),
@@ -171,14 +188,10 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 				return err
 			}
 		}
-		if number > row.ReadSeq {
+		if number > row.ReadSeq && !behind {
 			if _, err := tx.SetProfile(ctx, row, user, number, eventIDs(due)); err != nil {
 				return err
 			}
-		}
-		now, err := tx.Now(ctx)
-		if err != nil {
-			return err
 		}
 		customers, err := tx.CustomersOf(ctx, row)
 		if err != nil {
@@ -218,6 +231,26 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		return nil
 	})
 	return result, err
+}
+
+// told parts a user's due events into those that a read answers and those that it is behind, by Clerk's own time of the user's last
+// change, and has the user read again in a moment where it is behind any. newer are those, and where the read would change the profile
+// also those which an earlier read has answered: not each of Clerk's copies shows the same. A payload without a time says nothing of that.
+func (a *Users) told(ctx context.Context, tx *store.Tx, row *store.User, user account.User, due []store.Due, now time.Time) (done, newer []store.Due, err error) {
+	shows := func(d store.Due) bool {
+		event, err := clerkevent.Parse(d.Payload)
+		return err != nil || event.Shows == nil || user.UpdatedAt.IsZero() || !event.Shows.UpdatedAt.After(user.UpdatedAt)
+	}
+	entity := account.UserEntity(row.ClerkUserID)
+	done, newer = parted(due, now, shows)
+	if len(newer) == 0 && row.ReadSeq > 0 && !row.Holds(user) {
+		before, err := tx.ToldSince(ctx, entity, now.Add(-freshFor))
+		if err != nil {
+			return nil, nil, err
+		}
+		_, newer = parted(before, now, shows)
+	}
+	return done, newer, readAgain(ctx, tx, entity, newer, now, a.RereadDelay)
 }
 
 // judge says what is left to do for a user whose profile is stored.

@@ -150,6 +150,12 @@ const MetadataBeside = "beside"
 // added to a plan is.
 func AllowsBeside(metadata map[string]string) bool { return metadata[MetadataBeside] == "allow" }
 
+// MetadataAddOn is the metadata key by which a product says that it only adds to another.
+const MetadataAddOn = "add_on"
+
+// IsAddOn tells whether a product's metadata say that it only adds to another.
+func IsAddOn(metadata map[string]string) bool { return metadata[MetadataAddOn] == "true" }
+
 // Price is one Stripe price.
 type Price struct {
 	ID            string

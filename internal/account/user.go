@@ -49,8 +49,9 @@ type User struct {
 	// CustomerHint is the Stripe customer that an earlier application's unsafe metadata names, "" where it names none.
 	// The user could have written it: see [Adopts].
 	CustomerHint string
-	// CreatedAt is when they signed up, at Clerk's clock; zero where that is not known. It is not stored.
-	CreatedAt time.Time
+	// CreatedAt is when they signed up, and UpdatedAt when anything of them was changed last, at Clerk's clock; zero where that is not known. Neither
+	// is stored.
+	CreatedAt, UpdatedAt time.Time
 }
 
 // ListedUser is a user as Clerk's list shows them.
@@ -58,8 +59,6 @@ type ListedUser struct {
 	User
 	// Held is what stands under the key "stripe" of their public metadata; nil where nothing does.
 	Held json.RawMessage
-	// UpdatedAt is when anything of the user was changed last, at Clerk's clock.
-	UpdatedAt time.Time
 }
 
 // mostName is how many characters Stripe takes of a customer's name.

@@ -204,7 +204,7 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 		o.DisableWorkflowWorker = queue != workflows.QueueMain
 		return worker.New(r.temporal, queue, o)
 	}
-	users := &activities.Users{Store: r.store, Clerk: w.providers.clerk, Access: access, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail}
+	users := &activities.Users{Store: r.store, Clerk: w.providers.clerk, Access: access, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, RereadDelay: c.RereadDelay}
 
 	recovery := &activities.Recovery{Store: r.store, Stripe: w.providers.stripe, Clerk: w.providers.clerk, Livemode: c.StripeLivemode(),
 		Spacing: c.PokeInterval, Observe: r.metrics.Recovered}
@@ -226,7 +226,7 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 	subscriptions := &activities.Subscriptions{Store: r.store, Stripe: w.providers.stripe, Prompt: &activities.PromptPublisher{Projections: projections}, Observe: w.observe, Policy: activities.SubscriptionPolicy{
 		Access: access, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, MissingConfirmedAfter: c.MissingConfirmedAfter, Livemode: c.StripeLivemode(), BoundaryDelay: c.BoundaryDelay, RereadDelay: c.RereadDelay,
 	}}
-	catalogue := &activities.Catalogue{Store: r.store, Stripe: w.providers.stripe}
+	catalogue := &activities.Catalogue{Store: r.store, Stripe: w.providers.stripe, RereadDelay: c.RereadDelay}
 	bulk := &activities.Bulk{Store: r.store, Stripe: w.providers.stripe, Clerk: w.providers.clerk, Users: users, Customers: customers,
 		Subscriptions: subscriptions, Projections: projections, Catalogue: catalogue, Deletion: c.OnUserDeleted, Livemode: c.StripeLivemode(), AtOnce: bulkAtOnce}
 	main.RegisterActivity(bulk.FinishBulk)

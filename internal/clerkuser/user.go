@@ -40,6 +40,9 @@ func Read(u *clerk.User) (account.ListedUser, error) {
 	if u.CreatedAt != 0 {
 		user.CreatedAt = time.UnixMilli(u.CreatedAt).UTC()
 	}
+	if u.UpdatedAt != 0 {
+		user.UpdatedAt = time.UnixMilli(u.UpdatedAt).UTC()
+	}
 	primary := value(u.PrimaryEmailAddressID)
 	for _, e := range u.EmailAddresses {
 		if e != nil && primary != "" && e.ID == primary {
@@ -47,7 +50,7 @@ func Read(u *clerk.User) (account.ListedUser, error) {
 			user.EmailVerified = e.Verification != nil && e.Verification.Status == "verified"
 		}
 	}
-	return account.ListedUser{User: user, Held: held, UpdatedAt: time.UnixMilli(u.UpdatedAt).UTC()}, nil
+	return account.ListedUser{User: user, Held: held}, nil
 }
 
 func stripeMetadata(u *clerk.User) (json.RawMessage, error) {

@@ -190,8 +190,8 @@ type Policy struct {
 	// PokeInterval is the least time between two pokes of one entity: a burst of events costs one
 	// sync at its start and one after the interval, however many they are.
 	PokeInterval time.Duration `env:"POKE_INTERVAL" envDefault:"1s"`
-	// RereadDelay is the pause before Stripe is read again when a read does not yet show what a
-	// young event told.
+	// RereadDelay is the pause before Stripe or Clerk is read again when a read does not yet show what a
+	// young event told, or what an earlier read has shown.
 	RereadDelay time.Duration `env:"REREAD_DELAY" envDefault:"5s"`
 }
 

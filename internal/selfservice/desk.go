@@ -16,6 +16,8 @@ import (
 // Stripe is what is asked of Stripe while somebody waits. Its errors are classified failures.
 type Stripe interface {
 	CustomerSubscriptions(ctx context.Context, customerID string) ([]account.Subscription, *account.Customer, error)
+	// Subscription reads one. Where only its items cannot be read, all else is answered beside the error, Unread.
+	Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error)
 	Customer(ctx context.Context, customerID string) (account.Customer, error)
 	OpenCheckoutSessions(ctx context.Context, customerID string) ([]account.CheckoutSession, error)
 	// CheckoutSessionsSince lists a customer's sessions of any status that were made at a moment or later.

@@ -1,6 +1,7 @@
 package selfservice
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
 // opening is the opening of one checkout, under the user's lease.
@@ -208,11 +210,15 @@ func (o *opening) earlier(ctx context.Context, user *store.User) (session accoun
 const clocksDiffer = 5 * time.Minute
 
 // clear makes sure that what is about to be opened is the only way to buy the product, or one that may not be held beside it:
-// Stripe, not our copy, says what the customers have, and earlier checkouts are closed, but for the operation's own. That is
-// closed too where nothing may be bought. Each customer is looked at and each checkout closed whatever becomes of the others.
+// Stripe, not our copy, says what the customers have, also of what its list does not show and we know of; and earlier checkouts are closed, but for the
+// operation's own. That is closed too where nothing may be bought. Each customer is looked at and each checkout closed whatever becomes of the others.
 func (o *opening) clear(ctx context.Context, user *store.User, own string) error {
 	d := o.desk
 	customers, err := d.Store.CustomersOf(ctx, user)
+	if err != nil {
+		return unavailable(err)
+	}
+	known, err := o.known(ctx, user, customers)
 	if err != nil {
 		return unavailable(err)
 	}
@@ -229,6 +235,8 @@ func (o *opening) clear(ctx context.Context, user *store.User, own string) error
 		if err != nil && !failure.IsNotFound(err) {
 			failed = append(failed, err)
 		}
+		subscriptions, err = o.leftOut(ctx, known[c.ID], subscriptions)
+		failed = append(failed, err)
 		if slices.ContainsFunc(subscriptions, func(s account.Subscription) bool { return s.Unread && live(s) }) {
 			failed = append(failed, failure.New(failure.Transient, "stripe", "list subscriptions", "items_not_listed", nil))
 		}
@@ -255,6 +263,72 @@ func (o *opening) clear(ctx context.Context, user *store.User, own string) error
 		return o.settleRefused(ctx, reason, because)
 	}
 	return nil
+}
+
+// known are the subscriptions that a user's customers have as far as we know: by our rows, and by what has come within the last minute
+// and is not stored yet, events and the user's own return from a checkout.
+func (o *opening) known(ctx context.Context, user *store.User, customers []store.Customer) (ids map[string][]string, err error) {
+	d := o.desk
+	rows, err := d.Store.SubscriptionsOfUser(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	ids = make(map[string][]string, len(customers))
+	entities := make([]account.Entity, len(customers))
+	for i, c := range customers {
+		entities[i] = account.CustomerEntity(c.ID)
+	}
+	for _, row := range rows {
+		if !account.Status(row.Status).Terminal() {
+			ids[row.CustomerID] = append(ids[row.CustomerID], row.StripeID)
+		}
+	}
+	payloads, err := d.Store.Beginnings(ctx, entities, time.Now().Add(-boughtJustNow))
+	if err != nil {
+		return nil, err
+	}
+	for _, payload := range payloads {
+		event, err := stripeevent.Parse(payload)
+		if err != nil {
+			continue
+		}
+		_, customerID := event.Entity().Split()
+		ids[customerID] = append(ids[customerID], cmp.Or(event.Bought(), event.CreatedObject()))
+	}
+	returns, err := d.Store.Unsettled(ctx, entities)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range returns {
+		if r.Action == store.ActionReturn {
+			_, customerID := r.Entity.Split()
+			ids[customerID] = append(ids[customerID], r.SubscriptionID)
+		}
+	}
+	return ids, nil
+}
+
+// boughtJustNow is for how long what tells of a subscription is newer than a list that does not show it.
+const boughtJustNow = time.Minute
+
+// leftOut reads those subscriptions of a customer by their ids that we know of and that a list left out: it may be a moment behind. What
+// Stripe does not have nobody has. It answers all that the customer has.
+func (o *opening) leftOut(ctx context.Context, known []string, listed []account.Subscription) ([]account.Subscription, error) {
+	var failed []error
+	for _, id := range known {
+		if id == "" || slices.ContainsFunc(listed, func(s account.Subscription) bool { return s.ID == id }) {
+			continue
+		}
+		subscription, err := o.desk.Stripe.Subscription(ctx, id)
+		switch {
+		case failure.IsNotFound(err):
+		case err != nil:
+			failed = append(failed, err)
+		default:
+			listed = append(listed, subscription)
+		}
+	}
+	return listed, failure.Join(failed...)
 }
 
 // closeOthers closes a customer's open checkouts of what may not be held beside what is being bought, whoever opened them, but for the

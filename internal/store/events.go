@@ -255,6 +255,23 @@ func (t *Tx) TakeEvents(ctx context.Context, entity account.Entity, read int64) 
 	return due, nil
 }
 
+// ToldSince answers the payloads of an entity's events that came after a moment and were completed by reads before: what they tell is as old as they
+// are, and newer than what a read shows that does not show it any more.
+func (t *Tx) ToldSince(ctx context.Context, entity account.Entity, since time.Time) ([]Due, error) {
+	rows, _ := t.tx.Query(ctx, `SELECT source, event_id, type, status, payload, received_at, 0 AS ahead FROM webhook_events
+		WHERE entity = $1 AND received_at > $2 AND status = 'completed' AND payload IS NOT NULL ORDER BY seq`, string(entity), since)
+	told, err := pgx.CollectRows(rows, pgx.RowToStructByName[Due])
+	return told, classify("list what was told lately", err)
+}
+
+// Beginnings answers the due events of some customers that tell of a subscription that has begun, and that came after a moment: no read has shown it yet.
+func (s *Store) Beginnings(ctx context.Context, customers []account.Entity, since time.Time) (payloads []string, err error) {
+	rows, _ := s.pool.Query(ctx, `SELECT payload FROM webhook_events WHERE entity = ANY($1) AND status IN ('pending', 'failing', 'waiting') AND payload IS NOT NULL
+		AND received_at > $2 AND type IN ('checkout.session.completed', 'checkout.session.async_payment_succeeded', 'customer.subscription.created')`, customers, since)
+	payloads, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	return payloads, classify("look for what has been bought", err)
+}
+
 // CompleteEvents ends events: PostgreSQL now holds what they told. erase drops their payloads,
 // because their user's data is to be forgotten.
 func (t *Tx) CompleteEvents(ctx context.Context, events []Due, erase bool) error {

@@ -479,6 +479,10 @@ func questions(t *testing.T, w *world) {
 		},
 		func() error { _, err := w.DriftCounts(ctx); return err },
 		func() error { _, err := w.Unsettled(ctx, []account.Entity{"customer/cus_9"}); return err },
+		func() error {
+			_, err := w.Beginnings(ctx, []account.Entity{"customer/cus_9"}, time.Now().Add(-time.Minute))
+			return err
+		},
 		func() error { _, err := w.OwnerOfCustomer(ctx, "cus_9"); return err },
 		func() error {
 			_, err := w.Hint(ctx, &store.User{ID: "00000000-0000-0000-0000-000000000009"})
@@ -566,6 +570,17 @@ func inTransactions(t *testing.T, w *world, read int64) {
 	must(t, err)
 	w.link("user_7", "cus_new")
 	w.update(func(ctx context.Context, tx *store.Tx) error {
+		if _, err := tx.ToldSince(ctx, "customer/cus_7", time.Now().Add(-time.Minute)); err != nil {
+			return err
+		}
+		stored, err := tx.SubscriptionsOfCustomer(ctx, "cus_7")
+		if err != nil {
+			return err
+		}
+		turned := account.Subscription{ID: "sub_7", CustomerID: "cus_7", Status: account.StatusActive}
+		if _, _, err := tx.TurnsBack(ctx, time.Time{}, stored, turned, nil, func(string) bool { return false }); err != nil {
+			return err
+		}
 		if err := tx.PokeWithin(ctx, time.Minute, account.JobSync, "customer/cus_7"); err != nil {
 			return err
 		}

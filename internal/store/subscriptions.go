@@ -227,6 +227,63 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 	return true, t.Audit(ctx, entry)
 }
 
+// turnable are the columns of which a read can show what was before: how a subscription stands and ends, and what of. The others follow from
+// these, or from the catalogue.
+func turnable() []string {
+	return []string{
+		"status", "cancel_at_period_end", "cancel_at", "canceled_at", "ended_at", "trial_end", "current_period_end", "collection_paused",
+		"stripe_price_id", "quantity", "schedule_ends_at",
+	}
+}
+
+// TurnsBack tells whether a read shows a stored subscription as it was before a change that came after since: then it may have been answered
+// by a copy of Stripe's that is behind. told tells of a column whether something else says that it has the value that the read shows. Nothing is asked
+// of the database unless the row has changed since, and the read would change it otherwise than to its end or into a period that follows. sure is
+// false where the row has been turned back itself since: nobody knows then which of the two is older.
+func (t *Tx) TurnsBack(ctx context.Context, since time.Time, stored []Subscription, seen account.Subscription, plans map[string]Plan,
+	told func(column string) bool,
+) (back, sure bool, err error) {
+	before, known := find(stored, seen.ID)
+	ended := seen.Status.Terminal() && !account.Status(before.Status).Terminal()
+	if !known || before.UpdatedAt == nil || before.UpdatedAt.Before(since) || ended || seen.CurrentPeriodStart.After(derefTime(before.CurrentPeriodStart)) {
+		return false, false, nil
+	}
+	after, err := rowOf(seen, before, plans, false)
+	if err != nil {
+		return false, false, err
+	}
+	is, shown := before.columns(), after.columns()
+	columns := slices.DeleteFunc(turnable(), func(name string) bool { return is[name] == shown[name] || told(name) })
+	if len(columns) == 0 {
+		return false, false, nil
+	}
+	rows, _ := t.tx.Query(ctx, `SELECT before FROM audit_log WHERE entity = $1 AND subject = $2 AND action = 'subscription.changed'
+		AND at > $3 AND before IS NOT NULL`, string(account.CustomerEntity(seen.CustomerID)), seen.ID, since)
+	former, err := pgx.CollectRows(rows, pgx.RowTo[map[string]json.RawMessage])
+	if err != nil {
+		return false, false, classify("look for what a subscription was", err)
+	}
+	was := func(name string, value any) (bool, error) {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return false, fmt.Errorf("encoding a column: %w", err)
+		}
+		return slices.ContainsFunc(former, func(row map[string]json.RawMessage) bool { return string(row[name]) == string(text) }), nil
+	}
+	for _, name := range columns {
+		turns, err := was(name, shown[name])
+		if err != nil {
+			return false, false, err
+		}
+		turned, err := was(name, is[name])
+		if err != nil {
+			return false, false, err
+		}
+		back, sure = back || turns, sure || turns && !turned
+	}
+	return back, sure, nil
+}
+
 // Keep notes which of a customer's stored subscriptions a read did not show, whose rows stay as they are: what was asked for before it was
 // not seen of them. last is the number of the read before. Of all others of the customer the read is the last that has shown them.
 func (t *Tx) Keep(ctx context.Context, stored []Subscription, kept []string, last int64) error {

@@ -101,11 +101,16 @@ func (u *User) Differs(listed account.ListedUser) (what string, err error) {
 	return "", nil
 }
 
+// Holds tells whether the stored profile is what a read of Clerk shows.
+func (u *User) Holds(seen account.User) bool {
+	seen.CustomerHint = ""
+	return u.Profile() == fitted(seen)
+}
+
 // isAs tells whether what Clerk shows of a user is exactly what is stored here. Where a customer might be is not looked
 // at: it matters for a user without one.
 func (u *User) isAs(shown account.ListedUser) bool {
-	shown.CustomerHint = ""
-	if u.ProjectionVersion == 0 || u.Profile() != fitted(shown.User) {
+	if u.ProjectionVersion == 0 || !u.Holds(shown.User) {
 		return false
 	}
 	projection, err := u.Projection()
@@ -114,7 +119,7 @@ func (u *User) isAs(shown account.ListedUser) bool {
 
 // fitted is a profile as the columns hold it.
 func fitted(p account.User) account.User {
-	p.CreatedAt = time.Time{}
+	p.CreatedAt, p.UpdatedAt = time.Time{}, time.Time{}
 	p.FirstName, p.LastName, p.Username, p.Email = fit(p.FirstName), fit(p.LastName), fit(p.Username), fit(p.Email)
 	return p
 }

@@ -47,7 +47,7 @@ func (c *Client) Product(ctx context.Context, productID string) (account.Product
 func toProduct(p *stripe.Product) account.Product {
 	return account.Product{
 		ID: p.ID, Name: p.Name, Active: p.Active, Deleted: p.Deleted,
-		Beside: account.AllowsBeside(p.Metadata), AddOn: p.Metadata["add_on"] == "true",
+		Beside: account.AllowsBeside(p.Metadata), AddOn: account.IsAddOn(p.Metadata),
 	}
 }
 

@@ -16,8 +16,9 @@ import (
 // none.
 type Change struct {
 	SubscriptionID string
-	// Field is the name of Stripe's field; "price" and "quantity" are those of all items, and
-	// "pause_collection" is "true" while collection is paused.
+	// Field is the name of Stripe's field; "price" and "quantity" are those of all items,
+	// "pause_collection" is "true" while collection is paused, and "schedule_end" is the schedule that manages it with the
+	// moment at which it ends it.
 	Field  string
 	Before string
 	After  string
@@ -52,6 +53,10 @@ func Shown(s account.Subscription, field string) (value string, known bool) {
 		return seconds(s.CurrentPeriodEnd), true
 	case "pause_collection":
 		return strconv.FormatBool(s.CollectionPaused), true
+	case "schedule":
+		return s.ScheduleID, true
+	case "schedule_end":
+		return scheduleEnd(s.ScheduleID, s.ScheduleEndsAt), true
 	case "price":
 		prices := make([]string, 0, len(s.Items))
 		for _, i := range s.Items {
@@ -69,9 +74,19 @@ func Shown(s account.Subscription, field string) (value string, known bool) {
 	}
 }
 
+func scheduleEnd(scheduleID string, at time.Time) string {
+	if scheduleID == "" {
+		return ""
+	}
+	return scheduleID + " " + seconds(at)
+}
+
 // Changed lists what the event says has changed of a subscription, in the fields that matter
-// to us; none for other events.
+// to us; none for events that tell of none.
 func (e Event) Changed() []Change {
+	if schedule, ok := e.Schedule(); ok {
+		return e.changedEnd(schedule)
+	}
 	if e.ObjectKind != "subscription" || family(e.Type) != "customer.subscription." || !hasPrefix("sub_", e.ObjectID) {
 		return nil
 	}
@@ -85,7 +100,7 @@ func (e Event) Changed() []Change {
 			changes = append(changes, Change{SubscriptionID: e.ObjectID, Field: field, Before: before, After: after})
 		}
 	}
-	for _, field := range []string{"status", "cancel_at_period_end", "cancel_at", "canceled_at", "trial_end", "pause_collection"} {
+	for _, field := range []string{"status", "cancel_at_period_end", "cancel_at", "canceled_at", "trial_end", "pause_collection", "schedule"} {
 		// A name in previous_attributes without a value means that there was none.
 		if before := was.Get(field); before.Exists() {
 			add(field, valueOf(field, before), valueOf(field, is.Get(field)))
@@ -107,6 +122,64 @@ func (e Event) Changed() []Change {
 	return changes
 }
 
+// changedEnd is the change of when a schedule ends the subscription that it manages.
+func (e Event) changedEnd(schedule account.Schedule) []Change {
+	was := schedule
+	if before := e.previous.Get("end_behavior"); before.Exists() {
+		was.EndsSubscription = text(before) == "cancel"
+	}
+	if before := e.previous.Get("phases"); before.IsArray() {
+		was.Phases = phases(before)
+	}
+	if schedule.SubscriptionID == "" || was.EndsAt().Equal(schedule.EndsAt()) {
+		return nil
+	}
+	return []Change{{
+		SubscriptionID: schedule.SubscriptionID, Field: "schedule_end",
+		Before: scheduleEnd(schedule.ID, was.EndsAt()), After: scheduleEnd(schedule.ID, schedule.EndsAt()),
+	}}
+}
+
+// CustomerChange is one field of a customer that an event says has changed: "email", "name", or "metadata" with the key behind a dot. A value
+// that is not there is "".
+type CustomerChange struct{ Field, Before, After string }
+
+// ChangedCustomer lists what the event says has changed of a customer, in the fields that matter to us; none for other events.
+func (e Event) ChangedCustomer() (changes []CustomerChange) {
+	if e.ObjectKind != "customer" || e.Type != "customer.updated" || !e.previous.IsObject() {
+		return nil
+	}
+	add := func(field string, before gjson.Result, after gjson.Result) {
+		if b, a := text(before), text(after); before.Exists() && b != a {
+			changes = append(changes, CustomerChange{field, b, a})
+		}
+	}
+	add("email", e.previous.Get("email"), e.object.Get("email"))
+	add("name", e.previous.Get("name"), e.object.Get("name"))
+	if before := e.previous.Get("metadata"); before.IsObject() {
+		now := metadata(e.metadata)
+		before.ForEach(func(key, value gjson.Result) bool {
+			if b, a := text(value), now[key.Str]; b != a {
+				changes = append(changes, CustomerChange{"metadata." + key.Str, b, a})
+			}
+			return true
+		})
+	}
+	return changes
+}
+
+// Shown answers what a read of a customer shows in the field.
+func (c CustomerChange) Shown(customer account.Customer) string {
+	switch key, ok := strings.CutPrefix(c.Field, "metadata."); {
+	case ok:
+		return customer.Metadata[key]
+	case c.Field == "email":
+		return customer.Email
+	default:
+		return customer.Name
+	}
+}
+
 // valueOf is what a subscription's own field says, as the text of a [Change].
 func valueOf(field string, r gjson.Result) string {
 	switch field {
@@ -116,6 +189,8 @@ func valueOf(field string, r gjson.Result) string {
 		return strconv.FormatBool(flag(r))
 	case "pause_collection":
 		return strconv.FormatBool(r.IsObject())
+	case "schedule":
+		return reference(r)
 	default:
 		return decimal(number(r))
 	}

@@ -268,3 +268,20 @@ func (e Event) CreatedObject() string {
 		return ""
 	}
 }
+
+// Ended answers the id of the object of which the event tells what nothing takes back: that a subscription or a schedule has ended, or that
+// a customer, a product or a price was deleted. It is "" for all other events.
+func (e Event) Ended() string {
+	if subscription, ok := e.Subscription(); ok && (subscription.Status.Terminal() || e.Type == "customer.subscription.deleted") {
+		return subscription.ID
+	}
+	if schedule, ok := e.Schedule(); ok && schedule.Status.Over() {
+		return schedule.ID
+	}
+	switch e.Type {
+	case "customer.deleted", "product.deleted", "price.deleted":
+		return e.ObjectID
+	default:
+		return ""
+	}
+}

@@ -1,6 +1,8 @@
 package stripeevent
 
 import (
+	"github.com/tidwall/gjson"
+
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
@@ -15,14 +17,19 @@ func (e Event) Schedule() (account.Schedule, bool) {
 		ID: e.ObjectID, CustomerID: e.customer, SubscriptionID: withPrefix("sub_", reference(o.Get("subscription"))),
 		Status: account.ScheduleStatus(code(text(o.Get("status")))), EndsSubscription: text(o.Get("end_behavior")) == "cancel",
 	}
-	for _, p := range o.Get("phases").Array() {
+	s.Phases = phases(o.Get("phases"))
+	return s, s.Status.Rank() > 0
+}
+
+func phases(list gjson.Result) (phases []account.Phase) {
+	for _, p := range list.Array() {
 		phase := account.Phase{Start: moment(p.Get("start_date")), End: moment(p.Get("end_date")), Prices: []string{}}
 		for _, item := range p.Get("items").Array() {
 			if price := reference(item.Get("price")); account.ValidPriceID(price) {
 				phase.Prices = append(phase.Prices, price)
 			}
 		}
-		s.Phases = append(s.Phases, phase)
+		phases = append(phases, phase)
 	}
-	return s, s.Status.Rank() > 0
+	return phases
 }

@@ -55,14 +55,14 @@ func (l *lab) actor(o policies) *actor {
 	a := &actor{
 		points:    p,
 		stripe:    stripe,
-		users:     &activities.Users{Store: db, Clerk: clerk, Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail},
+		users:     &activities.Users{Store: db, Clerk: clerk, Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, RereadDelay: time.Millisecond},
 		customers: &activities.Customers{Store: db, Stripe: stripe, Access: access(), LinkByEmail: o.linkByEmail},
 		subscriptions: &activities.Subscriptions{Store: db, Stripe: stripe, Policy: activities.SubscriptionPolicy{
 			Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, BoundaryDelay: time.Second, RereadDelay: time.Millisecond,
 			MissingConfirmedAfter: missingConfirmedAfter,
 		}},
 		projections: &activities.Projections{Store: db, Clerk: clerk},
-		catalogue:   &activities.Catalogue{Store: db, Stripe: stripe},
+		catalogue:   &activities.Catalogue{Store: db, Stripe: stripe, RereadDelay: time.Millisecond},
 	}
 	a.commands = &activities.Commands{Subscriptions: a.subscriptions}
 	return a
