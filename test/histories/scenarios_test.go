@@ -361,14 +361,14 @@ func TestHistoriesOfAnOutage(t *testing.T) {
 	bought, err := s.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{CustomerID: customer, PriceID: price, ClientReferenceID: user})
 	must(t, err)
 	s.Quiet(false)
-	// Who comes before a look sleeps is remembered, and has it begun anew when it does.
+	// Who comes before a look sleeps is remembered, and has it begun anew when it does. An attempt that is under way just then fails, and is not cancelled.
 	back = gone(http.MethodGet, "/v1/subscriptions")
 	must(t, s.Sandbox.Stripe.SetQuantity(bought.SubscriptionID, 2))
 	remembered := func(history *historypb.History) error {
 		if err := marked("rouse-later")(history); err != nil {
 			return err
 		}
-		if !has(history, enumspb.EVENT_TYPE_TIMER_FIRED) || !has(history, enumspb.EVENT_TYPE_ACTIVITY_TASK_CANCELED) {
+		if !has(history, enumspb.EVENT_TYPE_TIMER_FIRED) || !has(history, enumspb.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED) {
 			return errors.New("it has begun nothing anew")
 		}
 		return nil
