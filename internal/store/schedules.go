@@ -201,6 +201,8 @@ func unsettled(ctx context.Context, q querier, u *User, policy account.DeletionP
 			note(c.ID, c.ID, account.UnsettledNotRead)
 		case policy != account.DeleteKeep && c.SchedulesReadSeq <= *u.DeletionSeq:
 			note(c.ID, c.ID, account.UnsettledSchedulesNotListed)
+		case policy != account.DeleteKeep && c.WholeSeq <= *u.DeletionSeq: // an event says that the last read is behind
+			note(c.ID, c.ID, account.UnsettledNotRead)
 		}
 	}
 	// What the product has noted is theirs until it is known to be somebody else's, or gone.

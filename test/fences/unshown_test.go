@@ -123,7 +123,7 @@ func TestRereadsOfAnotherEventAreNotThoseOfThisOne(t *testing.T) {
 }
 
 // Somebody changes something in the portal, of which the event has come, and asks for a sync. A read that is behind that event concludes nothing: they are
-// not told that they are in step, and nobody is erased by it.
+// not told that they are in step.
 func TestASyncIsNotDoneByAReadThatIsKnownToBeBehind(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []bool{false, true} {
@@ -157,6 +157,41 @@ func TestASyncIsNotDoneByAReadThatIsKnownToBeBehind(t *testing.T) {
 			_, err = l.work.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: s.customer, Reread: 1})
 			l.must(err)
 			stands(store.OperationDone)
+		})
+	}
+}
+
+// Somebody has their subscription go on in the portal and deletes their account. The first read is behind the portal's event and shows that nothing is left to
+// stop: nobody is erased by that.
+func TestNobodyIsErasedByAReadThatIsKnownToBeBehind(t *testing.T) {
+	t.Parallel()
+	for _, behind := range []bool{false, true} {
+		t.Run(fmt.Sprintf("behind %t", behind), func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			user, customer, subscription := l.subscribed("ada")
+			l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(subscription))
+			l.settle()
+			stale := l.listOf(customer)
+			l.post("/v1/subscriptions/"+subscription, "cancel_at_period_end", "false")
+			l.must(l.Sandbox.Clerk.DeleteUser(user))
+			l.unpoked()
+			l.must(l.work.syncUser(t.Context(), user))
+			restore := func() {}
+			if behind {
+				restore = l.work.answer("GET /v1/subscriptions?", http.StatusOK, stale)
+			}
+			l.must(l.work.record(t.Context(), customer))
+			restore()
+			l.must(l.work.lookAtUser(t.Context(), user))
+			l.wants("false", erased, user)
+			l.settle()
+			l.must(l.work.lookAtCustomer(t.Context(), customer))
+			l.must(l.work.lookAtUser(t.Context(), user))
+			l.wants("true", erased, user)
+			if !l.endsByPeriod(subscription) {
+				t.Error("it bills on")
+			}
 		})
 	}
 }
