@@ -146,3 +146,17 @@ func TestARunOfTheVersionBeforePutsRereadsOff(t *testing.T) {
 	l.finished()
 	equal(t, "looks", l.record.since(), []time.Duration{0, 2 * time.Second, 7 * time.Second})
 }
+
+// A look for another reason shows what the event told. The reread that was to come counts for nothing from then on.
+func TestARereadThatIsNotNeededAnyMoreIsForgotten(t *testing.T) {
+	t.Parallel()
+	l := newLifecycle(t, script{record: looks(soon(live()), live(), over())})
+	l.poke(time.Second, 2*time.Second)
+	l.run()
+	l.finished()
+	var rereads []int
+	for _, in := range l.record.given() {
+		rereads = append(rereads, in.Reread)
+	}
+	equal(t, "rereads", rereads, []int{0, 0, 0})
+}

@@ -180,7 +180,7 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	defer l.turns.end()
 	l.gaveWay = false
 	in := activities.RecordInput{CustomerID: l.in.CustomerID, Reread: l.reread, Overdue: l.overdue, InPart: l.inPart > 0}
-	if l.rereadAt.After(workflow.Now(ctx)) {
+	if l.reread > 0 && l.rereadAt.After(workflow.Now(ctx)) {
 		in.Reread-- // the last of them is still to come
 	}
 	in.ForBoundary = l.alarm.fired && l.reread == 0 && l.inPart == 0 && !l.due && !l.pokes.waiting()
