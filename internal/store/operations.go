@@ -261,7 +261,7 @@ const seen = `u.projection_version = u.published_version AND u.projection_versio
 		WHEN o.stripe_subscription_id IS NULL THEN coalesce(c.whole_read_seq, c.read_seq) > o.seq
 		ELSE EXISTS (SELECT FROM subscriptions s WHERE s.stripe_subscription_id = o.stripe_subscription_id AND s.stripe_customer_id = c.stripe_customer_id
 			AND s.user_id = u.id AND coalesce(s.kept_read_seq, c.read_seq) > o.seq
-			AND (s.status <> 'incomplete' OR o.created_at <= now() - interval '30 seconds')) END)
+			AND (s.status <> 'incomplete' OR o.created_at <= now() - interval '` + returnWaits + `')) END)
 	END`
 
 // LockOperation locks an operation until the transaction ends, or answers nil where there is none.
@@ -514,12 +514,12 @@ const (
 // EndWaits ends what only waits for an entity to be read that its provider does not have, as a read of that number has shown. What was
 // asked for after that read began goes on waiting.
 func (t *Tx) EndWaits(ctx context.Context, entity account.Entity, read int64, reason string) error {
-	return t.endWaits(ctx, entity, read, reason, 0)
+	return t.endWaits(ctx, entity, read, reason, "0")
 }
 
 // returnWaits is for how long a return from a checkout waits for a customer who does not show, or for a subscription that is not shown as
-// paid: Stripe has said to the caller that it is. The condition seen has it too.
-const returnWaits = 30 * time.Second
+// paid: Stripe has said to the caller that it is.
+const returnWaits = "30 seconds"
 
 // EndCustomerWaits is [Tx.EndWaits] for a customer. waits tells whether a return from a checkout goes on waiting, for half a minute at most.
 func (t *Tx) EndCustomerWaits(ctx context.Context, customerID string, read int64) (waits bool, err error) {
@@ -531,7 +531,7 @@ func (t *Tx) EndCustomerWaits(ctx context.Context, customerID string, read int64
 	return waits, classify("look for who waits", err)
 }
 
-func (t *Tx) endWaits(ctx context.Context, entity account.Entity, read int64, reason string, returnsFor time.Duration) error {
+func (t *Tx) endWaits(ctx context.Context, entity account.Entity, read int64, reason, returnsFor string) error {
 	return t.tx.Later(ctx, "end waits", `UPDATE operations SET status = 'failed', reason = $3, settled_at = now(), retry_at = NULL
 		WHERE entity = $1 AND status = 'accepted' AND seq < $2 AND (action = 'sync' OR action = 'return' AND created_at <= now() - $4::interval)`,
 		string(entity), read, reason, returnsFor)
