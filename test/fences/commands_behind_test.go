@@ -31,12 +31,11 @@ func TestACommandIsNotDoneByAReadThatIsBehind(t *testing.T) {
 						t.Parallel()
 						l := newLab(t, policies{})
 						s := l.subject(1)
-						earlier, want, before := store.ActionCancel, "never", "with its period"
+						earlier, before := store.ActionCancel, "with its period"
 						if later == store.ActionCancel {
-							earlier, want, before = store.ActionReactivate, before, want
-							l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
-							l.settle()
+							earlier, before = store.ActionReactivate, "never"
 						}
+						want := l.opposed(s, earlier)
 						stale := l.listOf(s.customer)
 						if by == "portal" {
 							if earlier == store.ActionCancel {
@@ -93,12 +92,7 @@ func TestAnUndoIsNotDoneByAReadThatIsBehind(t *testing.T) {
 				t.Parallel()
 				l := newLab(t, policies{})
 				s := l.subject(1)
-				want := "never"
-				if action == store.ActionReactivate {
-					want = "with its period"
-					l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
-					l.settle()
-				}
+				want := l.opposed(s, action)
 				stale := l.listOf(s.customer)
 				op := l.asks(s, action)
 				_, err := l.work.commands.ApplyCommand(t.Context(), activities.CommandInput{OperationID: op, CustomerID: s.customer})

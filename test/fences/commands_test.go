@@ -409,3 +409,14 @@ func TestWhatCannotBeStoredIsTakenBackByAnyAttempt(t *testing.T) {
 		}
 	}
 }
+
+// opposed makes a subscription stand as it has to before a command asks for something else, and says how it ends then.
+func (l *lab) opposed(s subject, action store.Action) (ends string) {
+	l.t.Helper()
+	if action != store.ActionReactivate {
+		return "never"
+	}
+	l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
+	l.settle()
+	return "with its period"
+}

@@ -443,6 +443,23 @@ func TestACustomerThatWasMissingOnceIsLookedAtAgain(t *testing.T) {
 	}
 }
 
+// comesBack is somebody who has paid at a page that made them a customer, before Stripe has told of it. ask is what their browser asks, each time it comes back.
+func (l *lab) comesBack() (user string, bought stripesim.CheckoutResult, ask func() *store.Operation) {
+	l.t.Helper()
+	user, _ = l.signUp("ada")
+	l.settle()
+	bought = l.buy(stripesim.CheckoutSpec{Email: "ada@example.com", ClientReferenceID: user, SubscriptionMetadata: byServer(user)})
+	desk := l.requests(l.actor(policies{}))
+	desk.Wait = 50 * time.Millisecond
+	return user, bought, func() *store.Operation {
+		l.t.Helper()
+		op, err := desk.Return(l.t.Context(), selfservice.Caller{UserID: user},
+			selfservice.Key{Method: http.MethodPost, Route: "/api/checkout/return", Value: "k"}, bought.SessionID)
+		l.must(err)
+		return op
+	}
+}
+
 // Somebody comes back from paying before Stripe has told of it. The customer that the checkout has made is not shown by the first read yet, as Stripe does
 // not promise it: the session, which Stripe has shown, says that it is there.
 func TestAReturnWaitsForACustomerThatDoesNotShowYet(t *testing.T) {
@@ -451,15 +468,8 @@ func TestAReturnWaitsForACustomerThatDoesNotShowYet(t *testing.T) {
 		t.Run(map[bool]string{false: "control", true: "the first read is behind"}[behind], func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t, policies{})
-			user, _ := l.signUp("ada")
-			l.settle()
-			bought := l.buy(stripesim.CheckoutSpec{Email: "ada@example.com", ClientReferenceID: user, SubscriptionMetadata: byServer(user)})
-			desk := l.requests(l.actor(policies{}))
-			desk.Wait = 50 * time.Millisecond
-			key := selfservice.Key{Method: http.MethodPost, Route: "/api/checkout/return", Value: "k"}
-			op, err := desk.Return(t.Context(), selfservice.Caller{UserID: user}, key, bought.SessionID)
-			l.must(err)
-			if op.Status != store.OperationAccepted {
+			user, bought, ask := l.comesBack()
+			if op := ask(); op.Status != store.OperationAccepted {
 				t.Fatalf("it is %s", op.Status)
 			}
 			if behind {
@@ -469,8 +479,7 @@ func TestAReturnWaitsForACustomerThatDoesNotShowYet(t *testing.T) {
 			}
 			l.settle() // Stripe's events
 			l.must(l.work.publish(t.Context(), user, false))
-			op, err = desk.Return(t.Context(), selfservice.Caller{UserID: user}, key, bought.SessionID)
-			l.must(err)
+			op := ask()
 			l.wants("true", `SELECT projection ->> 'subscriptionActive' FROM person_user WHERE clerk_user_id = $1`, user)
 			if op.Status != store.OperationDone {
 				t.Errorf("they have paid and have access, and are told %s (%s)", op.Status, op.Reason)
@@ -484,19 +493,9 @@ func TestAReturnWaitsForACustomerThatDoesNotShowYet(t *testing.T) {
 func TestAReturnWaitsForWhatIsPaidFor(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
-	user, _ := l.signUp("ada")
-	l.settle()
-	bought := l.buy(stripesim.CheckoutSpec{Email: "ada@example.com", ClientReferenceID: user, SubscriptionMetadata: byServer(user)})
-	desk := l.requests(l.actor(policies{}))
-	desk.Wait = 50 * time.Millisecond
-	ask := func() *store.Operation {
-		op, err := desk.Return(t.Context(), selfservice.Caller{UserID: user}, selfservice.Key{Method: http.MethodPost, Route: "/api/checkout/return", Value: "k"}, bought.SessionID)
-		l.must(err)
-		return op
-	}
+	user, bought, ask := l.comesBack()
 	ask()
-	_, listed := l.stripeAnswers(http.MethodGet, "/v1/subscriptions?status=all&expand[]=data.latest_invoice&expand[]=data.customer&expand[]=data.schedule&customer="+bought.CustomerID)
-	unpaid := regexp.MustCompile(`"status": ?"active"`).ReplaceAllString(string(listed), `"status":"incomplete"`)
+	unpaid := regexp.MustCompile(`"status": ?"active"`).ReplaceAllString(l.listOf(bought.CustomerID), `"status":"incomplete"`)
 	restore := l.work.answer("GET /v1/subscriptions?", http.StatusOK, unpaid)
 	result, err := l.work.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: bought.CustomerID})
 	l.must(err)

@@ -138,12 +138,7 @@ func TestWhatIsAskedForWhileAnotherIsTakenBackIsUndoneToo(t *testing.T) {
 					t.Parallel()
 					l := newLab(t, policies{})
 					s := l.subject(1)
-					want := "never"
-					if earlier == store.ActionReactivate {
-						want = "with its period"
-						l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
-						l.settle()
-					}
+					want := l.opposed(s, earlier)
 					a := l.actor(policies{})
 					first := l.asks(s, earlier)
 					in := activities.CommandInput{OperationID: first, CustomerID: s.customer}
@@ -192,12 +187,9 @@ func TestSeveralThatAreUndoneLeaveAllAsBefore(t *testing.T) {
 				t.Parallel()
 				l := newLab(t, policies{})
 				s := l.subject(1)
-				actions, want := []store.Action{store.ActionCancel, store.ActionReactivate}, "never"
+				actions, want := []store.Action{store.ActionCancel, store.ActionReactivate}, l.opposed(s, earlier)
 				if earlier == store.ActionReactivate {
 					slices.Reverse(actions)
-					want = "with its period"
-					l.must(l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription))
-					l.settle()
 				}
 				var ops []string
 				for i := range n + 1 {
