@@ -17,7 +17,8 @@ func TestWakeAtBoundaries(t *testing.T) {
 	const past = -30 * 24 * time.Hour
 	for _, c := range []struct {
 		name string
-		// When the periods of the customer's subscriptions end, and the first one is set to end; from now.
+		// When the periods of the customer's subscriptions end, and the first one is set to end; from
+		// now.
 		periods []time.Duration
 		end     time.Duration
 		given   activities.RecordInput
@@ -64,7 +65,8 @@ func TestWakeAtBoundaries(t *testing.T) {
 	}
 }
 
-// However long the delay is that an operator has set, and however often a boundary was looked at, the next look is ahead.
+// However long the delay is that an operator has set, and however often a boundary was looked at,
+// the next look is ahead.
 func TestALongDelayIsNoShorterForHavingBeenWaitedFor(t *testing.T) {
 	t.Parallel()
 	for _, looks := range []int{0, 10, 17, 19, 900} {

@@ -18,9 +18,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// Bulk brings in what both providers hold, page by page: it compares a page with what is stored, and for
-// what differs, and for nothing else, does what the workflows do, beside them. The fences that keep two
-// reads of one workflow apart keep this one apart from theirs.
+// Bulk brings in what both providers hold, page by page: it compares a page with what is stored,
+// and for what differs, and for nothing else, does what the workflows do, beside them. The fences
+// that keep two reads of one workflow apart keep this one apart from theirs.
 type Bulk struct {
 	Store  *store.Store
 	Stripe interface {
@@ -40,7 +40,8 @@ type Bulk struct {
 	Deletion      account.DeletionPolicy
 	// Livemode is the mode of our Stripe key.
 	Livemode bool
-	// AtOnce is how many entities are brought in at the same time. The clients keep to the providers' rates.
+	// AtOnce is how many entities are brought in at the same time. The clients keep to the providers'
+	// rates.
 	AtOnce int
 }
 
@@ -49,8 +50,9 @@ type UserCount interface {
 	CountUsers(ctx context.Context) (int64, error)
 }
 
-// The lists of a bulk sync, in the order in which they are read: what a later one refers to is known by then. Users
-// are stored before anything is linked to them, and given a customer only when every customer that names them is.
+// The lists of a bulk sync, in the order in which they are read: what a later one refers to is
+// known by then. Users are stored before anything is linked to them, and given a customer only when
+// every customer that names them is.
 const (
 	BulkProducts      = "products"
 	BulkPrices        = "prices"
@@ -62,14 +64,15 @@ const (
 	BulkQuarantine = "quarantine"
 	// BulkNamed are the entities that were asked for, and the only list where any were.
 	BulkNamed = "named"
-	// BulkChangedUsers and BulkChanges are what has changed since a moment: Clerk's users by their own time of change,
-	// and what Stripe's events are about. They are read instead of the lists of everything, before BulkOnboarding.
+	// BulkChangedUsers and BulkChanges are what has changed since a moment: Clerk's users by their own
+	// time of change, and what Stripe's events are about. They are read instead of the lists of
+	// everything, before BulkOnboarding.
 	BulkChangedUsers = "changed users"
 	BulkChanges      = "changes"
 )
 
-// BulkReachesBack is how far back a bulk sync of what has changed can reach: Stripe lists events of 30 days. A day of
-// it is left for the pass itself.
+// BulkReachesBack is how far back a bulk sync of what has changed can reach: Stripe lists events of
+// 30 days. A day of it is left for the pass itself.
 const BulkReachesBack = eventsListed - 24*time.Hour
 
 // BulkInput names the pass and the list.
@@ -84,7 +87,8 @@ type BulkResult struct {
 	Complete bool `json:"complete,omitempty"`
 	// Paused is set when somebody has paused the pass.
 	Paused bool `json:"paused,omitempty"`
-	// Quarantined is set where something could not be brought in for now: it is to be come back to after the lists.
+	// Quarantined is set where something could not be brought in for now: it is to be come back to
+	// after the lists.
 	Quarantined bool `json:"quarantined,omitempty"`
 	// Wait is how long it is until something in quarantine is to be tried again.
 	Wait time.Duration `json:"wait,omitempty"`
@@ -92,13 +96,14 @@ type BulkResult struct {
 
 // BulkClerk reads Clerk's list. It runs on Clerk's task queue.
 //
-// Idempotent: what is stored is a state, under the fences; a page that was not noted is read once more.
+// Idempotent: what is stored is a state, under the fences; a page that was not noted is read once
+// more.
 func (a *Bulk) BulkClerk(ctx context.Context, in BulkInput) (BulkResult, error) {
 	return a.read(ctx, in)
 }
 
-// BulkStripe reads one of Stripe's lists, gives users their customers, or brings in what is named. It runs on
-// Stripe's task queue.
+// BulkStripe reads one of Stripe's lists, gives users their customers, or brings in what is named.
+// It runs on Stripe's task queue.
 //
 // Idempotent: as [Bulk.BulkClerk].
 func (a *Bulk) BulkStripe(ctx context.Context, in BulkInput) (BulkResult, error) {
@@ -112,8 +117,8 @@ func (a *Bulk) FinishBulk(ctx context.Context, in FinishInput) error {
 	return a.Store.FinishBulk(ctx, in.RunID, in.Failure)
 }
 
-// read takes a list on for as long as an attempt may. How far it is stands in the database, where it was
-// written with what the page came to.
+// read takes a list on for as long as an attempt may. How far it is stands in the database, where
+// it was written with what the page came to.
 func (a *Bulk) read(ctx context.Context, in BulkInput) (result BulkResult, err error) {
 	complete, err := pages(ctx, func(ctx context.Context) (last bool, err error) {
 		run, err := a.Store.Bulk(ctx, in.ID)
@@ -180,11 +185,13 @@ func (a *Bulk) page(ctx context.Context, run *store.BulkRun, step, after string)
 	return shown.next == "", len(noted.Quarantined) > 0, a.Store.NoteBulkPage(ctx, run.ID, noted)
 }
 
-// mostQuarantined is how many one pass comes back to. More than that is no matter of single ones: the page waits.
+// mostQuarantined is how many one pass comes back to. More than that is no matter of single ones:
+// the page waits.
 const mostQuarantined = 1000
 
-// quarantine keeps of those that could not be brought in what the list has shown and their own reads have not: whom a customer
-// names, so that nobody is given another, and that it is to be given its user's name and email.
+// quarantine keeps of those that could not be brought in what the list has shown and their own
+// reads have not: whom a customer names, so that nobody is given another, and that it is to be
+// given its user's name and email.
 func (a *Bulk) quarantine(ctx context.Context, run *store.BulkRun, again map[account.Entity]string, found []store.Difference) error {
 	if len(again) == 0 {
 		return nil
@@ -303,8 +310,8 @@ func (a *Bulk) shownUsers(ctx context.Context, run *store.BulkRun, users []accou
 	return page, err
 }
 
-// showChangedUsers reads those users first that were changed last. One who is changed meanwhile moves others to a later
-// page, so that some are looked at twice and none is passed over.
+// showChangedUsers reads those users first that were changed last. One who is changed meanwhile
+// moves others to a later page, so that some are looked at twice and none is passed over.
 func (a *Bulk) showChangedUsers(ctx context.Context, run *store.BulkRun, after string) (page bulkPage, err error) {
 	offset, err := offsetOf(after)
 	if err != nil {
@@ -320,8 +327,8 @@ func (a *Bulk) showChangedUsers(ctx context.Context, run *store.BulkRun, after s
 	return a.shownUsers(ctx, run, users, next)
 }
 
-// showChanges reads what Stripe's events are about, from the newest back. An event says that something has changed;
-// what it is now is read.
+// showChanges reads what Stripe's events are about, from the newest back. An event says that
+// something has changed; what it is now is read.
 func (a *Bulk) showChanges(ctx context.Context, run *store.BulkRun, after string) (page bulkPage, err error) {
 	identity, err := a.Store.Identity(ctx)
 	if err != nil {
@@ -367,9 +374,10 @@ func showNamed(entities []string, after string) (page bulkPage, err error) {
 // entityFor is how long one entity may take: what hangs is come back to.
 const entityFor = 3 * time.Minute
 
-// bringIn brings entities in, several at a time. What fails for good is told of, what may succeed later is to be tried again, and the
-// others go on meanwhile: nobody is held up by somebody else. Only what is no matter of one entity, such as a provider that does not
-// answer at all, a wrong key or our own rate, ends the page, which is read again then.
+// bringIn brings entities in, several at a time. What fails for good is told of, what may succeed
+// later is to be tried again, and the others go on meanwhile: nobody is held up by somebody else.
+// Only what is no matter of one entity, such as a provider that does not answer at all, a wrong key
+// or our own rate, ends the page, which is read again then.
 func (a *Bulk) bringIn(ctx context.Context, run *store.BulkRun, step string, due []account.Entity, found []store.Difference) (came store.BulkRetried, err error) {
 	var mu sync.Mutex
 	came.Failures, came.Again = map[account.Entity]string{}, map[account.Entity]string{}
@@ -409,8 +417,8 @@ func (a *Bulk) bringIn(ctx context.Context, run *store.BulkRun, step string, due
 	return came, nil
 }
 
-// ofAll tells whether a failure concerns more than the one entity that met it. A right that our key does not have concerns that entity alone
-// if the provider has shown a part of it.
+// ofAll tells whether a failure concerns more than the one entity that met it. A right that our key
+// does not have concerns that entity alone if the provider has shown a part of it.
 func ofAll(ctx context.Context, err error) bool {
 	class := failure.Of(err)
 	_, some := errors.AsType[*inPart](err)
@@ -422,7 +430,8 @@ type inPart struct{ error }
 
 func (p *inPart) Unwrap() error { return p.error }
 
-// answers tells whether both providers answer something else, after one of them has failed for an entity: then it is the entity.
+// answers tells whether both providers answer something else, after one of them has failed for an
+// entity: then it is the entity.
 func answers(ctx context.Context, stripe func(context.Context, string) ([]account.Product, string, error), clerk func(context.Context) (int64, error)) bool {
 	if stripe != nil {
 		if _, _, err := stripe(ctx, ""); err != nil {
@@ -443,7 +452,8 @@ type doubt struct{ reason, customerID string }
 const (
 	// hintNotConfirmed: a user's own notes point at it, and nothing else says that it is theirs.
 	hintNotConfirmed = "hint_not_confirmed"
-	// customerContested: the product's own table names it for a user, and something else names it for another.
+	// customerContested: the product's own table names it for a user, and something else names it for
+	// another.
 	customerContested = string(account.RefusedContested)
 )
 
@@ -497,7 +507,8 @@ func (a *Bulk) user(ctx context.Context, run *store.BulkRun, step, id string) er
 			doubtful = &doubt{hintNotConfirmed, customer.Hinted}
 		}
 		if customer.CustomerID == "" && !(customer.Claimed && customer.Hinted != "") {
-			// A person has to decide on a customer, or its own look is about to link it. What there is to tell meanwhile is that there is none.
+			// A person has to decide on a customer, or its own look is about to link it. What there is to
+			// tell meanwhile is that there is none.
 			synced, err := a.Users.SyncUser(ctx, UserInput{ClerkUserID: id})
 			if err != nil {
 				return err
@@ -513,7 +524,8 @@ func (a *Bulk) user(ctx context.Context, run *store.BulkRun, step, id string) er
 	return doubtful
 }
 
-// ensure gives a user a customer, or their customers the user's name and email, and undoes one that was made in vain.
+// ensure gives a user a customer, or their customers the user's name and email, and undoes one that
+// was made in vain.
 func (a *Bulk) ensure(ctx context.Context, in UserInput) (CustomerResult, error) {
 	result, err := a.Customers.EnsureStripeCustomer(ctx, in)
 	if err != nil {
@@ -522,7 +534,8 @@ func (a *Bulk) ensure(ctx context.Context, in UserInput) (CustomerResult, error)
 	return result, a.compensate(ctx, in.ClerkUserID, result.Undo)
 }
 
-// compensate undoes a customer that was made for a user in vain, "" for one that nobody has heard of.
+// compensate undoes a customer that was made for a user in vain, "" for one that nobody has heard
+// of.
 func (a *Bulk) compensate(ctx context.Context, clerkUserID, customerID string) (err error) {
 	if customerID == "" {
 		if customerID, err = a.Store.MadeInVain(ctx, clerkUserID); err != nil || customerID == "" {

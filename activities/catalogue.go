@@ -33,8 +33,9 @@ type ProductResult struct {
 	Affected int `json:"affected,omitempty"`
 }
 
-// readWanted reads those prices by their ids that our rows have and that a list with very many did not show. What Stripe does not
-// know stays as it is, and so does one that fails, which is left: it holds up no other, and is come back to.
+// readWanted reads those prices by their ids that our rows have and that a list with very many did
+// not show. What Stripe does not know stays as it is, and so does one that fails, which is left: it
+// holds up no other, and is come back to.
 func readWanted(ctx context.Context, st *store.Store, stripe Stripe, product *account.Product) (left, err error) {
 	listed := make([]string, len(product.Prices))
 	for i, p := range product.Prices {
@@ -60,7 +61,8 @@ func readWanted(ctx context.Context, st *store.Store, stripe Stripe, product *ac
 }
 
 // RecordProduct reads a product with all its prices and commits plan and prices. Customers whose
-// price was not known until now, or whose plan has another name now or is an add-on now or no more, are poked.
+// price was not known until now, or whose plan has another name now or is an add-on now or no more,
+// are poked.
 //
 // Stripe does not promise that a read shows at once what an event tells: see [Catalogue.told].
 //
@@ -153,8 +155,9 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 	return result, err
 }
 
-// told parts a product's due events into those that a read answers and those that it is behind, and has the product read again in a moment where it is
-// behind any. newer are those, and those of the last minute which an earlier read has answered and this one does not show any more: not each of
+// told parts a product's due events into those that a read answers and those that it is behind, and
+// has the product read again in a moment where it is behind any. newer are those, and those of the
+// last minute which an earlier read has answered and this one does not show any more: not each of
 // Stripe's copies shows the same.
 func (a *Catalogue) told(ctx context.Context, tx *store.Tx, product account.Product, due []store.Due, now time.Time) (done, newer []store.Due, err error) {
 	entity := account.ProductEntity(product.ID)
@@ -169,9 +172,10 @@ func (a *Catalogue) told(ctx context.Context, tx *store.Tx, product account.Prod
 	return done, newer, readAgain(ctx, tx, entity, newer, now, a.RereadDelay)
 }
 
-// catalogueEvidence answers whether a read of a product shows what an event tells of it or of one of its prices: what was made is there, what was deleted is
-// not, and nothing is as it was before, unless another of the events says that it is so again. Of a price that is not among those shown, because there
-// are very many, nothing is said.
+// catalogueEvidence answers whether a read of a product shows what an event tells of it or of one
+// of its prices: what was made is there, what was deleted is not, and nothing is as it was before,
+// unless another of the events says that it is so again. Of a price that is not among those shown,
+// because there are very many, nothing is said.
 func catalogueEvidence(product account.Product, told []store.Due) func(store.Due) bool {
 	type value struct{ object, field, value string }
 	has, ended := map[value]bool{}, map[string]bool{}

@@ -45,8 +45,9 @@ func operationKey(ctx context.Context, step, subject string) string {
 	return step + ":" + info.WorkflowExecution.RunID + ":" + info.ActivityID + ":" + subject
 }
 
-// freshKey returns an idempotency key that is new each time. It is for what has to be done again whenever a look shows that it is due: under
-// the same key Stripe would repeat its first answer and do nothing, though somebody has changed it back since.
+// freshKey returns an idempotency key that is new each time. It is for what has to be done again
+// whenever a look shows that it is due: under the same key Stripe would repeat its first answer and
+// do nothing, though somebody has changed it back since.
 func freshKey(step, subject string) string { return step + ":" + subject + ":" + rand.Text() }
 
 // loudFrom is the attempt from which a failure that ought to go away by itself is shown on the

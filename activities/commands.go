@@ -23,9 +23,11 @@ import (
 //
 // Nothing is taken back before Stripe has confirmed, since there may be nothing to take back.
 //
-// A request may reach Stripe long after its attempt was given up. So a command does not end before each of its requests was answered, or its
-// key was taken: used for a request that changes nothing, upon which Stripe refuses the late one. A command that begins beside another of the
-// same subscription takes the other's keys and supersedes it. The command that began last has the last word.
+// A request may reach Stripe long after its attempt was given up. So a command does not end before
+// each of its requests was answered, or its key was taken: used for a request that changes nothing,
+// upon which Stripe refuses the late one. A command that begins beside another of the same
+// subscription takes the other's keys and supersedes it. The command that began last has the last
+// word.
 type Commands struct {
 	Subscriptions *Subscriptions
 	// Compensated is told what came of each undo; it may be nil.
@@ -38,8 +40,9 @@ type CommandInput struct {
 	CustomerID  string `json:"customerId"`
 	// Overdue is [RecordInput.Overdue].
 	Overdue int `json:"overdue,omitempty"`
-	// GaveWay is set where others may have acted on the customer since the workflow received the operation: what was asked for later, and
-	// is done, has the last word then, however soon behind it was asked for.
+	// GaveWay is set where others may have acted on the customer since the workflow received the
+	// operation: what was asked for later, and is done, has the last word then, however soon behind it
+	// was asked for.
 	GaveWay bool `json:"gaveWay,omitempty"`
 }
 
@@ -57,21 +60,22 @@ type CommandResult struct {
 	Reversible bool `json:"reversible,omitempty"`
 }
 
-// keyLife is how old a request to Stripe may be to be repeated under its key, which Stripe keeps for
-// about a day. After that nobody can tell any more whether it was done.
+// keyLife is how old a request to Stripe may be to be repeated under its key, which Stripe keeps
+// for about a day. After that nobody can tell any more whether it was done.
 const keyLife = 20 * time.Hour
 
-// looks bounds how often one attempt reads the customer: before its step and after it, and again where a
-// newer read of somebody else's makes one worthless.
+// looks bounds how often one attempt reads the customer: before its step and after it, and again
+// where a newer read of somebody else's makes one worthless.
 const looks = 8
 
 // ApplyCommand does what an operation asks for at Stripe and records it, or says why not.
 //
-// What it records is always a read that began after Stripe had confirmed, under a number of its own: a read of somebody
-// else's that began before the change has a lower one, and cannot take its place.
+// What it records is always a read that began after Stripe had confirmed, under a number of its
+// own: a read of somebody else's that began before the change has a lower one, and cannot take its
+// place.
 //
-// Idempotent: the operation's row says how far it is. Stripe is asked under a key that is the same in
-// each attempt, and a subscription that is as the command wants it is left alone.
+// Idempotent: the operation's row says how far it is. Stripe is asked under a key that is the same
+// in each attempt, and a subscription that is as the command wants it is left alone.
 func (a *Commands) ApplyCommand(ctx context.Context, in CommandInput) (CommandResult, error) {
 	return holding(ctx, a.Subscriptions, in.CustomerID, func(s *stopping) (CommandResult, error) {
 		op, err := a.operation(ctx, in)
@@ -142,24 +146,28 @@ type step struct {
 	// back is set where what was done is taken back, to before.
 	back   bool
 	before account.Ending
-	// confirmed is set once Stripe has confirmed to this attempt; refusedAs names why it refused. unshown counts the looks
-	// that did not show what it confirmed.
+	// confirmed is set once Stripe has confirmed to this attempt; refusedAs names why it refused.
+	// unshown counts the looks that did not show what it confirmed.
 	confirmed bool
 	refusedAs string
 	unshown   int
-	// refusedSchedule is the schedule through which Stripe has refused to make the change; releaseRefused is set once it has
-	// refused to release it.
+	// refusedSchedule is the schedule through which Stripe has refused to make the change;
+	// releaseRefused is set once it has refused to release it.
 	refusedSchedule string
 	releaseRefused  bool
-	// released is the schedule whose release Stripe has confirmed to this attempt, whatever a look shows behind it.
+	// released is the schedule whose release Stripe has confirmed to this attempt, whatever a look
+	// shows behind it.
 	released string
-	// resumed is set where an attempt before this one may have asked Stripe, whose request may be under way still.
+	// resumed is set where an attempt before this one may have asked Stripe, whose request may be
+	// under way still.
 	resumed bool
 	// unlinked is set where the customer belonged to nobody, linking once it was tried to link it.
 	unlinked, linking bool
-	// gaveWay is set where others may have acted on the customer since the operation was received, before it could.
+	// gaveWay is set where others may have acted on the customer since the operation was received,
+	// before it could.
 	gaveWay bool
-	// take are the requests whose keys have to be taken before the operation goes on. taken has the generation of each key that was.
+	// take are the requests whose keys have to be taken before the operation goes on. taken has the
+	// generation of each key that was.
 	take  []store.StripeRequest
 	taken map[string]int
 }
@@ -190,8 +198,9 @@ func (a *Commands) operation(ctx context.Context, in CommandInput) (*store.Opera
 	return op, err
 }
 
-// look reads the customer under a new number, records what that shows as every sync does, and decides, all in one
-// transaction: what is decided is what was recorded. What a look shows after the step is put down to whoever asked for it.
+// look reads the customer under a new number, records what that shows as every sync does, and
+// decides, all in one transaction: what is decided is what was recorded. What a look shows after
+// the step is put down to whoever asked for it.
 func (a *Commands) look(ctx context.Context, in CommandInput, s *step) error {
 	subs := a.Subscriptions
 	number, err := subs.Store.NextRead(ctx)
@@ -216,7 +225,8 @@ func (a *Commands) look(ctx context.Context, in CommandInput, s *step) error {
 	}
 	s.looked = err == nil
 	if err == nil && s.unlinked && !s.linking {
-		// A product that was there before us has stored the subscription: what says whose the customer is is committed by now.
+		// A product that was there before us has stored the subscription: what says whose the customer is
+		// is committed by now.
 		s.linking = true
 		_, err = subs.link(ctx, RecordInput{CustomerID: in.CustomerID}, s.seen)
 	}
@@ -294,7 +304,8 @@ func (a *Commands) begin(ctx context.Context, c committed, s *step) error {
 			return recorded(ctx, c, s, s.standing, s.standing)
 		}
 	}
-	// What a rival has done, or what the look is behind, may not show yet, so Stripe is asked even if there seems to be nothing to do.
+	// What a rival has done, or what the look is behind, may not show yet, so Stripe is asked even if
+	// there seems to be nothing to do.
 	s.act, s.decision.ReleaseSchedule = true, s.standing.ScheduleID
 	if undoing != nil {
 		// How it stood before the other: undoing this command has to undo both.
@@ -316,13 +327,14 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	// What was asked for was asked for while it stood like that.
 	was := s.standing
 	was.Status, was.CancelAtPeriodEnd, was.CancelAt, was.ScheduleID = s.op.StatusBefore, before.AtPeriodEnd, before.At, ""
-	// A command acts on a subscription that is as it wants only if it has superseded a rival. The rival's change may show before its own.
+	// A command acts on a subscription that is as it wants only if it has superseded a rival. The
+	// rival's change may show before its own.
 	wanted := account.Decide(s.op.Action.Command(), was, false).Satisfied
 	tooOld := s.op.ActingSince != nil && c.now.Sub(*s.op.ActingSince) > keyLife
 	switch {
 	case account.Decide(s.op.Action.Command(), s.standing, false).Satisfied, s.confirmed && s.op.Action == store.ActionCancel && s.standing.Status.Terminal():
-		// So it is also where its user is being deleted since: what was asked for is done. And what was set to end with a period
-		// that was over has ended.
+		// So it is also where its user is being deleted since: what was asked for is done. And what was
+		// set to end with a period that was over has ended.
 		switch {
 		case s.confirmed:
 			return recorded(ctx, c, s, was, s.standing)
@@ -335,14 +347,16 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 			s.found()
 			return nil
 		case c.user.Deleting() || s.releasing(s.standing.ScheduleID):
-			// It must not be asked for again, or that would release the schedule. A late request must come to nothing all the same.
+			// It must not be asked for again, or that would release the schedule. A late request must come
+			// to nothing all the same.
 			if taken, err := s.haveTaken(ctx, c, s.op); err != nil || !taken {
 				return err
 			}
 			s.found()
 			return nil
 		}
-		// Somebody else may have done it. Asking again under the same key keeps a late request from doing it once more.
+		// Somebody else may have done it. Asking again under the same key keeps a late request from doing
+		// it once more.
 		s.act, s.decision.ReleaseSchedule = true, s.standing.ScheduleID
 		return nil
 	case s.refusedAs != "":
@@ -367,12 +381,13 @@ func (a *Commands) goOn(ctx context.Context, c committed, s *step) error {
 	return nil
 }
 
-// found takes what a look shows for confirmed, though Stripe has not confirmed it to this attempt: another attempt has asked for it. That
-// change may be younger than the number of this look, so the customer is read again under a younger number.
+// found takes what a look shows for confirmed, though Stripe has not confirmed it to this attempt:
+// another attempt has asked for it. That change may be younger than the number of this look, so the
+// customer is read again under a younger number.
 func (s *step) found() { s.confirmed, s.again = true, true }
 
-// notShown is how often what Stripe confirmed may not show, before it counts as taken back by somebody: as many attempts, and as many
-// looks of one attempt.
+// notShown is how often what Stripe confirmed may not show, before it counts as taken back by
+// somebody: as many attempts, and as many looks of one attempt.
 const (
 	notShown    = 4
 	notShownYet = "not_shown_yet"
@@ -380,17 +395,18 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// late is the failure of a look that does not show what Stripe has confirmed: Stripe does not promise that a read shows it at once.
-// What the look did show is not stored.
+// late is the failure of a look that does not show what Stripe has confirmed: Stripe does not
+// promise that a read shows it at once. What the look did show is not stored.
 func (a *Commands) late() error {
 	late := failure.New(failure.Transient, "stripe", "read what was confirmed", notShownYet, nil)
 	late.RetryAfter = a.Subscriptions.Policy.RereadDelay
 	return late
 }
 
-// change asks Stripe. How the subscription stands then is for the next look to say: Stripe's response may be one that it stored when
-// it was asked before, and somebody may have changed the same since. An outcome that is not known is an error: the next attempt
-// asks again under the same key.
+// change asks Stripe. How the subscription stands then is for the next look to say: Stripe's
+// response may be one that it stored when it was asked before, and somebody may have changed the
+// same since. An outcome that is not known is an error: the next attempt asks again under the same
+// key.
 func (a *Commands) change(ctx context.Context, s *step) error {
 	stripe := a.Subscriptions.Stripe
 	switch {

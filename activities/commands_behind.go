@@ -9,9 +9,10 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// outdated reports whether a look that seems to show a command as done is known to be older than something else that says it is not: an event
-// whose change the look does not show, or a row of ours that has changed within the last minute. Stripe does not promise that a read shows a change at
-// once. standing is the subscription as that says it stands.
+// outdated reports whether a look that seems to show a command as done is known to be older than
+// something else that says it is not: an event whose change the look does not show, or a row of
+// ours that has changed within the last minute. Stripe does not promise that a read shows a change
+// at once. standing is the subscription as that says it stands.
 func (s *step) outdated(c committed) (standing account.Subscription, behind bool) {
 	standing = s.standing
 	if s.op.Action == store.ActionCancelNow || standing.ScheduleID != "" {

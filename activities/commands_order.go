@@ -8,9 +8,10 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// outdo supersedes the other commands of the subscription whose requests Stripe may still receive. It returns how many, and the oldest of them
-// that was being undone, if one was. Where their keys have to be taken first, it sets act and supersedes none. A command that ends the
-// subscription at once supersedes nobody: no late request undoes that end.
+// outdo supersedes the other commands of the subscription whose requests Stripe may still receive.
+// It returns how many, and the oldest of them that was being undone, if one was. Where their keys
+// have to be taken first, it sets act and supersedes none. A command that ends the subscription at
+// once supersedes nobody: no late request undoes that end.
 func (a *Commands) outdo(ctx context.Context, c committed, s *step) (superseded int, undoing *store.Operation, err error) {
 	if s.op.Action == store.ActionCancelNow {
 		return 0, nil, nil
@@ -35,8 +36,9 @@ func (a *Commands) outdo(ctx context.Context, c committed, s *step) (superseded 
 	return len(rivals), undoing, nil
 }
 
-// haveTaken reports whether this attempt has taken every key under which these commands have asked Stripe. The caller has locked their rows,
-// so that they ask for nothing else meanwhile. If a key is left, it sets act: the keys are taken next, and the customer is read again.
+// haveTaken reports whether this attempt has taken every key under which these commands have asked
+// Stripe. The caller has locked their rows, so that they ask for nothing else meanwhile. If a key
+// is left, it sets act: the keys are taken next, and the customer is read again.
 func (s *step) haveTaken(ctx context.Context, c committed, commands ...*store.Operation) (bool, error) {
 	ids := make([]string, len(commands))
 	for i, op := range commands {
@@ -55,8 +57,9 @@ func (s *step) haveTaken(ctx context.Context, c committed, commands ...*store.Op
 	return !s.act, nil
 }
 
-// takeKeys uses each key for a request that changes nothing, so that Stripe refuses a late request under it. If Stripe refuses even that for
-// good, as it does for a subscription that has ended, it refuses the late request too.
+// takeKeys uses each key for a request that changes nothing, so that Stripe refuses a late request
+// under it. If Stripe refuses even that for good, as it does for a subscription that has ended, it
+// refuses the late request too.
 func (a *Commands) takeKeys(ctx context.Context, s *step) error {
 	if s.taken == nil {
 		s.taken = map[string]int{}
@@ -70,8 +73,9 @@ func (a *Commands) takeKeys(ctx context.Context, s *step) error {
 	return nil
 }
 
-// over reports whether a refusal that this attempt has received is final. Stripe stores no refusal under the key, so it may still accept a
-// late request of an earlier attempt: then the keys are taken first.
+// over reports whether a refusal that this attempt has received is final. Stripe stores no refusal
+// under the key, so it may still accept a late request of an earlier attempt: then the keys are
+// taken first.
 func (s *step) over(ctx context.Context, c committed) (bool, error) {
 	if !s.resumed {
 		return true, nil

@@ -12,8 +12,8 @@ import (
 // of it. It acts only if the subscription still runs, its user stays, and it is exactly as the step
 // left it; else somebody has changed it since, and it is theirs.
 //
-// Idempotent: a subscription that is as it was before is left alone, and the key is the same in each
-// attempt.
+// Idempotent: a subscription that is as it was before is left alone, and the key is the same in
+// each attempt.
 func (a *Commands) UndoCommand(ctx context.Context, in CommandInput) (CommandResult, error) {
 	return holding(ctx, a.Subscriptions, in.CustomerID, func(s *stopping) (CommandResult, error) {
 		op, err := a.operation(ctx, in)
@@ -85,8 +85,8 @@ func (a *Commands) restore(ctx context.Context, s *step) error {
 	return err
 }
 
-// undone ends an operation that was undone. With it end the recorded operations that asked for the same and still wait for Clerk, unless the
-// subscription is as they want it all the same.
+// undone ends an operation that was undone. With it end the recorded operations that asked for the
+// same and still wait for Clerk, unless the subscription is as they want it all the same.
 func (a *Commands) undone(ctx context.Context, c committed, s *step, reason string) error {
 	var reliant []*store.Operation
 	if !account.Decide(s.op.Action.Command(), s.standing, false).Satisfied {
@@ -112,11 +112,11 @@ func (a *Commands) compensated(s *step) {
 	}
 }
 
-// unrecorded sees to an operation whose customer cannot be read or recorded, for good. Where Stripe was
-// not asked to change anything yet, nothing was done. Where it was, and shows what was asked for, and our
-// own database refuses to store that, as a constraint of the product's own tables may, it is taken back
-// if it can be: that is noted first, so that any attempt goes on with it, and the customer is read again after it. Any other
-// failure is just that.
+// unrecorded sees to an operation whose customer cannot be read or recorded, for good. Where Stripe
+// was not asked to change anything yet, nothing was done. Where it was, and shows what was asked
+// for, and our own database refuses to store that, as a constraint of the product's own tables may,
+// it is taken back if it can be: that is noted first, so that any attempt goes on with it, and the
+// customer is read again after it. Any other failure is just that.
 func (a *Commands) unrecorded(ctx context.Context, s *step, err error) error {
 	if s.again = false; failure.Of(err) != failure.Permanent {
 		return err

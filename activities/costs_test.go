@@ -17,7 +17,8 @@ import (
 
 // tally counts what a store sends.
 type tally struct {
-	// statements are all of them, with begin and commit; turns are the ways to PostgreSQL and back that they took.
+	// statements are all of them, with begin and commit; turns are the ways to PostgreSQL and back
+	// that they took.
 	statements, turns atomic.Int64
 }
 
@@ -41,8 +42,8 @@ func (c *tally) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryD
 
 func (c *tally) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
-// databaseCost is what something came to in PostgreSQL: statements, ways there and back, rows that were written and their bytes, without
-// what indexes need.
+// databaseCost is what something came to in PostgreSQL: statements, ways there and back, rows that
+// were written and their bytes, without what indexes need.
 type databaseCost struct{ statements, turns, rows, bytes int64 }
 
 func (c databaseCost) within(most databaseCost) bool {
@@ -75,8 +76,8 @@ func costOf(b *bench, counted *tally, fn func()) databaseCost {
 	return cost
 }
 
-// What a renewal costs PostgreSQL, and an event behind which nothing has changed. These are budgets: whoever raises one has a
-// reason. The events themselves are not counted.
+// What a renewal costs PostgreSQL, and an event behind which nothing has changed. These are
+// budgets: whoever raises one has a reason. The events themselves are not counted.
 func TestWhatLooksCostPostgreSQL(t *testing.T) {
 	t.Parallel()
 	counted := &tally{}

@@ -37,18 +37,20 @@ type CustomerResult struct {
 	Claimed bool `json:"claimed,omitempty"`
 	// Deleting is set when the user is being deleted: nothing was made.
 	Deleting bool `json:"deleting,omitempty"`
-	// Hinted is the customer that the user's own notes, or the product's own table, point at, where the user has none and none was made.
-	// With Claimed it is theirs.
+	// Hinted is the customer that the user's own notes, or the product's own table, point at, where
+	// the user has none and none was made. With Claimed it is theirs.
 	Hinted string `json:"hinted,omitempty"`
-	// Undecided is set where the product's own table names Hinted, and it is not theirs by all that is known: a person has to decide.
+	// Undecided is set where the product's own table names Hinted, and it is not theirs by all that is
+	// known: a person has to decide.
 	Undecided bool `json:"undecided,omitempty"`
 }
 
-// EnsureStripeCustomer gives a user a customer, unless they have one or one claims them, and
-// brings name and email of their customers to the user's, each of them whatever becomes of the others. An empty value never overwrites.
+// EnsureStripeCustomer gives a user a customer, unless they have one or one claims them, and brings
+// name and email of their customers to the user's, each of them whatever becomes of the others. An
+// empty value never overwrites.
 //
-// Idempotent: the customer is created under a key made from the user, so a repeated attempt gets the same customer, as it is by
-// then. Profile writes are keyed by the profile's version.
+// Idempotent: the customer is created under a key made from the user, so a repeated attempt gets
+// the same customer, as it is by then. Profile writes are keyed by the profile's version.
 func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (result CustomerResult, err error) {
 	defer func() { showFailing(ctx, a.Store, account.UserEntity(in.ClerkUserID), err) }()
 	user, err := a.Store.UserByClerkID(ctx, in.ClerkUserID)
@@ -120,10 +122,11 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	return a.create(ctx, user)
 }
 
-// named asks Stripe for customers that name the user, and has those that nobody owns looked at, which links them. A product that was
-// there before us has them, and until a bulk sync has read them all, an event of their user, were it only of their name, would
-// make another. A search that fails is no answer. It is behind what was made just now, which our own table and the
-// idempotency key see to.
+// named asks Stripe for customers that name the user, and has those that nobody owns looked at,
+// which links them. A product that was there before us has them, and until a bulk sync has read
+// them all, an event of their user, were it only of their name, would make another. A search that
+// fails is no answer. It is behind what was made just now, which our own table and the idempotency
+// key see to.
 func (a *Customers) named(ctx context.Context, clerkUserID string) (found bool, err error) {
 	customers, err := a.Stripe.CustomersNaming(ctx, clerkUserID)
 	if err != nil {
@@ -135,7 +138,8 @@ func (a *Customers) named(ctx context.Context, clerkUserID string) (found bool, 
 		if err != nil {
 			return false, err
 		}
-		// What is known of it beside: one that names others too is linked to nobody, and waited for by nobody.
+		// What is known of it beside: one that names others too is linked to nobody, and waited for by
+		// nobody.
 		known, err := a.Store.EvidenceOn(ctx, c.ID, account.ReadClaims(c, nil)...)
 		if err != nil {
 			return false, err
@@ -143,7 +147,8 @@ func (a *Customers) named(ctx context.Context, clerkUserID string) (found bool, 
 		if account.Claimant(known).ClerkUserID != clerkUserID || owner != "" || c.Deleted {
 			continue
 		}
-		// The index shows who was deleted for about a day more, as they were: waiting for one would leave the user without a customer.
+		// The index shows who was deleted for about a day more, as they were: waiting for one would leave
+		// the user without a customer.
 		shown, err := a.Stripe.Customer(ctx, c.ID)
 		if err != nil && !failure.IsNotFound(err) {
 			return false, err
@@ -158,8 +163,8 @@ func (a *Customers) named(ctx context.Context, clerkUserID string) (found bool, 
 	return true, a.Store.Poke(ctx, account.JobSync, entities...)
 }
 
-// foundAgain looks once more for a user's customers that were missing from Stripe, before another is made, and has those that are there
-// read.
+// foundAgain looks once more for a user's customers that were missing from Stripe, before another
+// is made, and has those that are there read.
 func (a *Customers) foundAgain(ctx context.Context, customers []store.Customer) (found bool, err error) {
 	for _, c := range customers {
 		if c.DeletedInStripe {
@@ -218,8 +223,9 @@ func (a *Customers) claimed(ctx context.Context, user *store.User) (bool, error)
 	return found, err
 }
 
-// adopted looks at the customer that the product's own table names for a user and that is not linked to them, "" where there is none, or
-// where it is gone from Stripe, which is recorded: then another may be made. Unless it is undecided the customer's own look links it.
+// adopted looks at the customer that the product's own table names for a user and that is not
+// linked to them, "" where there is none, or where it is gone from Stripe, which is recorded: then
+// another may be made. Unless it is undecided the customer's own look links it.
 func (a *Customers) adopted(ctx context.Context, user *store.User, customers []store.Customer, inBulk bool) (customerID string, undecided bool, err error) {
 	named, err := a.Store.Undecided(ctx, user, customers)
 	if err != nil || named.CustomerID == "" || named.Taken {
@@ -242,8 +248,9 @@ func (a *Customers) adopted(ctx context.Context, user *store.User, customers []s
 	return named.CustomerID, account.Claimant(known).ClerkUserID != user.ClerkUserID, err
 }
 
-// hinted looks at the customer that the user's own notes point at, "" where there is none that they could be right
-// about. Where it is theirs, that is kept as evidence, and the customer's own look links it.
+// hinted looks at the customer that the user's own notes point at, "" where there is none that they
+// could be right about. Where it is theirs, that is kept as evidence, and the customer's own look
+// links it.
 func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (customerID string, theirs bool, err error) {
 	customerID, err = a.Store.Hint(ctx, user)
 	if err != nil || customerID == "" {
@@ -280,7 +287,8 @@ func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (
 
 // create creates a customer, or links the one that an earlier attempt has made and not heard of.
 //
-// Once Stripe has been asked, an attempt that is cancelled sees it through: what was made has to be linked, or named to be undone.
+// Once Stripe has been asked, an attempt that is cancelled sees it through: what was made has to be
+// linked, or named to be undone.
 func (a *Customers) create(ctx context.Context, user *store.User) (CustomerResult, error) {
 	if err := ctx.Err(); err != nil {
 		return CustomerResult{}, err
@@ -317,8 +325,9 @@ func creation(clerkUserID string) string { return "customer:create:" + clerkUser
 // clocksDiffer is how far Stripe's clock may be behind the database's.
 const clocksDiffer = 5 * time.Minute
 
-// undoUnheard removes a customer that was made for a user who is being deleted and of which nobody has heard, since whoever asked for it has
-// died: it has their name and email, and is nobody's. One that was linked meanwhile is looked after like any of theirs.
+// undoUnheard removes a customer that was made for a user who is being deleted and of which nobody
+// has heard, since whoever asked for it has died: it has their name and email, and is nobody's. One
+// that was linked meanwhile is looked after like any of theirs.
 func (a *Customers) undoUnheard(ctx context.Context, clerkUserID string) error {
 	key := creation(clerkUserID)
 	since, asked, err := a.Store.StripeAskedSince(ctx, key)
@@ -415,8 +424,8 @@ func (a *Customers) linkCreated(ctx context.Context, user *store.User, customer 
 	return result, err
 }
 
-// noteGone records that a customer which Stripe has said not to have is deleted, or is missing. It is a transient failure where it is there:
-// then it is asked again.
+// noteGone records that a customer which Stripe has said not to have is deleted, or is missing. It
+// is a transient failure where it is there: then it is asked again.
 func (a *Customers) noteGone(ctx context.Context, user *store.User, customerID string) error {
 	number, err := a.Store.NextRead(ctx)
 	if err != nil {
@@ -433,8 +442,8 @@ func (a *Customers) noteGone(ctx context.Context, user *store.User, customerID s
 	}
 }
 
-// pushProfile gives a customer the user's name and email, if it was not given this version of
-// them and shows others. gone is set where the customer is not at Stripe any more, which is recorded.
+// pushProfile gives a customer the user's name and email, if it was not given this version of them
+// and shows others. gone is set where the customer is not at Stripe any more, which is recorded.
 func (a *Customers) pushProfile(ctx context.Context, user *store.User, c store.Customer) (gone bool, err error) {
 	if c.ProfileVersion >= user.ProfileVersion {
 		return false, nil
@@ -487,8 +496,8 @@ func differs(has *string, want string) bool {
 	return want != "" && (has == nil || *has != want)
 }
 
-// differsEmail is differs for an address: Clerk keeps them in small letters, and one that was typed otherwise at a checkout
-// is the same.
+// differsEmail is differs for an address: Clerk keeps them in small letters, and one that was typed
+// otherwise at a checkout is the same.
 func differsEmail(has *string, want string) bool {
 	return want != "" && (has == nil || !strings.EqualFold(strings.TrimSpace(*has), want))
 }
@@ -505,10 +514,10 @@ type UndoResult struct {
 	Outcome string `json:"outcome"`
 }
 
-// UndoStripeCustomer removes a customer that an onboarding made beside another one, or for a user who is being deleted. It
-// runs under the user's row lock and removes the customer only if our tables have no link to it
-// and Stripe shows no subscription, payment method or open checkout on it; else the customer is
-// kept, and reported as an orphan until its own look links it.
+// UndoStripeCustomer removes a customer that an onboarding made beside another one, or for a user
+// who is being deleted. It runs under the user's row lock and removes the customer only if our
+// tables have no link to it and Stripe shows no subscription, payment method or open checkout on
+// it; else the customer is kept, and reported as an orphan until its own look links it.
 //
 // Idempotent: a customer that is gone is gone; the key is the same in each attempt.
 func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (result UndoResult, err error) {
@@ -554,8 +563,8 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 	return result, err
 }
 
-// noteUndone notes what has become of a customer that was to be undone and of which Stripe has nothing to list: an earlier attempt has
-// deleted it, or Stripe does not have it at all.
+// noteUndone notes what has become of a customer that was to be undone and of which Stripe has
+// nothing to list: an earlier attempt has deleted it, or Stripe does not have it at all.
 func (a *Customers) noteUndone(ctx context.Context, tx *store.Tx, customerID string) error {
 	shown, err := a.Stripe.Customer(ctx, customerID)
 	switch {
@@ -574,9 +583,10 @@ func (a *Customers) noteUndone(ctx context.Context, tx *store.Tx, customerID str
 // deleted, or is, so that nobody buys for them any more. A session that completes all the same is
 // covered by the deletion policy in each later sync.
 //
-// Each session is expired whatever becomes of the others. That Stripe does not have a customer, or a session that it has listed, does not
-// say that nothing is open: it is kept that the customer's have to be listed again once it is there. Beside them, a customer is removed that
-// was made for the user and not heard of.
+// Each session is expired whatever becomes of the others. That Stripe does not have a customer, or
+// a session that it has listed, does not say that nothing is open: it is kept that the customer's
+// have to be listed again once it is there. Beside them, a customer is removed that was made for
+// the user and not heard of.
 //
 // Idempotent: a session that is not open any more is left alone.
 func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
@@ -620,8 +630,8 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 	return a.Store.ReleaseCheckout(ctx, user.ID, left)
 }
 
-// expireCheckouts expires the open checkout sessions of one customer. It is a failure for which failure.IsNotFound holds only where nothing
-// else has failed.
+// expireCheckouts expires the open checkout sessions of one customer. It is a failure for which
+// failure.IsNotFound holds only where nothing else has failed.
 func (a *Customers) expireCheckouts(ctx context.Context, c store.Customer) error {
 	if c.DeletedInStripe {
 		return nil // with whom Stripe has closed them

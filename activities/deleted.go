@@ -21,24 +21,25 @@ type ofDeleted struct {
 	charges []account.PendingCharge
 	// gone are the objects for whose id Stripe itself has answered that it does not have it.
 	gone []string
-	// vouched is set where the account answered with the id and in the mode that the database belongs to. Without
-	// that, what is gone may be gone only for a key of another account.
+	// vouched is set where the account answered with the id and in the mode that the database belongs
+	// to. Without that, what is gone may be gone only for a key of another account.
 	vouched bool
 }
 
-// note keeps that Stripe does not have an object, if the answer is Stripe's own and about that object.
+// note keeps that Stripe does not have an object, if the answer is Stripe's own and about that
+// object.
 func (d *ofDeleted) note(err error, id string) {
 	if failure.IsMissing(err, id) {
 		d.gone = append(d.gone, id)
 	}
 }
 
-// readAs reads a customer, and more of one whose user is being deleted: the schedules, of which one that has not
-// begun would start a subscription after everybody has looked; what is to be collected although no subscription shows it; and, where
-// something is missing, the account.
+// readAs reads a customer, and more of one whose user is being deleted: the schedules, of which one
+// that has not begun would start a subscription after everybody has looked; what is to be collected
+// although no subscription shows it; and, where something is missing, the account.
 //
-// The schedules are listed first. One that begins in between has its subscription in the list that follows, and a renewal in between its
-// draft.
+// The schedules are listed first. One that begins in between has its subscription in the list that
+// follows, and a renewal in between its draft.
 func (a *Subscriptions) readAs(ctx context.Context, customerID string, read store.ReadOf) (seen shown, err error) {
 	if !read.Deleting {
 		seen, err = a.read(ctx, customerID, read.Number)
@@ -79,8 +80,9 @@ func (a *Subscriptions) readAs(ctx context.Context, customerID string, read stor
 			return seen, err
 		}
 	}
-	// A list that does not know the customer is none, unless the customer was deleted: then it has nothing left. Nothing is
-	// concluded from a read that did not show all: neither that all was listed, nor that something is gone.
+	// A list that does not know the customer is none, unless the customer was deleted: then it has
+	// nothing left. Nothing is concluded from a read that did not show all: neither that all was
+	// listed, nor that something is gone.
 	seen.listed = wanted && (!unknown || seen.customer.Deleted) && seen.unread == nil
 	if len(seen.gone) > 0 && seen.unread == nil {
 		seen.vouched, err = a.vouch(ctx)
@@ -88,7 +90,8 @@ func (a *Subscriptions) readAs(ctx context.Context, customerID string, read stor
 	return seen, err
 }
 
-// readLeftOutSchedules reads each schedule that is stored as not begun and that the list left out, whatever becomes of the others.
+// readLeftOutSchedules reads each schedule that is stored as not begun and that the list left out,
+// whatever becomes of the others.
 func (a *Subscriptions) readLeftOutSchedules(ctx context.Context, customerID string, seen *shown) error {
 	stored, err := a.Store.NotBegunSchedules(ctx, customerID)
 	if err != nil {
@@ -128,9 +131,9 @@ func (a *Subscriptions) vouch(ctx context.Context) (bool, error) {
 	return stored.StripeAccountID == id && stored.StripeLivemode != nil && *stored.StripeLivemode == a.Policy.Livemode, nil
 }
 
-// commitDeleting stores what a read showed of a customer whose user is being deleted, or is, and says what is left
-// to do. The policy is applied in every sync, before the user is erased and after: a schedule can be made, and
-// something that was missing can appear, at any time.
+// commitDeleting stores what a read showed of a customer whose user is being deleted, or is, and
+// says what is left to do. The policy is applied in every sync, before the user is erased and
+// after: a schedule can be made, and something that was missing can appear, at any time.
 func (a *Subscriptions) commitDeleting(ctx context.Context, c committed, customer *store.Customer, seen shown, number int64, result *RecordResult) error {
 	tx, user := c.tx, c.user
 	if c.fresh && seen.deleting {
@@ -156,8 +159,8 @@ func (a *Subscriptions) commitDeleting(ctx context.Context, c committed, custome
 	// As long as something may bill the user, somebody has to look after the customer.
 	result.Live = result.Live || result.StopDue || len(open) > 0
 	if user.DeletedAt == nil && len(open) == 0 && !result.StopDue {
-		// The user's own workflow waits for every customer to be settled. One that is not must not wake it: it
-		// would have this customer looked at again.
+		// The user's own workflow waits for every customer to be settled. One that is not must not wake
+		// it: it would have this customer looked at again.
 		return tx.Poke(ctx, account.JobOffboard, account.UserEntity(user.ClerkUserID))
 	}
 	return nil

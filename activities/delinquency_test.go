@@ -21,8 +21,8 @@ func invoiceEvent(id, eventType, invoice, status string, created, now time.Time)
 			id, eventType, created.Add(time.Hour).Unix(), invoice, status, created.Unix(), created.Unix(), paid)}
 }
 
-// What is told of an earlier invoice, that it failed and that it was paid, says nothing of what is owed now: open invoices are asked for, and
-// grace counts from when the one that is owed is due.
+// What is told of an earlier invoice, that it failed and that it was paid, says nothing of what is
+// owed now: open invoices are asked for, and grace counts from when the one that is owed is due.
 func TestAnInvoiceThatIsPaidSaysNothingOfWhatIsOwed(t *testing.T) {
 	t.Parallel()
 	now := time.Now().Truncate(time.Second)
@@ -60,8 +60,8 @@ func TestAnInvoiceThatIsPaidSaysNothingOfWhatIsOwed(t *testing.T) {
 	}
 }
 
-// A delinquency that a payment has ended, while nobody looked, says nothing of the next: what is owed now is asked for in the very read that
-// learns of the payment.
+// A delinquency that a payment has ended, while nobody looked, says nothing of the next: what is
+// owed now is asked for in the very read that learns of the payment.
 func TestADelinquencyThatIsOverSaysNothingOfTheNext(t *testing.T) {
 	t.Parallel()
 	now := time.Now().Truncate(time.Second)
@@ -91,7 +91,8 @@ func TestADelinquencyThatIsOverSaysNothingOfTheNext(t *testing.T) {
 	b.is([]string{"true"}, `SELECT projection ->> 'subscriptionActive' FROM person_user`)
 }
 
-// Grace counts from the first failure that was told, also where a later one is told in the same moment.
+// Grace counts from the first failure that was told, also where a later one is told in the same
+// moment.
 func TestTheFirstFailureCountsThoughASecondIsToldWithIt(t *testing.T) {
 	t.Parallel()
 	now := time.Now().Truncate(time.Second)

@@ -8,14 +8,15 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// Disputes finds the customers of disputes and refunds, which name a charge and no customer. Its activity
-// runs on Stripe's task queue.
+// Disputes finds the customers of disputes and refunds, which name a charge and no customer. Its
+// activity runs on Stripe's task queue.
 type Disputes struct {
 	Store  *store.Store
 	Stripe Stripe
 }
 
-// ChargeInput names the charge that is disputed or refunded; of a refund that names none, its payment intent.
+// ChargeInput names the charge that is disputed or refunded; of a refund that names none, its
+// payment intent.
 type ChargeInput struct {
 	ChargeID string `json:"chargeId"`
 }
@@ -25,8 +26,8 @@ type RouteResult struct {
 	CustomerID string `json:"customerId,omitempty"`
 }
 
-// RouteDispute gives the events of a disputed or refunded charge to the charge's customer: the one of the
-// payment that we recorded, else the one that Stripe shows. A charge without a customer is
+// RouteDispute gives the events of a disputed or refunded charge to the charge's customer: the one
+// of the payment that we recorded, else the one that Stripe shows. A charge without a customer is
 // nobody's business here, and its events are ignored.
 //
 // Idempotent: events that were moved are not there to be moved again.

@@ -11,8 +11,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
-// takenEvents are the events that one read answers, and those that came before Stripe's own
-// reads show what they tell. Those that are left are answered by no read, since this one did not show all.
+// takenEvents are the events that one read answers, and those that came before Stripe's own reads
+// show what they tell. Those that are left are answered by no read, since this one did not show
+// all.
 type takenEvents struct {
 	done, early, left []store.Due
 	// told are the changes of which the early ones tell.
@@ -21,14 +22,16 @@ type takenEvents struct {
 	shows evidence
 }
 
-// Stripe does not promise that a read sees an event at once. An event this young that the read
-// does not show yet is worth reading again for, this many times, each after [SubscriptionPolicy.RereadDelay].
+// Stripe does not promise that a read sees an event at once. An event this young that the read does
+// not show yet is worth reading again for, this many times, each after
+// [SubscriptionPolicy.RereadDelay].
 const (
 	freshFor   = time.Minute
 	maxRereads = 3
 )
 
-// readEvent stands for the event's id with a fact about money that was read, and not told by an event.
+// readEvent stands for the event's id with a fact about money that was read, and not told by an
+// event.
 const readEvent = "read"
 
 // take takes the due events that were received before the read began and stores the payment
@@ -98,8 +101,9 @@ type toldPayment struct {
 	at      time.Time
 }
 
-// saidBy tells whether a later fact about the same object says all that this one does, as one of several events of one
-// payment does as a rule: then to store this one too changes nothing. What a charge tells of refunds is of its moment.
+// saidBy tells whether a later fact about the same object says all that this one does, as one of
+// several events of one payment does as a rule: then to store this one too changes nothing. What a
+// charge tells of refunds is of its moment.
 func (p toldPayment) saidBy(later toldPayment) bool {
 	if p.ID != later.ID || p.Kind == account.PaymentCharge ||
 		cmp.Or(cmp.Compare(p.Rank(), later.Rank()), p.at.Compare(later.at), cmp.Compare(p.eventID, later.eventID)) >= 0 ||
@@ -143,13 +147,15 @@ type evidence struct {
 	subscriptions   map[string]account.Subscription
 	// missing are subscriptions of ours that Stripe does not have.
 	missing []string
-	// told is the last of the due events that give a field of a subscription, or of the customer, whose id is "" here, a value.
+	// told is the last of the due events that give a field of a subscription, or of the customer,
+	// whose id is "" here, a value.
 	told map[fieldValue]moment
 	// ended are the objects of which a due event says that they have ended.
 	ended map[string]bool
 }
 
-// moment is when an event was made, in whole seconds, and its place among the due ones, which were received in this order.
+// moment is when an event was made, in whole seconds, and its place among the due ones, which were
+// received in this order.
 type moment struct {
 	created time.Time
 	place   int
@@ -193,7 +199,8 @@ func (e evidence) again(value fieldValue, since moment) bool {
 	return ok && last.after(since)
 }
 
-// tells answers whether a due event says that a column of a subscription's row has the value that the read shows.
+// tells answers whether a due event says that a column of a subscription's row has the value that
+// the read shows.
 func (e evidence) tells(s account.Subscription) func(column string) bool {
 	fields := map[string]string{"collection_paused": "pause_collection", "stripe_price_id": "price", "schedule_ends_at": "schedule_end"}
 	return func(column string) bool {
@@ -204,8 +211,9 @@ func (e evidence) tells(s account.Subscription) func(column string) bool {
 	}
 }
 
-// event tells whether the read shows the event. It does not where an object is absent that the event tells of, where one is there still that the
-// event says has ended, or where a field still has the value that the event says it had before, unless a later due event says that it has it
+// event tells whether the read shows the event. It does not where an object is absent that the
+// event tells of, where one is there still that the event says has ended, or where a field still
+// has the value that the event says it had before, unless a later due event says that it has it
 // again. place is the event's among the due ones.
 func (e evidence) event(event stripeevent.Event, place int) bool {
 	return e.present(event) && e.over(event) && e.changed(event, moment{event.Created, place})

@@ -282,8 +282,9 @@ func TestPublisherThatWritesLate(t *testing.T) {
 	}
 }
 
-// A sync publishes what it has changed where Clerk takes it at once. Where it does not, the sync has recorded all the
-// same, says that a publish is due, and the next ones leave Clerk alone for a while.
+// A sync publishes what it has changed where Clerk takes it at once. Where it does not, the sync
+// has recorded all the same, says that a publish is due, and the next ones leave Clerk alone for a
+// while.
 func TestASyncPublishesAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "cus_1")

@@ -136,8 +136,8 @@ func compact(result any) string {
 }
 
 const (
-	// mendedWithin is the longest pause before what a person had to mend is tried again, from the attempt
-	// on at which the ordinary pauses would become longer.
+	// mendedWithin is the longest pause before what a person had to mend is tried again, from the
+	// attempt on at which the ordinary pauses would become longer.
 	mendedWithin  = 10 * time.Second
 	mendedAttempt = 4
 )
@@ -163,7 +163,8 @@ func outward(err error, attempt int32) error {
 	return temporal.NewApplicationErrorWithOptions(safeText(err), string(class), options)
 }
 
-// safeText is the text of a classified failure, of several the one that decides. Any other error may carry what it was about.
+// safeText is the text of a classified failure, of several the one that decides. Any other error
+// may carry what it was about.
 func safeText(err error) string {
 	if known, ok := failure.Leading(err); ok {
 		return known.Error()

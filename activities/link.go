@@ -7,14 +7,16 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// link gives a customer that nobody owns to the user whom the committed evidence names: the
-// claims, else, or where they name only users whom nobody has, and where it is switched on, the one user whose verified primary
-// email it has, or who had it before they were deleted. It answers whether the customer has an owner afterwards.
+// link gives a customer that nobody owns to the user whom the committed evidence names: the claims,
+// else, or where they name only users whom nobody has, and where it is switched on, the one user
+// whose verified primary email it has, or who had it before they were deleted. It answers whether
+// the customer has an owner afterwards.
 //
 // A user who is being deleted is linked too: the policy has to reach a checkout that completes
-// late, also on a customer that we had never seen. A customer that was made for a user who got another meanwhile is
-// not, since it is about to be undone, or was since it was read, unless something was bought on it. One that Stripe does not know
-// is linked only to whom the product's own table names: that is kept of it, and they may be given another.
+// late, also on a customer that we had never seen. A customer that was made for a user who got
+// another meanwhile is not, since it is about to be undone, or was since it was read, unless
+// something was bought on it. One that Stripe does not know is linked only to whom the product's
+// own table names: that is kept of it, and they may be given another.
 func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (linked bool, err error) {
 	customerID := in.CustomerID
 	err = a.Store.Update(ctx, "link a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {

@@ -8,8 +8,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// notePrimaryMissing keeps a customer that Stripe does not know from being its user's primary one, where nothing could be bought. What the user's
-// subscriptions give stays.
+// notePrimaryMissing keeps a customer that Stripe does not know from being its user's primary one,
+// where nothing could be bought. What the user's subscriptions give stays.
 func (a *Subscriptions) notePrimaryMissing(ctx context.Context, c committed, customer *store.Customer, began time.Time, taken takenEvents) error {
 	if len(taken.early) > 0 || !c.fresh {
 		return nil
@@ -38,7 +38,8 @@ func (a *Subscriptions) commitMissing(ctx context.Context, in RecordInput, c com
 	if err := tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftCustomerMissing, in.CustomerID); err != nil {
 		return err
 	}
-	// Nobody waits for a customer whom Stripe does not have. What was asked for a moment ago may be about one that does not show yet.
+	// Nobody waits for a customer whom Stripe does not have. What was asked for a moment ago may be
+	// about one that does not show yet.
 	waits, err := tx.EndCustomerWaits(ctx, in.CustomerID, number)
 	if err != nil {
 		return err
@@ -65,8 +66,9 @@ func (a *Subscriptions) commitMissing(ctx context.Context, in RecordInput, c com
 	return a.commitDeleting(ctx, c, &store.Customer{ID: in.CustomerID}, seen, number, result)
 }
 
-// lookAgain has a customer read again of whom Stripe has answered that it does not exist, while one of its stored subscriptions can still
-// change. The answer may be wrong for a while, so the reads go on, ever more slowly, as they do for a boundary that Stripe does not act on.
+// lookAgain has a customer read again of whom Stripe has answered that it does not exist, while one
+// of its stored subscriptions can still change. The answer may be wrong for a while, so the reads
+// go on, ever more slowly, as they do for a boundary that Stripe does not act on.
 func (a *Subscriptions) lookAgain(ctx context.Context, c committed, in RecordInput, result *RecordResult) error {
 	stored, err := c.tx.SubscriptionsOfCustomer(ctx, in.CustomerID)
 	if err != nil {

@@ -28,8 +28,9 @@ func (i *index) CreateCustomer(_ context.Context, n account.NewCustomer) (accoun
 	return account.Customer{ID: "cus_made", Email: n.Email, Name: n.Name, Metadata: map[string]string{"clerk_user_id": n.ClerkUserID}}, false, nil
 }
 
-// Who has been there for a while is given a customer only where Stripe knows none that is theirs, and none at all where it does not
-// answer. One that others claim too is nobody's, and no reason to wait.
+// Who has been there for a while is given a customer only where Stripe knows none that is theirs,
+// and none at all where it does not answer. One that others claim too is nobody's, and no reason to
+// wait.
 func TestNobodyOfOldGetsASecondCustomer(t *testing.T) {
 	t.Parallel()
 	names := account.Customer{ID: "cus_old", Metadata: map[string]string{"clerk_user_id": ada}}

@@ -22,8 +22,9 @@ func (b *bench) restart() {
 	b.store, b.users.Store, b.subscriptions.Store, b.catalogue.Store, b.disputes.Store = s, s, s, s, s
 }
 
-// A database is put back, and its sequence with it or alone, at any moment of a read, and something comes that the read has not seen.
-// No read that loses to a number of before completes anything; the one that follows shows what is true, and completes what came.
+// A database is put back, and its sequence with it or alone, at any moment of a read, and something
+// comes that the read has not seen. No read that loses to a number of before completes anything;
+// the one that follows shows what is true, and completes what came.
 func TestReadsAfterARestore(t *testing.T) {
 	t.Parallel()
 	reads := map[string]struct {
@@ -137,7 +138,8 @@ func TestReadsAfterARestore(t *testing.T) {
 	}
 }
 
-// A second look that loses to a number that the sequence has not reached does not leave the matter undecided for ever.
+// A second look that loses to a number that the sequence has not reached does not leave the matter
+// undecided for ever.
 func TestASecondLookAfterARestoreDecides(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, account.DeleteCancelAtPeriodEnd)
@@ -159,7 +161,8 @@ func TestASecondLookAfterARestoreDecides(t *testing.T) {
 	}
 }
 
-// What a deletion was ordered by is past the sequence: the customer's next read counts as one after it all the same.
+// What a deletion was ordered by is past the sequence: the customer's next read counts as one after
+// it all the same.
 func TestAnErasureAfterARestoreGoesOn(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, account.DeleteCancelAtPeriodEnd)

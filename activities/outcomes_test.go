@@ -278,7 +278,8 @@ func TestRecordProduct(t *testing.T) {
 	b.is([]string{"Premium"}, `SELECT projection->>'plan' FROM person_user`)
 }
 
-// A product that the catalogue does not have is read although another item's is known: it may be what makes the plan.
+// A product that the catalogue does not have is read although another item's is known: it may be
+// what makes the plan.
 func TestAnUnknownItemBesideAKnownOneIsAskedFor(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, account.DeleteKeep)

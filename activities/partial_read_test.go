@@ -18,8 +18,8 @@ import (
 type partial struct {
 	*stoppable
 	class failure.Class
-	// owes is the subscription whose invoices it does not list; hidden is one that it neither lists nor shows by itself. It lists
-	// no schedules if unscheduled is set.
+	// owes is the subscription whose invoices it does not list; hidden is one that it neither lists
+	// nor shows by itself. It lists no schedules if unscheduled is set.
 	owes, hidden string
 	unscheduled  bool
 }
@@ -50,8 +50,9 @@ func (p partial) CustomerSchedules(ctx context.Context, id string) ([]account.Sc
 	return p.stoppable.CustomerSchedules(ctx, id)
 }
 
-// Something of one subscription cannot be read. What the customer has bought since is recorded all the same, and gives access. The one
-// keeps the row that it had, no event is completed, and the failure is answered until all of it can be read.
+// Something of one subscription cannot be read. What the customer has bought since is recorded all
+// the same, and gives access. The one keeps the row that it had, no event is completed, and the
+// failure is answered until all of it can be read.
 func TestWhatCannotBeReadOfOneSubscriptionHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	due := time.Now().Add(-time.Hour).Truncate(time.Second)
@@ -109,8 +110,8 @@ func TestWhatCannotBeReadOfOneSubscriptionHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// A command is done beside a subscription of which something cannot be read. One about that very subscription is not decided, least of all as
-// one about something that is not there.
+// A command is done beside a subscription of which something cannot be read. One about that very
+// subscription is not decided, least of all as one about something that is not there.
 func TestACommandIsDoneBesideWhatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	for name, hide := range map[string]func(*partial){
@@ -153,8 +154,8 @@ func TestACommandIsDoneBesideWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// recordsInPart holds that a look ends with a failure of this class, which is its result where no attempt can mend it: when to come back to
-// what could not be read is for its workflow to say then.
+// recordsInPart holds that a look ends with a failure of this class, which is its result where no
+// attempt can mend it: when to come back to what could not be read is for its workflow to say then.
 func (b *bench) recordsInPart(class failure.Class) {
 	b.t.Helper()
 	result, err := b.subscriptions.RecordSubscriptions(b.t.Context(), activities.RecordInput{CustomerID: "cus_1"})
@@ -163,7 +164,8 @@ func (b *bench) recordsInPart(class failure.Class) {
 	}
 }
 
-// Whatever of a deleted user's customer cannot be read, a checkout that completes late is stopped, and nobody is erased meanwhile.
+// Whatever of a deleted user's customer cannot be read, a checkout that completes late is stopped,
+// and nobody is erased meanwhile.
 func TestALateCheckoutIsStoppedThoughNotAllCanBeRead(t *testing.T) {
 	t.Parallel()
 	for name, hide := range map[string]func(*partial){
@@ -218,8 +220,9 @@ func TestALateCheckoutIsStoppedThoughNotAllCanBeRead(t *testing.T) {
 	}
 }
 
-// A subscription that has ended, and is stored so, is listed without all its items, which Stripe does not answer for any more. Nothing more can be
-// learnt of it: what is told of the customer is completed.
+// A subscription that has ended, and is stored so, is listed without all its items, which Stripe
+// does not answer for any more. Nothing more can be learnt of it: what is told of the customer is
+// completed.
 func TestWhatHasEndedAndIsStoredKeepsNothingOpen(t *testing.T) {
 	t.Parallel()
 	for _, part := range []bool{false, true} {

@@ -9,21 +9,26 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
-// Stripe is what the activities ask of Stripe. Its errors are classified failures. A change that is asked for again under the same key
-// is made once, and no failure that Stripe has stored under the key is answered; package stripechanges sees to that.
+// Stripe is what the activities ask of Stripe. Its errors are classified failures. A change that is
+// asked for again under the same key is made once, and no failure that Stripe has stored under the
+// key is answered; package stripechanges sees to that.
 type Stripe interface {
-	// CustomerSubscriptions lists every subscription of any status, or fails as a whole; the customer is nil where no subscription shows
-	// it. Where only items are refused, every subscription is answered beside the error, some of them Unread.
+	// CustomerSubscriptions lists every subscription of any status, or fails as a whole; the customer
+	// is nil where no subscription shows it. Where only items are refused, every subscription is
+	// answered beside the error, some of them Unread.
 	CustomerSubscriptions(ctx context.Context, customerID string) ([]account.Subscription, *account.Customer, error)
-	// Subscription reads one. Where only its items cannot be read, all else is answered beside the error, Unread.
+	// Subscription reads one. Where only its items cannot be read, all else is answered beside the
+	// error, Unread.
 	Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error)
 	Customer(ctx context.Context, customerID string) (account.Customer, error)
-	// CustomersNaming answers, from an index that is behind, the customers that name a user in their metadata.
+	// CustomersNaming answers, from an index that is behind, the customers that name a user in their
+	// metadata.
 	CustomersNaming(ctx context.Context, clerkUserID string) ([]account.Customer, error)
-	// CustomersSince answers the first customer for which wanted holds of those that were made at a moment or later, from a list that shows
-	// what was made just now.
+	// CustomersSince answers the first customer for which wanted holds of those that were made at a
+	// moment or later, from a list that shows what was made just now.
 	CustomersSince(ctx context.Context, since time.Time, wanted func(account.Customer) bool) (customer account.Customer, found bool, err error)
-	// CreateCustomer tells with before that the customer, which is as it is now, was made before this call.
+	// CreateCustomer tells with before that the customer, which is as it is now, was made before this
+	// call.
 	CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, before bool, err error)
 	UpdateCustomer(ctx context.Context, customerID string, email, name *string, idempotencyKey string) (account.Customer, error)
 	DeleteCustomer(ctx context.Context, customerID, idempotencyKey string) error
@@ -34,14 +39,15 @@ type Stripe interface {
 	// SetEnding sets how a subscription ends: by the flag, by a date, or, with none, not at all. from
 	// is how it is set to end now, since Stripe clears a flag and a date differently.
 	SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error)
-	// TakeKey has a change that was asked for under a key not be made from now on, if it has not been made.
+	// TakeKey has a change that was asked for under a key not be made from now on, if it has not been
+	// made.
 	TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) error
-	// CustomerSchedules lists every subscription schedule of any status, or fails as a whole; beside one of an unknown status, which is a
-	// failure, all others are answered.
+	// CustomerSchedules lists every subscription schedule of any status, or fails as a whole; beside
+	// one of an unknown status, which is a failure, all others are answered.
 	CustomerSchedules(ctx context.Context, customerID string) ([]account.Schedule, error)
 	Schedule(ctx context.Context, scheduleID string) (account.Schedule, error)
-	// EndThroughSchedule ends a subscription at a moment of its present period by the schedule that manages
-	// it; ContinueThroughSchedule takes an end by the schedule back.
+	// EndThroughSchedule ends a subscription at a moment of its present period by the schedule that
+	// manages it; ContinueThroughSchedule takes an end by the schedule back.
 	EndThroughSchedule(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error
 	ContinueThroughSchedule(ctx context.Context, scheduleID, idempotencyKey string) error
 	// EndWithPresentPhase is EndThroughSchedule where no phase is to begin any more.
@@ -61,7 +67,8 @@ type Stripe interface {
 	OpenInvoices(ctx context.Context, subscriptionID string) ([]account.Payment, error)
 	// PendingCharges lists what Stripe will collect of a customer by itself, or fails as a whole.
 	PendingCharges(ctx context.Context, customerID string) ([]account.PendingCharge, error)
-	// StopCollecting keeps an invoice from being collected by itself; DeleteInvoiceItem takes away what no invoice has taken in.
+	// StopCollecting keeps an invoice from being collected by itself; DeleteInvoiceItem takes away
+	// what no invoice has taken in.
 	StopCollecting(ctx context.Context, invoiceID, idempotencyKey string) error
 	DeleteInvoiceItem(ctx context.Context, itemID string) error
 	// ChargeCustomer answers the customer of a charge or a payment intent, "" where it has none.
@@ -78,21 +85,22 @@ type Clerk interface {
 
 // EventLister lists Stripe's own record of what happened.
 type EventLister interface {
-	// EventsPage lists events from a moment on, the newest first, behind the one named, and answers the
-	// id that the next page continues behind, "" after the last.
+	// EventsPage lists events from a moment on, the newest first, behind the one named, and answers
+	// the id that the next page continues behind, "" after the last.
 	EventsPage(ctx context.Context, from time.Time, after string) (events []stripeevent.Listed, next string, err error)
 }
 
 // ChangeLister lists the users of Clerk in the order of their last changes.
 type ChangeLister interface {
-	// ChangedUsersPage lists users from an offset on, those first that were changed last, and answers the
-	// offset of the next page, 0 after the last.
+	// ChangedUsersPage lists users from an offset on, those first that were changed last, and answers
+	// the offset of the next page, 0 after the last.
 	ChangedUsersPage(ctx context.Context, offset int) (users []account.ListedUser, next int, err error)
 }
 
-// StripeLists lists everything that an account has, a page at a time, behind the id named; each method
-// answers the id that the next page continues behind, "" after the last. Behind the id, after an "@", may stand
-// when the object was made, in Unix seconds, so that the list can go on if it is deleted meanwhile: see behind.
+// StripeLists lists everything that an account has, a page at a time, behind the id named; each
+// method answers the id that the next page continues behind, "" after the last. Behind the id,
+// after an "@", may stand when the object was made, in Unix seconds, so that the list can go on if
+// it is deleted meanwhile: see behind.
 type StripeLists interface {
 	// CustomersPage lists the customers that are not deleted.
 	CustomersPage(ctx context.Context, after string) (customers []account.Customer, next string, err error)
@@ -105,7 +113,8 @@ type StripeLists interface {
 
 // UserList lists everybody at Clerk.
 type UserList interface {
-	// UsersPage lists users from an offset on, and answers the offset of the next page, 0 after the last.
+	// UsersPage lists users from an offset on, and answers the offset of the next page, 0 after the
+	// last.
 	UsersPage(ctx context.Context, offset int) (users []account.ListedUser, next int, err error)
 }
 

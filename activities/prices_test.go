@@ -34,8 +34,8 @@ func (s *shop) Price(_ context.Context, id string) (account.Price, error) {
 	return account.Price{}, failure.NotFound("stripe", "read price")
 }
 
-// Of a product with very many prices those are read by their ids that our rows have and the list did not show; what is in neither
-// stays as it is.
+// Of a product with very many prices those are read by their ids that our rows have and the list
+// did not show; what is in neither stays as it is.
 func TestPricesThatAListLeavesOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -82,7 +82,8 @@ func TestPricesThatAListLeavesOut(t *testing.T) {
 	}
 }
 
-// A price that cannot be read for ever keeps no other of its product from being known, is told of, and has nobody looked at in vain.
+// A price that cannot be read for ever keeps no other of its product from being known, is told of,
+// and has nobody looked at in vain.
 func TestAPriceThatFailsHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -125,8 +126,8 @@ func (l *lists) PricesPage(context.Context, string) ([]account.Price, string, er
 	return l.all, "", nil
 }
 
-// That a price is archived which is believed to be sold is told although its product has so many that a read of it shows only those
-// that are sold.
+// That a price is archived which is believed to be sold is told although its product has so many
+// that a read of it shows only those that are sold.
 func TestAnArchivedPriceOfManyIsFoundToBeArchived(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -153,7 +154,8 @@ func TestAnArchivedPriceOfManyIsFoundToBeArchived(t *testing.T) {
 	}
 }
 
-// A product that has very many prices, none of them active any more, is renamed for those who have it all the same.
+// A product that has very many prices, none of them active any more, is renamed for those who have
+// it all the same.
 func TestAProductWhosePricesAreAllArchivedIsRenamedForThoseWhoHaveIt(t *testing.T) {
 	t.Parallel()
 	for name, partial := range map[string]bool{"few prices": false, "very many, none of them active": true} {

@@ -96,8 +96,9 @@ func (a *Projections) write(ctx context.Context, user *store.User, forced bool) 
 	return projection.Version, a.Clerk.SetStripeMetadata(ctx, user.ClerkUserID, patch)
 }
 
-// missing handles a user whom Clerk does not know, as it has said twice. For one who is being deleted that is how it
-// should be: there is nothing to publish to any more. For any other it is drift.
+// missing handles a user whom Clerk does not know, as it has said twice. For one who is being
+// deleted that is how it should be: there is nothing to publish to any more. For any other it is
+// drift.
 func (a *Projections) missing(ctx context.Context, user *store.User) error {
 	if user.Deleting() {
 		_, err := a.Store.Published(ctx, user.ClerkUserID, user.ProjectionVersion, cause(ctx))

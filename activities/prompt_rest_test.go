@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// One publish that fails keeps the next from trying for a moment, and many that fail for longer, but never for more than ten
-// seconds; those that fail side by side are one. The first that succeeds ends it.
+// One publish that fails keeps the next from trying for a moment, and many that fail for longer,
+// but never for more than ten seconds; those that fail side by side are one. The first that
+// succeeds ends it.
 func TestPublishersRest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -12,9 +12,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
-// Reconciler compares everything that Clerk, Stripe and PostgreSQL hold, tells of what differs, and has
-// repaired what may be. It changes nothing itself: a repair is a poke of the entity, whose workflow takes
-// what the provider says for true.
+// Reconciler compares everything that Clerk, Stripe and PostgreSQL hold, tells of what differs, and
+// has repaired what may be. It changes nothing itself: a repair is a poke of the entity, whose
+// workflow takes what the provider says for true.
 type Reconciler struct {
 	Store  *store.Store
 	Stripe interface {
@@ -37,7 +37,8 @@ type Reconciler struct {
 	Observe func(complete bool)
 }
 
-// The lists of Stripe, in the order in which they are compared: what a later one refers to is known by then.
+// The lists of Stripe, in the order in which they are compared: what a later one refers to is known
+// by then.
 const (
 	ListProducts      = "products"
 	ListPrices        = "prices"
@@ -49,7 +50,8 @@ const (
 type ReconciliationStart struct {
 	RunID  string `json:"runId"`
 	Caller string `json:"caller,omitempty"`
-	// Repair are the classes that whoever asked for the run wants repaired; none for a run by schedule.
+	// Repair are the classes that whoever asked for the run wants repaired; none for a run by
+	// schedule.
 	Repair []account.Drift `json:"repair,omitempty"`
 }
 
@@ -60,8 +62,9 @@ type ReconciliationPlan struct {
 	Settle     time.Duration   `json:"settle"`
 }
 
-// BeginReconciliation records the run and answers the plan. A run that nobody asked for repairs what is
-// configured, and never what only a person can ask for. It runs on the database's task queue.
+// BeginReconciliation records the run and answers the plan. A run that nobody asked for repairs
+// what is configured, and never what only a person can ask for. It runs on the database's task
+// queue.
 //
 // Idempotent: the run is recorded under its id.
 func (a *Reconciler) BeginReconciliation(ctx context.Context, in ReconciliationStart) (ReconciliationPlan, error) {
@@ -92,8 +95,8 @@ type ScanInput struct {
 type ScanResult struct {
 	After    string `json:"after,omitempty"`
 	Complete bool   `json:"complete,omitempty"`
-	// Compared counts what was looked at, Found the differences; either may be counted twice where pages
-	// overlap.
+	// Compared counts what was looked at, Found the differences; either may be counted twice where
+	// pages overlap.
 	Compared int `json:"compared,omitempty"`
 	Found    int `json:"found,omitempty"`
 }
@@ -155,7 +158,8 @@ func (a *Reconciler) CompareStripe(ctx context.Context, in ScanInput) (ScanResul
 	}
 }
 
-// behind is the place behind a page of one of Stripe's lists: the id of its last object, and when that was made, "" after the last page.
+// behind is the place behind a page of one of Stripe's lists: the id of its last object, and when
+// that was made, "" after the last page.
 func behind[T any](next string, page []T, made func(T) time.Time) string {
 	if next == "" || len(page) == 0 {
 		return next
@@ -185,7 +189,8 @@ func listed[T any](list func(context.Context, string) ([]T, string, error), comp
 	}
 }
 
-// CompareWatched notes for which customers a workflow is open. It runs on the database's task queue.
+// CompareWatched notes for which customers a workflow is open. It runs on the database's task
+// queue.
 //
 // Idempotent: what was seen is noted once.
 func (a *Reconciler) CompareWatched(ctx context.Context, in ScanInput) (ScanResult, error) {
@@ -198,8 +203,8 @@ func (a *Reconciler) CompareWatched(ctx context.Context, in ScanInput) (ScanResu
 // storedPage is how many users are compared at once with what the lists have shown.
 const storedPage = 200
 
-// CompareStored compares what is stored with what the lists have shown: what is in none of them, and what
-// is wrong in itself. It runs on the database's task queue.
+// CompareStored compares what is stored with what the lists have shown: what is in none of them,
+// and what is wrong in itself. It runs on the database's task queue.
 //
 // Idempotent: what was found is noted once.
 func (a *Reconciler) CompareStored(ctx context.Context, in ScanInput) (ScanResult, error) {
@@ -244,8 +249,8 @@ type ConcludeInput struct {
 	Compared map[string]int64 `json:"compared"`
 }
 
-// ConcludeComparison closes what the run has not met again; every list was read to its end. It answers how
-// many differences of each class are confirmed. It runs on the database's task queue.
+// ConcludeComparison closes what the run has not met again; every list was read to its end. It
+// answers how many differences of each class are confirmed. It runs on the database's task queue.
 //
 // Idempotent: it counts, and what is closed stays closed.
 func (a *Reconciler) ConcludeComparison(ctx context.Context, in ConcludeInput) (map[string]int64, error) {
@@ -292,8 +297,8 @@ type FinishInput struct {
 // forgetPage is how much one statement removes of what a run has noted.
 const forgetPage = 5000
 
-// FinishReconciliation records the end of a run and removes what it has noted for itself. It answers
-// whether all of that is gone. It runs on the database's task queue.
+// FinishReconciliation records the end of a run and removes what it has noted for itself. It
+// answers whether all of that is gone. It runs on the database's task queue.
 //
 // Idempotent: what is recorded and removed stays so.
 func (a *Reconciler) FinishReconciliation(ctx context.Context, in FinishInput) (complete bool, err error) {

@@ -10,8 +10,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
-// Recovery finds what the providers never told us of. [Recovery.RecoverEvents] runs on Stripe's task
-// queue, [Recovery.RecoverUsers] on Clerk's.
+// Recovery finds what the providers never told us of. [Recovery.RecoverEvents] runs on Stripe's
+// task queue, [Recovery.RecoverUsers] on Clerk's.
 type Recovery struct {
 	Store  *store.Store
 	Stripe EventLister
@@ -24,8 +24,8 @@ type Recovery struct {
 	Observe func(source string, missing int)
 }
 
-// RecoveryPass is one pass over a provider's list, from the newest back to what is known. It is input
-// and result alike: an attempt takes it on from where it stands.
+// RecoveryPass is one pass over a provider's list, from the newest back to what is known. It is
+// input and result alike: an attempt takes it on from where it stands.
 type RecoveryPass struct {
 	// From is how far back the pass goes, at the provider's clock; zero before it has begun.
 	From time.Time `json:"from,omitzero"`
@@ -45,19 +45,19 @@ type RecoveryPass struct {
 }
 
 const (
-	// recoveryOverlap is how far before the end of the last pass the next one begins. A provider's list
-	// may show an event a little after its time; events of one second have no order.
+	// recoveryOverlap is how far before the end of the last pass the next one begins. A provider's
+	// list may show an event a little after its time; events of one second have no order.
 	recoveryOverlap = 10 * time.Minute
 	// eventsListed is how long Stripe lists an event.
 	eventsListed = 30 * 24 * time.Hour
 )
 
-// RecoverEvents reads Stripe's list of events from the newest back to what is known and puts what is
-// missing into the inbox, as if it had been delivered.
+// RecoverEvents reads Stripe's list of events from the newest back to what is known and puts what
+// is missing into the inbox, as if it had been delivered.
 //
-// Idempotent: an event that is there already is left alone. The cursor moves when the list has been read
-// as far as it goes, to the time of the newest event that the pass began with, so that neither a clock
-// of ours nor an event of the same second can make it pass anything over.
+// Idempotent: an event that is there already is left alone. The cursor moves when the list has been
+// read as far as it goes, to the time of the newest event that the pass began with, so that neither
+// a clock of ours nor an event of the same second can make it pass anything over.
 func (a *Recovery) RecoverEvents(ctx context.Context, pass RecoveryPass) (RecoveryPass, error) {
 	identity, err := a.Store.Identity(ctx)
 	if err != nil {
@@ -99,7 +99,8 @@ func (a *Recovery) recoverEvents(ctx context.Context, rules intake.Rules, listed
 	return nil
 }
 
-// recovered are the events of a list as if they had been delivered now, but for those whose delivery was never asked for.
+// recovered are the events of a list as if they had been delivered now, but for those whose
+// delivery was never asked for.
 func recovered(rules intake.Rules, listed []stripeevent.Listed) (events []store.NewEvent) {
 	now := time.Now()
 	for _, e := range listed {
@@ -113,9 +114,9 @@ func recovered(rules intake.Rules, listed []stripeevent.Listed) (events []store.
 	return events
 }
 
-// RecoverUsers reads Clerk's users, those first that were changed last, back to what is known, and has
-// those looked at whom we do not have as they are listed. Clerk keeps no list of events. Users who are
-// gone are in no list: nothing follows from that here.
+// RecoverUsers reads Clerk's users, those first that were changed last, back to what is known, and
+// has those looked at whom we do not have as they are listed. Clerk keeps no list of events. Users
+// who are gone are in no list: nothing follows from that here.
 //
 // Idempotent: looking at a user again changes nothing. The cursor moves as that of events does.
 func (a *Recovery) RecoverUsers(ctx context.Context, pass RecoveryPass) (RecoveryPass, error) {
@@ -170,7 +171,8 @@ func (a *Recovery) recoverUsers(ctx context.Context, listed []account.ListedUser
 	return a.Store.PokeEach(ctx, jobs, a.Spacing)
 }
 
-// scan takes a pass on, as far as the time of an attempt goes, and moves the cursor after the last page.
+// scan takes a pass on, as far as the time of an attempt goes, and moves the cursor after the last
+// page.
 func (a *Recovery) scan(ctx context.Context, source string, pass RecoveryPass,
 	page func(context.Context, *RecoveryPass) (last bool, err error),
 ) (RecoveryPass, error) {
@@ -204,9 +206,9 @@ func (a *Recovery) scan(ctx context.Context, source string, pass RecoveryPass,
 // scanFor is how long one attempt goes on reading pages.
 const scanFor = 10 * time.Second
 
-// pages reads one page after the other until the last one, or until the time of an attempt is over. When a
-// page fails, what was read before it is kept: the next activity goes on behind that, and meets the
-// failure itself if it lasts.
+// pages reads one page after the other until the last one, or until the time of an attempt is over.
+// When a page fails, what was read before it is kept: the next activity goes on behind that, and
+// meets the failure itself if it lasts.
 func pages(ctx context.Context, page func(context.Context) (last bool, err error)) (complete bool, err error) {
 	until := time.Now().Add(scanFor)
 	for read := 0; ; read++ {

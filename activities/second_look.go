@@ -26,8 +26,8 @@ type LookInput struct {
 type LookResult struct {
 	After    account.Entity `json:"after,omitempty"`
 	Complete bool           `json:"complete,omitempty"`
-	// Confirmed counts the differences that are there still, Gone those that are not, and Undecided the
-	// entities that something is under way for.
+	// Confirmed counts the differences that are there still, Gone those that are not, and Undecided
+	// the entities that something is under way for.
 	Confirmed int `json:"confirmed,omitempty"`
 	Gone      int `json:"gone,omitempty"`
 	Undecided int `json:"undecided,omitempty"`
@@ -35,16 +35,16 @@ type LookResult struct {
 	Unread int `json:"unread,omitempty"`
 }
 
-// LookAtUsers looks once more at users with whom something was found to be wrong, each by its id. It runs
-// on Clerk's task queue.
+// LookAtUsers looks once more at users with whom something was found to be wrong, each by its id.
+// It runs on Clerk's task queue.
 //
 // Idempotent: it stores what is so.
 func (a *Reconciler) LookAtUsers(ctx context.Context, in LookInput) (LookResult, error) {
 	return a.lookAgain(ctx, in, a.lookAtUser)
 }
 
-// LookAtStripe looks once more at customers or products with which something was found to be wrong, each
-// by its id. It runs on Stripe's task queue.
+// LookAtStripe looks once more at customers or products with which something was found to be wrong,
+// each by its id. It runs on Stripe's task queue.
 //
 // Idempotent: it stores what is so.
 func (a *Reconciler) LookAtStripe(ctx context.Context, in LookInput) (LookResult, error) {
@@ -74,7 +74,8 @@ func (a *Reconciler) lookAgain(ctx context.Context, in LookInput, look func(ctx 
 			case ofAll(ctx, err) || !a.answers(ctx, in.Kind):
 				return false, err
 			default:
-				// It is the entity. It stays undecided, and is looked at again in the next round; the others go on.
+				// It is the entity. It stays undecided, and is looked at again in the next round; the others go
+				// on.
 				unread[found.Entity] = cmp.Or(failure.CodeOf(err), "unknown")
 				next.Undecided++
 				next.Unread++
@@ -104,8 +105,8 @@ func (a *Reconciler) answers(ctx context.Context, kind account.Kind) bool {
 	})
 }
 
-// lookAt decides about one entity. What is under way for it, or has been read after this look began, makes
-// it undecided: then nothing is said of it.
+// lookAt decides about one entity. What is under way for it, or has been read after this look
+// began, makes it undecided: then nothing is said of it.
 func (a *Reconciler) lookAt(ctx context.Context, in LookInput, found store.Found, look func(ctx context.Context, run, id string) ([]store.Difference, error), result *LookResult) error {
 	if found.Busy {
 		result.Undecided++
@@ -140,8 +141,8 @@ func (a *Reconciler) lookAt(ctx context.Context, in LookInput, found store.Found
 	return a.Store.Confirm(ctx, in.RunID, still, gone)
 }
 
-// tellApart tells what is still there from what is not. instead is what the id of something showed that
-// no list did.
+// tellApart tells what is still there from what is not. instead is what the id of something showed
+// that no list did.
 func tellApart(found, shown []store.Difference) (still, gone, instead []store.Difference) {
 	suspected := false
 	for _, f := range found {
@@ -189,7 +190,8 @@ func (a *Reconciler) lookAtProduct(ctx context.Context, run, id string) ([]store
 		return nil, nil
 	}
 	if err == nil && product.PricesPartial {
-		// What the list of all prices has shown to be archived, and is believed to be sold, is not among them.
+		// What the list of all prices has shown to be archived, and is believed to be sold, is not among
+		// them.
 		var left error
 		if left, err = readWanted(ctx, a.Store, a.Stripe, &product); err == nil {
 			err = left
@@ -207,8 +209,8 @@ func (a *Reconciler) lookAtProduct(ctx context.Context, run, id string) ([]store
 	return append(shown, prices...), err
 }
 
-// lookAtCustomer asks for a customer, all its subscriptions, and those that we hold and that are not among
-// them.
+// lookAtCustomer asks for a customer, all its subscriptions, and those that we hold and that are
+// not among them.
 func (a *Reconciler) lookAtCustomer(ctx context.Context, run, id string) ([]store.Difference, error) {
 	seen, err := readCustomer(ctx, a.Store, a.Stripe, id)
 	if err != nil {

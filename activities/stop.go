@@ -9,12 +9,15 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
 
-// StopBilling applies the deletion policy to what a customer has whose user is being deleted: it cancels the schedules
-// that have not begun, stops the subscriptions, takes away invoice items that wait for the next invoice, keeps invoices from being collected, and records the customer afterwards: one activity, so that what Stripe
-// confirmed is in our rows before anyone concludes from them that billing has stopped.
+// StopBilling applies the deletion policy to what a customer has whose user is being deleted: it
+// cancels the schedules that have not begun, stops the subscriptions, takes away invoice items that
+// wait for the next invoice, keeps invoices from being collected, and records the customer
+// afterwards: one activity, so that what Stripe confirmed is in our rows before anyone concludes
+// from them that billing has stopped.
 //
-// Each of them is stopped whatever becomes of the others. Those that could not be are tried again with the next attempt, or, where
-// Stripe refuses them for good, when the customer's workflow looks again.
+// Each of them is stopped whatever becomes of the others. Those that could not be are tried again
+// with the next attempt, or, where Stripe refuses them for good, when the customer's workflow looks
+// again.
 //
 // Idempotent: each object is read first, and one that complies already is left alone.
 // The keys are the same in each attempt.
@@ -31,7 +34,8 @@ func (a *Subscriptions) StopBilling(ctx context.Context, in RecordInput) (Record
 	})
 }
 
-// end stops a subscription that stands as it does by now, or as it is known to; one that complies is left alone.
+// end stops a subscription that stands as it does by now, or as it is known to; one that complies
+// is left alone.
 func (a *Subscriptions) end(ctx context.Context, current account.Subscription) error {
 	if current.ScheduleID != "" {
 		stopped, err := a.stopThroughSchedule(ctx, current)
@@ -76,7 +80,8 @@ func (a *Subscriptions) end(ctx context.Context, current account.Subscription) e
 	return err
 }
 
-// standing reads how a subscription stands. Its items say nothing of that: one whose items cannot be read is answered without a failure.
+// standing reads how a subscription stands. Its items say nothing of that: one whose items cannot
+// be read is answered without a failure.
 func (a *Subscriptions) standing(ctx context.Context, id string) (account.Subscription, error) {
 	current, err := a.Stripe.Subscription(ctx, id)
 	if current.Unread {
@@ -85,8 +90,8 @@ func (a *Subscriptions) standing(ctx context.Context, id string) (account.Subscr
 	return current, err
 }
 
-// stopThroughSchedule stops a subscription by the schedule that manages it, in one call, and answers whether that was done;
-// false where Stripe refuses it.
+// stopThroughSchedule stops a subscription by the schedule that manages it, in one call, and
+// answers whether that was done; false where Stripe refuses it.
 func (a *Subscriptions) stopThroughSchedule(ctx context.Context, current account.Subscription) (stopped bool, err error) {
 	switch a.Policy.Deletion.Stop(current) {
 	case account.StopNothing:
@@ -102,8 +107,8 @@ func (a *Subscriptions) stopThroughSchedule(ctx context.Context, current account
 	return err == nil, err
 }
 
-// charges stops what Stripe would collect of the customer by itself: what is stored of that, and, where nothing may have been stored, what
-// Stripe lists.
+// charges stops what Stripe would collect of the customer by itself: what is stored of that, and,
+// where nothing may have been stored, what Stripe lists.
 func (s *stopping) charges(ctx context.Context, list bool) error {
 	pending, err := s.Store.ChargesOf(ctx, s.customerID)
 	failed := []error{err}
@@ -125,7 +130,8 @@ func (s *stopping) charges(ctx context.Context, list bool) error {
 	return failure.Join(failed...)
 }
 
-// stopCharge takes an invoice item away, or keeps an invoice from being collected. One that is gone, or has been paid meanwhile, needs that no more.
+// stopCharge takes an invoice item away, or keeps an invoice from being collected. One that is
+// gone, or has been paid meanwhile, needs that no more.
 func (s *stopping) stopCharge(ctx context.Context, p account.PendingCharge) error {
 	var err error
 	switch p.Kind {

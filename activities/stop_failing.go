@@ -12,18 +12,23 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
-// stoppingTime is how long an attempt that has failed may take to stop what bills a deleted user. It is not part of the attempt's own
-// time, which may be what has run out: the next attempt may begin beside it, and asks under the same keys.
+// stoppingTime is how long an attempt that has failed may take to stop what bills a deleted user.
+// It is not part of the attempt's own time, which may be what has run out: the next attempt may
+// begin beside it, and asks under the same keys.
 const stoppingTime = time.Minute
 
-// holding does what an activity does to a customer while the customer's workflow lets nothing else happen to it, and shows its failure.
+// holding does what an activity does to a customer while the customer's workflow lets nothing else
+// happen to it, and shows its failure.
 //
-// Whoever holds a customer keeps the deletion policy from it, and a failure is tried again for as long as it takes. So whatever has
-// failed, for a while or for good, of whatever provider, by its time or by a panic: where the customer's user is being deleted, what is
-// known to bill them is stopped before the attempt ends. The failure is answered all the same, with what could not be stopped, and
-// nothing is concluded from what was stopped: the customer is settled only once it was read and stored.
+// Whoever holds a customer keeps the deletion policy from it, and a failure is tried again for as
+// long as it takes. So whatever has failed, for a while or for good, of whatever provider, by its
+// time or by a panic: where the customer's user is being deleted, what is known to bill them is
+// stopped before the attempt ends. The failure is answered all the same, with what could not be
+// stopped, and nothing is concluded from what was stopped: the customer is settled only once it was
+// read and stored.
 //
-// An attempt that is cancelled stops nothing: another one begins, or its workflow is not wanted any more.
+// An attempt that is cancelled stops nothing: another one begins, or its workflow is not wanted any
+// more.
 func holding[R any](ctx context.Context, a *Subscriptions, customerID string, act func(*stopping) (R, error)) (result R, err error) {
 	s := &stopping{Subscriptions: a, customerID: customerID, tried: map[string]bool{}, unread: map[string]account.Subscription{}}
 	ended := false
@@ -45,7 +50,8 @@ func holding[R any](ctx context.Context, a *Subscriptions, customerID string, ac
 	return result, err
 }
 
-// stopping applies the deletion policy to what one customer has, in one attempt: to each once, whatever becomes of the others.
+// stopping applies the deletion policy to what one customer has, in one attempt: to each once,
+// whatever becomes of the others.
 //
 // Idempotent as [Subscriptions.StopBilling] is, whose keys are the same in each attempt.
 type stopping struct {
@@ -53,8 +59,9 @@ type stopping struct {
 	customerID string
 	// gaveUp is a failure that the activity answers as its result, and not as a failure.
 	gaveUp error
-	// tried are subscriptions of which the attempt knows how they stand, and that it has stopped or not been able to; unread are those
-	// that could not be read, as they are known otherwise: listed in part, stored, or told of.
+	// tried are subscriptions of which the attempt knows how they stand, and that it has stopped or
+	// not been able to; unread are those that could not be read, as they are known otherwise: listed
+	// in part, stored, or told of.
 	tried  map[string]bool
 	unread map[string]account.Subscription
 	// listed is set once the schedules were, and begun are the subscriptions that they manage.
@@ -62,8 +69,8 @@ type stopping struct {
 	begun  []string
 }
 
-// afterFailure stops what is known to bill the customer's user, if they are being deleted, and answers the failure with what failed
-// besides.
+// afterFailure stops what is known to bill the customer's user, if they are being deleted, and
+// answers the failure with what failed besides.
 func (s *stopping) afterFailure(ctx context.Context, failed error) error {
 	if errors.Is(ctx.Err(), context.Canceled) || s.Policy.Deletion == account.DeleteKeep {
 		return failed
@@ -85,8 +92,8 @@ func (s *stopping) afterFailure(ctx context.Context, failed error) error {
 	return failure.Join(failed, err)
 }
 
-// ofDeleted tells whether the customer is one of a user who is being deleted, or is: its owner, or whom the evidence that is stored names,
-// where the failure has kept it from being linked.
+// ofDeleted tells whether the customer is one of a user who is being deleted, or is: its owner, or
+// whom the evidence that is stored names, where the failure has kept it from being linked.
 func (s *stopping) ofDeleted(ctx context.Context) (bool, error) {
 	owner, err := s.Store.OwnerOfCustomer(ctx, s.customerID)
 	if err != nil {
@@ -101,10 +108,11 @@ func (s *stopping) ofDeleted(ctx context.Context) (bool, error) {
 	return user != nil && user.Deleting(), err
 }
 
-// everything stops all that is known to bill the customer, wherever from: what is stored of it goes first, since nobody has to list it,
-// however it ends as it is stored, since that may be what could not be stored; then what Stripe lists. Where that fails, what events and
-// schedules tell of takes its place, and of what cannot be read at all what a list has shown decides, else what is stored, else what an
-// event has told.
+// everything stops all that is known to bill the customer, wherever from: what is stored of it goes
+// first, since nobody has to list it, however it ends as it is stored, since that may be what could
+// not be stored; then what Stripe lists. Where that fails, what events and schedules tell of takes
+// its place, and of what cannot be read at all what a list has shown decides, else what is stored,
+// else what an event has told.
 func (s *stopping) everything(ctx context.Context) error {
 	failed := []error{
 		guarded(func() error { return s.stored(ctx, true) }),
@@ -128,7 +136,8 @@ func guarded(do func() error) (err error) {
 	return do()
 }
 
-// stored stops the subscriptions that are stored: all that may bill, or those that do as they are stored.
+// stored stops the subscriptions that are stored: all that may bill, or those that do as they are
+// stored.
 func (s *stopping) stored(ctx context.Context, all bool) error {
 	rows, err := s.Store.SubscriptionsOfCustomer(ctx, s.customerID)
 	failed := []error{err}
@@ -141,7 +150,8 @@ func (s *stopping) stored(ctx context.Context, all bool) error {
 	return failure.Join(failed...)
 }
 
-// readAndStop reads a subscription and stops it, once. known is how it is known otherwise, nil where it is not.
+// readAndStop reads a subscription and stops it, once. known is how it is known otherwise, nil
+// where it is not.
 func (s *stopping) readAndStop(ctx context.Context, id string, known *account.Subscription) error {
 	if _, unread := s.unread[id]; unread || s.tried[id] {
 		return nil
@@ -162,7 +172,8 @@ func (s *stopping) readAndStop(ctx context.Context, id string, known *account.Su
 	return s.end(ctx, current)
 }
 
-// shownByStripe stops the subscriptions that Stripe lists and, where that fails, those that events and schedules tell of.
+// shownByStripe stops the subscriptions that Stripe lists and, where that fails, those that events
+// and schedules tell of.
 func (s *stopping) shownByStripe(ctx context.Context) error {
 	list, _, err := s.Stripe.CustomerSubscriptions(ctx, s.customerID)
 	if failure.IsNotFound(err) {
@@ -199,8 +210,9 @@ func (s *stopping) shownByStripe(ctx context.Context) error {
 // toldOf is what events tell of that have not been dealt with.
 type toldOf struct {
 	subscriptions, schedules []string
-	// known is how the latest event of a subscription has told that it stands, where ending it for that takes nothing that was paid for
-	// since; ahead are schedules that have certainly not begun, as the latest event of them has told.
+	// known is how the latest event of a subscription has told that it stands, where ending it for
+	// that takes nothing that was paid for since; ahead are schedules that have certainly not begun,
+	// as the latest event of them has told.
 	known map[string]*account.Subscription
 	ahead []string
 }
@@ -254,7 +266,8 @@ func (s *stopping) told(ctx context.Context) (toldOf, error) {
 	return told, err
 }
 
-// certainlyAhead is how far ahead a schedule begins of which no proof is needed that it has not begun; see also [store.Store.SchedulesAhead].
+// certainlyAhead is how far ahead a schedule begins of which no proof is needed that it has not
+// begun; see also [store.Store.SchedulesAhead].
 const certainlyAhead = time.Hour
 
 // invoiced is the subscription that an event's invoice is of, "" for none.
@@ -263,8 +276,9 @@ func invoiced(event stripeevent.Event) string {
 	return invoice.SubscriptionID
 }
 
-// schedules cancels the schedules that would start a subscription by themselves, once: those that Stripe lists, and those that are
-// stored as not begun. Where Stripe lists none, also those that events tell of. Those that have begun are stopped with their subscriptions.
+// schedules cancels the schedules that would start a subscription by themselves, once: those that
+// Stripe lists, and those that are stored as not begun. Where Stripe lists none, also those that
+// events tell of. Those that have begun are stopped with their subscriptions.
 func (s *stopping) schedules(ctx context.Context) error {
 	if s.listed {
 		return nil
@@ -293,8 +307,9 @@ func (s *stopping) schedules(ctx context.Context) error {
 	return failure.Join(failed...)
 }
 
-// readOthers reads schedules that a list has left out. It answers those that cannot be read and have certainly not begun, since their
-// time has not come, as events have told or as is stored: to cancel one that has would end, at once, what is paid for.
+// readOthers reads schedules that a list has left out. It answers those that cannot be read and
+// have certainly not begun, since their time has not come, as events have told or as is stored: to
+// cancel one that has would end, at once, what is paid for.
 func (s *stopping) readOthers(ctx context.Context, ids, told []string, list *[]account.Schedule) (ahead []string, failed []error) {
 	var unread []string
 	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
@@ -327,8 +342,8 @@ func (s *stopping) cancelSchedule(ctx context.Context, id string) error {
 	if failure.Of(err) != failure.Permanent {
 		return err
 	}
-	// Refused: it may have begun or ended since. If so, there is nothing to cancel any more, and recording
-	// shows what it has left.
+	// Refused: it may have begun or ended since. If so, there is nothing to cancel any more, and
+	// recording shows what it has left.
 	now, readErr := s.Stripe.Schedule(ctx, id)
 	if failure.IsNotFound(readErr) || readErr == nil && now.Status != account.ScheduleNotStarted {
 		return nil

@@ -21,7 +21,8 @@ import (
 // troubled is a Stripe some of whose reads fail.
 type troubled struct {
 	*stoppable
-	// trouble answers why a read fails, nil where it does not; id is what is read, or of which customer.
+	// trouble answers why a read fails, nil where it does not; id is what is read, or of which
+	// customer.
 	trouble func(ctx context.Context, read, id string) error
 }
 
@@ -161,8 +162,8 @@ func TestACustomerWhoCannotBeReadIsNotBilledOn(t *testing.T) {
 	}
 }
 
-// Whoever holds the customer, and whatever it fails of: who is deleted is not billed on, and no schedule of theirs begins. Who stays
-// is left alone.
+// Whoever holds the customer, and whatever it fails of: who is deleted is not billed on, and no
+// schedule of theirs begins. Who stays is left alone.
 func TestWhoeverHoldsACustomerStopsWhatBillsADeletedUser(t *testing.T) {
 	t.Parallel()
 	command := activities.CommandInput{OperationID: "op_abcdefghijklmnopqrstuvwx", CustomerID: "cus_1"}
@@ -281,7 +282,8 @@ func survived(do func() error) (err error) {
 	return do()
 }
 
-// An attempt that is cancelled has stopped nothing: another one begins at once, or nobody wants it any more.
+// An attempt that is cancelled has stopped nothing: another one begins at once, or nobody wants it
+// any more.
 func TestACancelledAttemptStopsNothing(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, account.DeleteCancelAtPeriodEnd)
@@ -299,8 +301,8 @@ func TestACancelledAttemptStopsNothing(t *testing.T) {
 	b.stopped()
 }
 
-// A table of ours, or the product's own constraint on it, refuses what a read shows. Neither what was bought just now, of which nothing
-// is stored, nor anything else is billed on.
+// A table of ours, or the product's own constraint on it, refuses what a read shows. Neither what
+// was bought just now, of which nothing is stored, nor anything else is billed on.
 func TestWhatCannotBeStoredIsNotBilledOn(t *testing.T) {
 	t.Parallel()
 	tables := newBench(t, account.DeleteKeep).rows(`SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1`)
@@ -330,7 +332,8 @@ func TestWhatCannotBeStoredIsNotBilledOn(t *testing.T) {
 	}
 }
 
-// A value of one subscription is refused by the product's own constraint. That one and the other are stopped, and nobody is erased.
+// A value of one subscription is refused by the product's own constraint. That one and the other
+// are stopped, and nobody is erased.
 func TestOneRowThatCannotBeStoredKeepsNothingBilled(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, account.DeleteCancelAtPeriodEnd)
@@ -354,8 +357,8 @@ func TestOneRowThatCannotBeStoredKeepsNothingBilled(t *testing.T) {
 	}
 }
 
-// How a subscription is stored may be what could not be stored: one that has been made to renew since, or that Stripe collects on by
-// now, is stopped by what it is.
+// How a subscription is stored may be what could not be stored: one that has been made to renew
+// since, or that Stripe collects on by now, is stopped by what it is.
 func TestWhatIsStoredIsNotBelievedOfWhatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -496,7 +499,8 @@ func TestWhatIsKnownOtherwiseIsStoppedWhereListsFail(t *testing.T) {
 	}
 }
 
-// One that cannot be stopped, or read, keeps nothing else from being stopped, while the customer cannot be stored.
+// One that cannot be stopped, or read, keeps nothing else from being stopped, while the customer
+// cannot be stored.
 func TestOneRefusalKeepsNothingElseRunningWhereAnAttemptFails(t *testing.T) {
 	t.Parallel()
 	for _, refused := range []string{"sub_1", "sub_2", "sub_3"} {
@@ -530,7 +534,8 @@ func TestOneRefusalKeepsNothingElseRunningWhereAnAttemptFails(t *testing.T) {
 	}
 }
 
-// A customer who could not be linked to a user who is being deleted is theirs by what is known of it.
+// A customer who could not be linked to a user who is being deleted is theirs by what is known of
+// it.
 func TestWhatCannotBeLinkedToADeletedUserIsNotBilledOn(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, account.DeleteCancelAtPeriodEnd)
@@ -547,7 +552,8 @@ func TestWhatCannotBeLinkedToADeletedUserIsNotBilledOn(t *testing.T) {
 	b.stopped("at period end sub_1")
 }
 
-// So is one who is theirs by the address alone that they had verified, where that is on, also when they are erased; and no other is.
+// So is one who is theirs by the address alone that they had verified, where that is on, also when
+// they are erased; and no other is.
 func TestWhatCannotBeLinkedByTheAddressOfADeletedUserIsNotBilledOn(t *testing.T) {
 	t.Parallel()
 	for _, on := range []bool{true, false} {
@@ -615,7 +621,8 @@ func (s listedInPart) CustomerSubscriptions(ctx context.Context, id string) ([]a
 	return list, customer, err
 }
 
-// shownInPart is one whose list fails with something beside that, or that shows the subscription by itself, without its items.
+// shownInPart is one whose list fails with something beside that, or that shows the subscription by
+// itself, without its items.
 type shownInPart struct {
 	listedInPart
 	fails      error
@@ -636,7 +643,8 @@ func (s shownInPart) Subscription(ctx context.Context, id string) (account.Subsc
 	return shown, err
 }
 
-// Of a subscription whose items cannot be listed the list may be behind: it is read by itself before it is stopped.
+// Of a subscription whose items cannot be listed the list may be behind: it is read by itself
+// before it is stopped.
 func TestWhatIsListedInPartIsReadBeforeItIsStopped(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, account.DeleteCancelAtPeriodEnd)
@@ -655,8 +663,9 @@ func TestWhatIsListedInPartIsReadBeforeItIsStopped(t *testing.T) {
 	b.stopped("end with present phase sub_sched_1")
 }
 
-// A checkout of a deleted user has completed late, and its items cannot be read, in a list or by themselves: what is shown of it all the same
-// says how it is stopped. So it is whatever else the list fails of, and whatever is stored of it.
+// A checkout of a deleted user has completed late, and its items cannot be read, in a list or by
+// themselves: what is shown of it all the same says how it is stopped. So it is whatever else the
+// list fails of, and whatever is stored of it.
 func TestWhatIsShownInPartIsStopped(t *testing.T) {
 	t.Parallel()
 	with := func(change func(*account.Subscription)) account.Subscription {
@@ -716,7 +725,8 @@ func TestWhatIsShownInPartIsStopped(t *testing.T) {
 	}
 }
 
-// What is told of what cannot be read, and is in no list: a subscription of which all but the items is shown.
+// What is told of what cannot be read, and is in no list: a subscription of which all but the items
+// is shown.
 func TestWhatIsToldOfAndReadInPartIsStopped(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, account.DeleteCancelAtPeriodEnd)

@@ -33,8 +33,8 @@ type SubscriptionPolicy struct {
 	// BoundaryDelay is how long after a boundary the customer is read again. It doubles while
 	// Stripe has not acted on a boundary that has passed.
 	BoundaryDelay time.Duration
-	// MissingConfirmedAfter is how long after Stripe has first said that it does not have something of a
-	// deleted user the same answer confirms that nobody is billed for it.
+	// MissingConfirmedAfter is how long after Stripe has first said that it does not have something of
+	// a deleted user the same answer confirms that nobody is billed for it.
 	MissingConfirmedAfter time.Duration
 	// Livemode is the mode of the key.
 	Livemode bool
@@ -51,9 +51,11 @@ type RecordInput struct {
 	Overdue int `json:"overdue,omitempty"`
 	// ForBoundary is set when nothing but a boundary that has passed is the reason to read.
 	ForBoundary bool `json:"forBoundary,omitempty"`
-	// InPart is set where the look before could read a part of the customer only, and its workflow comes back to the rest by itself.
+	// InPart is set where the look before could read a part of the customer only, and its workflow
+	// comes back to the rest by itself.
 	InPart bool `json:"inPart,omitempty"`
-	// InBulk is set by a bulk sync, which gives a customer that it links the user's name and email itself, and publishes after that.
+	// InBulk is set by a bulk sync, which gives a customer that it links the user's name and email
+	// itself, and publishes after that.
 	InBulk bool `json:"inBulk,omitempty"`
 }
 
@@ -83,13 +85,15 @@ type RecordResult struct {
 	// WakeAt is when to read again if nothing else happens; zero if nothing can.
 	WakeAt  time.Time `json:"wakeAt,omitzero"`
 	Overdue int       `json:"overdue,omitempty"`
-	// RereadAfter is set when Stripe did not show yet what an event told, or showed what was before a change of the last minute, or when
-	// something of the customer could not be read and InPart does not say so.
+	// RereadAfter is set when Stripe did not show yet what an event told, or showed what was before a
+	// change of the last minute, or when something of the customer could not be read and InPart does
+	// not say so.
 	RereadAfter time.Duration `json:"rereadAfter,omitempty"`
 	PublishDue  bool          `json:"publishDue,omitempty"`
 	// Awaited is set where somebody waits for what this sync has to bring about.
 	Awaited bool `json:"awaited,omitempty"`
-	// Published is the version of the projection that this very sync has written to Clerk, zero if none.
+	// Published is the version of the projection that this very sync has written to Clerk, zero if
+	// none.
 	Published int64 `json:"published,omitempty"`
 	// StopDue is set when the owner is being deleted and something would bill them on, or may.
 	StopDue bool `json:"stopDue,omitempty"`
@@ -98,12 +102,14 @@ type RecordResult struct {
 	// Commands are the operations of this customer that have not ended. As a rule their own
 	// requests see to them; here are those too whose request got lost.
 	Commands []string `json:"commands,omitempty"`
-	// InPart is the class of the failure that has kept something of the customer from being read, "" where all was. What could be read
-	// is recorded, and the rest is to be come back to.
+	// InPart is the class of the failure that has kept something of the customer from being read, ""
+	// where all was. What could be read is recorded, and the rest is to be come back to.
 	InPart string `json:"inPart,omitempty"`
-	// UndoFor is the user whom the customer was made for in vain, where that is not undone: whoever has found out may be gone.
+	// UndoFor is the user whom the customer was made for in vain, where that is not undone: whoever
+	// has found out may be gone.
 	UndoFor string `json:"undoFor,omitempty"`
-	// ProfileDue is set when the customer was not given the user's present name and email. It is for a bulk sync, and in no history.
+	// ProfileDue is set when the customer was not given the user's present name and email. It is for a
+	// bulk sync, and in no history.
 	ProfileDue bool `json:"-"`
 }
 
@@ -111,11 +117,13 @@ type RecordResult struct {
 // payment facts and the events that it answers, in one transaction. A customer that no user
 // owns is linked if the evidence names one.
 //
-// What of the customer cannot be read holds up nothing else: that is recorded, and then the failure is answered, so that the
-// customer is read again, and the events stay due. Where a few attempts have met it, what was recorded is the result, with the failure
-// beside it: whoever asked has to act on it, such as on a command that it found.
+// What of the customer cannot be read holds up nothing else: that is recorded, and then the failure
+// is answered, so that the customer is read again, and the events stay due. Where a few attempts
+// have met it, what was recorded is the result, with the failure beside it: whoever asked has to
+// act on it, such as on a command that it found.
 //
-// What that changes for Clerk it publishes where Clerk takes it at once; else it answers that a publish is due.
+// What that changes for Clerk it publishes where Clerk takes it at once; else it answers that a
+// publish is due.
 //
 // Where it fails, what bills a user who is being deleted is stopped all the same: see [holding].
 //
@@ -134,16 +142,19 @@ func (a *Subscriptions) RecordSubscriptions(ctx context.Context, in RecordInput)
 		case !in.InPart && class != failure.Permanent && attempt(ctx) < loudFrom:
 			return result, unread
 		}
-		// No event is answered by a part, so that there is nothing else to be read again for: the workflow says when to come back to it.
+		// No event is answered by a part, so that there is nothing else to be read again for: the
+		// workflow says when to come back to it.
 		s.gaveUp, result.InPart, result.RereadAfter = unread, string(class), 0
 		noteFailing(ctx, a.Store, account.CustomerEntity(in.CustomerID), unread)
 		return result, nil
 	})
 }
 
-// recordAndPublish answers in unread why something of the customer could not be read, where all else is recorded.
+// recordAndPublish answers in unread why something of the customer could not be read, where all
+// else is recorded.
 func (a *Subscriptions) recordAndPublish(ctx context.Context, in RecordInput) (result RecordResult, unread, err error) {
-	// A bulk sync publishes itself, behind all else that it writes of a customer: what Clerk tells of it is complete then, and nobody's business.
+	// A bulk sync publishes itself, behind all else that it writes of a customer: what Clerk tells of
+	// it is complete then, and nobody's business.
 	result, unread, err = a.record(ctx, in)
 	if err != nil || in.InBulk || !result.PublishDue || result.ClerkUserID == "" {
 		return result, unread, err
@@ -153,7 +164,8 @@ func (a *Subscriptions) recordAndPublish(ctx context.Context, in RecordInput) (r
 	return result, unread, nil
 }
 
-// record answers in unread why something of the customer could not be read, where all else is recorded.
+// record answers in unread why something of the customer could not be read, where all else is
+// recorded.
 func (a *Subscriptions) record(ctx context.Context, in RecordInput) (result RecordResult, unread, err error) {
 	read, err := a.Store.NextReadOf(ctx, in.CustomerID)
 	if err != nil {
@@ -186,15 +198,15 @@ type committed struct {
 	// this one were dropped.
 	fresh bool
 	now   time.Time
-	// rows are the customer's subscriptions as they were stored before this read, told what events of the last minute say of them that it
-	// does not show.
+	// rows are the customer's subscriptions as they were stored before this read, told what events of
+	// the last minute say of them that it does not show.
 	rows []store.Subscription
 	told []stripeevent.Change
 }
 
 // commit stores what was read, under both fences. linked is false when the customer belongs to
-// nobody: then only its evidence, its payment facts and the state of its events are stored. then, if
-// there is one, is the last step of the same transaction.
+// nobody: then only its evidence, its payment facts and the state of its events are stored. then,
+// if there is one, is the last step of the same transaction.
 func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64, seen shown, why store.Cause,
 	then func(context.Context, committed) error,
 ) (result RecordResult, linked bool, err error) {
@@ -232,7 +244,8 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 			return err
 		}
 		if !c.fresh && !seen.partial() && customer.WholeSeq < number {
-			// What overtook it has not seen all that it has: neither of the two may say that its events are answered.
+			// What overtook it has not seen all that it has: neither of the two may say that its events are
+			// answered.
 			return failure.New(failure.Transient, "postgres", "record subscriptions", "overtaken_in_part", nil)
 		}
 		if c.fresh {
@@ -311,15 +324,18 @@ type reads struct{ this, before int64 }
 type trust struct {
 	// since is after which moment a change is recent; zero where the read is believed in any case.
 	since time.Time
-	// keeps is set where the row stays as it is until the customer was read once more; else it is stored, and the customer read once more.
+	// keeps is set where the row stays as it is until the customer was read once more; else it is
+	// stored, and the customer read once more.
 	keeps bool
 }
 
-// trustOf says how far a read is believed. Stripe does not promise that a read shows what an earlier one has shown: the copy that answers
-// may be a moment behind. A row that was changed in that moment stays, as an event that came in it does, until the customer was read again
-// as often as for an event: nobody who has just paid loses access for the rest of the period because of such a read. What a command
-// decides about is stored as its look shows it, so that its caller is told what our rows hold, and read again; and behind Stripe's own
-// confirmation, which often turns something back, it is as it shows. Whoever is being deleted is billed no longer because of a row.
+// trustOf says how far a read is believed. Stripe does not promise that a read shows what an
+// earlier one has shown: the copy that answers may be a moment behind. A row that was changed in
+// that moment stays, as an event that came in it does, until the customer was read again as often
+// as for an event: nobody who has just paid loses access for the rest of the period because of such
+// a read. What a command decides about is stored as its look shows it, so that its caller is told
+// what our rows hold, and read again; and behind Stripe's own confirmation, which often turns
+// something back, it is as it shows. Whoever is being deleted is billed no longer because of a row.
 func (a *Subscriptions) trustOf(in RecordInput, c committed, why store.Cause, command bool) trust {
 	if c.user.Deleting() || command && why.OperationID != "" {
 		return trust{}
@@ -331,8 +347,8 @@ func (a *Subscriptions) trustOf(in RecordInput, c committed, why store.Cause, co
 	return trust{since: c.now.Add(-recent), keeps: !command}
 }
 
-// commitRows stores the subscriptions that a read showed, and returns the rows that were there before, and whether the read is known to be behind
-// one of them.
+// commitRows stores the subscriptions that a read showed, and returns the rows that were there
+// before, and whether the read is known to be behind one of them.
 func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown, number reads, taken takenEvents, how trust) (stored []store.Subscription, behind bool, err error) {
 	tx, user, eventIDs := c.tx, c.user, taken.ids()
 	if stored, err = tx.SubscriptionsOfCustomer(ctx, seen.customer.ID); err != nil {
@@ -390,8 +406,9 @@ func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown,
 	return stored, behind, err
 }
 
-// notePrices makes a subscription whose prices are all unknown loud, and has the products of unknown prices read, as any of
-// them may make the plan: if Stripe knows the price, the catalogue will, and that pokes this customer again.
+// notePrices makes a subscription whose prices are all unknown loud, and has the products of
+// unknown prices read, as any of them may make the plan: if Stripe knows the price, the catalogue
+// will, and that pokes this customer again.
 func notePrices(ctx context.Context, tx *store.Tx, s account.Subscription, plans map[string]store.Plan) error {
 	entity := account.CustomerEntity(s.CustomerID)
 	if s.Status.Terminal() {
@@ -484,19 +501,22 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 		}
 	}
 	if in.InBulk && (result.Live || result.StopDue || result.RereadAfter > 0) {
-		// Somebody has to look at its boundaries, or to stop it: its workflow does, once the bulk sync is done with it, or has died.
+		// Somebody has to look at its boundaries, or to stop it: its workflow does, once the bulk sync is
+		// done with it, or has died.
 		return tx.PokeWithin(ctx, bulkLeaves, account.JobSync, account.CustomerEntity(in.CustomerID))
 	}
 	return nil
 }
 
-// bulkLeaves is how long a bulk sync may take with one customer before their own workflow looks at them.
+// bulkLeaves is how long a bulk sync may take with one customer before their own workflow looks at
+// them.
 const bulkLeaves = time.Minute
 
 // longestOverdue is the longest pause between two looks for the same reason.
 const longestOverdue = 6 * time.Hour
 
-// slower is the pause after so many looks for the same reason: twice as long each time, and no longer than longestOverdue.
+// slower is the pause after so many looks for the same reason: twice as long each time, and no
+// longer than longestOverdue.
 func slower(first time.Duration, looks int) time.Duration {
 	pause := min(first, longestOverdue)
 	for range looks {
@@ -537,8 +557,9 @@ func (p SubscriptionPolicy) wake(held []account.Held, now time.Time, in RecordIn
 }
 
 // commitWaiting leaves the events of a customer that nobody owns to wait, unless it is deleted and
-// nothing says whose it was: an event that would, such as that of a checkout, starts anew. Users whom claims
-// name and we do not know are asked for: their own sign-up event may have been lost, or Clerk may not have them.
+// nothing says whose it was: an event that would, such as that of a checkout, starts anew. Users
+// whom claims name and we do not know are asked for: their own sign-up event may have been lost, or
+// Clerk may not have them.
 func (a *Subscriptions) commitWaiting(ctx context.Context, tx *store.Tx, customerID string, deleted bool, taken takenEvents, result *RecordResult) error {
 	evidence, err := tx.EvidenceOn(ctx, customerID)
 	if err != nil {

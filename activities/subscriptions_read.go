@@ -20,11 +20,13 @@ type shown struct {
 	// missing are stored subscriptions that Stripe answers 404 for.
 	missing         []string
 	customerMissing bool
-	// invoices are open ones of subscriptions that owe, where none was known; told is when they were read.
+	// invoices are open ones of subscriptions that owe, where none was known; told is when they were
+	// read.
 	invoices []account.Payment
 	told     time.Time
-	// unread is why something of it could not be read. All else is stored, and no event is completed. kept are the subscriptions
-	// that keep the row that they have, since they were not read, or since it is not known since when they owe.
+	// unread is why something of it could not be read. All else is stored, and no event is completed.
+	// kept are the subscriptions that keep the row that they have, since they were not read, or since
+	// it is not known since when they owe.
 	unread error
 	kept   []string
 	ofDeleted
@@ -39,8 +41,9 @@ func (s *shown) keep(subscriptionID string, err error) {
 	s.kept = append(s.kept, subscriptionID)
 }
 
-// read reads a customer under a number, and where a subscription is past_due and none of our rows says since when it owes, its open
-// invoices: one more request, and only then. Whatever of a single subscription cannot be read holds up no other.
+// read reads a customer under a number, and where a subscription is past_due and none of our rows
+// says since when it owes, its open invoices: one more request, and only then. Whatever of a single
+// subscription cannot be read holds up no other.
 func (a *Subscriptions) read(ctx context.Context, customerID string, number int64) (shown, error) {
 	seen, err := readCustomer(ctx, a.Store, a.Stripe, customerID)
 	if err != nil {
@@ -69,8 +72,8 @@ func (a *Subscriptions) read(ctx context.Context, customerID string, number int6
 	return seen, nil
 }
 
-// owedUnknown keeps of some subscriptions those of which neither a row nor an event that is about to be taken says
-// since when they owe.
+// owedUnknown keeps of some subscriptions those of which neither a row nor an event that is about
+// to be taken says since when they owe.
 func (a *Subscriptions) owedUnknown(ctx context.Context, customerID string, number int64, owing []string) ([]string, error) {
 	unknown, err := a.Store.OwedUnknown(ctx, account.CustomerEntity(customerID), number, owing)
 	if err != nil || len(unknown) == 0 {
@@ -92,7 +95,8 @@ func (a *Subscriptions) owedUnknown(ctx context.Context, customerID string, numb
 	}
 	var still []string
 	for _, id := range unknown {
-		// One that is told to be open may be paid by now, as a row or another event says, and what was found before may be over.
+		// One that is told to be open may be paid by now, as a row or another event says, and what was
+		// found before may be over.
 		known, was, err := a.Store.Owed(ctx, id)
 		if err != nil {
 			return nil, err
@@ -104,8 +108,8 @@ func (a *Subscriptions) owedUnknown(ctx context.Context, customerID string, numb
 	return still, nil
 }
 
-// readCustomer asks Stripe once. Only what the answer leaves open costs more: the customer itself where
-// no subscription shows it, and each subscription that we know and that the list left out.
+// readCustomer asks Stripe once. Only what the answer leaves open costs more: the customer itself
+// where no subscription shows it, and each subscription that we know and that the list left out.
 func readCustomer(ctx context.Context, st *store.Store, stripe Stripe, customerID string) (shown, error) {
 	var seen shown
 	list, customer, err := stripe.CustomerSubscriptions(ctx, customerID)
@@ -153,7 +157,8 @@ func readCustomer(ctx context.Context, st *store.Store, stripe Stripe, customerI
 	return seen, readLeftOut(ctx, st, stripe, customerID, &seen)
 }
 
-// ended tells whether a subscription has ended by what Stripe's list shows of it, and by what is stored.
+// ended tells whether a subscription has ended by what Stripe's list shows of it, and by what is
+// stored.
 func ended(ctx context.Context, st *store.Store, customerID string, listed account.Subscription) (bool, error) {
 	if !listed.Status.Terminal() {
 		return false, nil
@@ -164,7 +169,8 @@ func ended(ctx context.Context, st *store.Store, customerID string, listed accou
 	}), err
 }
 
-// readLeftOut reads each subscription that we know, that may still change and that the list left out.
+// readLeftOut reads each subscription that we know, that may still change and that the list left
+// out.
 func readLeftOut(ctx context.Context, st *store.Store, stripe Stripe, customerID string, seen *shown) error {
 	stored, err := st.SubscriptionsOfCustomer(ctx, customerID)
 	if err != nil {

@@ -29,11 +29,11 @@ type Users struct {
 // UserInput names a user.
 type UserInput struct {
 	ClerkUserID string `json:"clerkUserId"`
-	// InBulk is set by a bulk sync: it looks at a customer that is found itself, and what is doubtful it leaves to a
-	// person.
+	// InBulk is set by a bulk sync: it looks at a customer that is found itself, and what is doubtful
+	// it leaves to a person.
 	InBulk bool `json:"inBulk,omitempty"`
-	// Existing is set for a user who has been there for a while, and whom something may have given a customer that we have not been
-	// told of: see [UserResult.Existing].
+	// Existing is set for a user who has been there for a while, and whom something may have given a
+	// customer that we have not been told of: see [UserResult.Existing].
 	Existing bool `json:"existing,omitempty"`
 	// Again is set where attempts before were given up so that this one begins at once.
 	Again bool `json:"again,omitempty"`
@@ -49,14 +49,15 @@ type UserResult struct {
 	CustomerDue bool `json:"customerDue,omitempty"`
 	// Onboarded tells whether the user has a customer.
 	Onboarded bool `json:"onboarded,omitempty"`
-	// Existing is set when the user has no customer and signed up longer ago than Stripe's search is behind.
+	// Existing is set when the user has no customer and signed up longer ago than Stripe's search is
+	// behind.
 	Existing   bool `json:"existing,omitempty"`
 	PublishDue bool `json:"publishDue,omitempty"`
 	// PublishForced is set when Clerk holds something else than what was published last: a
 	// write that came late, or somebody's replacing update. Such a publish may not skip.
 	PublishForced bool `json:"publishForced,omitempty"`
-	// CheckoutsDue is set for a user who is being deleted, or is, where a checkout that was being opened meanwhile may have been left open,
-	// or one on a customer that came to them later.
+	// CheckoutsDue is set for a user who is being deleted, or is, where a checkout that was being
+	// opened meanwhile may have been left open, or one on a customer that came to them later.
 	CheckoutsDue bool `json:"checkoutsDue,omitempty"`
 	// Awaited is set where there is something to publish that somebody waits for.
 	Awaited bool `json:"awaited,omitempty"`
@@ -64,8 +65,8 @@ type UserResult struct {
 	Claimed bool `json:"claimed,omitempty"`
 }
 
-// searchBehind is how long after its creation a customer may not be found yet, with room to spare: Stripe says a minute as a rule, and
-// longer while it has an outage.
+// searchBehind is how long after its creation a customer may not be found yet, with room to spare:
+// Stripe says a minute as a rule, and longer while it has an outage.
 const searchBehind = 10 * time.Minute
 
 // SyncUser reads a user at Clerk and commits name and email, and tells where what Clerk's
@@ -103,7 +104,8 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 		number, user, held, err = a.readAwaited(ctx, in, number, err)
 	}
 	if failure.IsNotFound(err) && before != nil && before.Noted {
-		// That Clerk does not have them is no deletion by itself, nor is what the product has noted. Both together are.
+		// That Clerk does not have them is no deletion by itself, nor is what the product has noted. Both
+		// together are.
 		return a.requestDeletion(ctx, in, number)
 	}
 	if failure.IsNotFound(err) {
@@ -113,7 +115,8 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 		return result, err
 	}
 	if before != nil && before.Deleting() {
-		// Only the product has noted that they are to be deleted. Until Clerk says so nothing is erased, and nobody waits for it.
+		// Only the product has noted that they are to be deleted. Until Clerk says so nothing is erased,
+		// and nobody waits for it.
 		result, err = a.commitDeleted(ctx, in, number, before)
 		result.Deleting = false
 		return result, err
@@ -128,8 +131,9 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 // awaitedPause is how long after Clerk has said that it does not know a user it is asked once more.
 const awaitedPause = time.Second
 
-// readAwaited reads once more, under a new number, a user whom Clerk does not know, where somebody waits for them: whoever has
-// a token is there, or has just signed up, and not each of Clerk's reads shows them. What the second read says counts.
+// readAwaited reads once more, under a new number, a user whom Clerk does not know, where somebody
+// waits for them: whoever has a token is there, or has just signed up, and not each of Clerk's
+// reads shows them. What the second read says counts.
 func (a *Users) readAwaited(ctx context.Context, in UserInput, number int64, missing error) (int64, account.User, json.RawMessage, error) {
 	awaited, err := a.Store.Unsettled(ctx, []account.Entity{account.UserEntity(in.ClerkUserID)})
 	if err != nil {
@@ -174,7 +178,8 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		if err != nil {
 			return err
 		}
-		// What is older than what we know replaces nothing, answers no event, and ends nobody's wait for what is so now.
+		// What is older than what we know replaces nothing, answers no event, and ends nobody's wait for
+		// what is so now.
 		behind := len(newer) > 0 && row.ReadSeq > 0
 		if behind {
 			done = nil
@@ -205,7 +210,8 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 				return err
 			}
 		}
-		// To whom a bulk sync has not come with a customer yet there is nothing to tell: what is told comes back as an event.
+		// To whom a bulk sync has not come with a customer yet there is nothing to tell: what is told
+		// comes back as an event.
 		if result.Onboarded || !in.InBulk {
 			if _, err := tx.Reproject(ctx, row, a.Access, now, eventIDs(due)); err != nil {
 				return err
@@ -233,9 +239,11 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 	return result, err
 }
 
-// told parts a user's due events into those that a read answers and those that it is behind, by Clerk's own time of the user's last
-// change, and has the user read again in a moment where it is behind any. newer are those, and where the read would change the profile
-// also those which an earlier read has answered: not each of Clerk's copies shows the same. A payload without a time says nothing of that.
+// told parts a user's due events into those that a read answers and those that it is behind, by
+// Clerk's own time of the user's last change, and has the user read again in a moment where it is
+// behind any. newer are those, and where the read would change the profile also those which an
+// earlier read has answered: not each of Clerk's copies shows the same. A payload without a time
+// says nothing of that.
 func (a *Users) told(ctx context.Context, tx *store.Tx, row *store.User, user account.User, due []store.Due, now time.Time) (done, newer []store.Due, err error) {
 	shows := func(d store.Due) bool {
 		event, err := clerkevent.Parse(d.Payload)
@@ -272,8 +280,9 @@ func (a *Users) judge(ctx context.Context, tx *store.Tx, row, before *store.User
 	return nil
 }
 
-// pokeClaimed looks for customers that name this user, now that the user is committed, or that have an address which they have verified as
-// their primary one, and has them looked at. It looks for claims, not for waiting events: those may have been given up.
+// pokeClaimed looks for customers that name this user, now that the user is committed, or that have
+// an address which they have verified as their primary one, and has them looked at. It looks for
+// claims, not for waiting events: those may have been given up.
 func (a *Users) pokeClaimed(ctx context.Context, clerkUserID string, verified ...string) (bool, error) {
 	customers, err := a.Store.UnlinkedClaimed(ctx, clerkUserID)
 	if err != nil {
@@ -307,8 +316,9 @@ func verifiedEmail(user account.User) []string {
 	return []string{user.Email}
 }
 
-// verifiedIn are the addresses that events show to be a user's verified primary ones. A user who signs up, or verifies an address, and is
-// deleted before anybody has looked at them is known by these alone.
+// verifiedIn are the addresses that events show to be a user's verified primary ones. A user who
+// signs up, or verifies an address, and is deleted before anybody has looked at them is known by
+// these alone.
 func verifiedIn(due []store.Due) []string {
 	var verified []string
 	for _, event := range due {
@@ -348,7 +358,8 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64, b
 	return result, err
 }
 
-// requestDeletion commits the deletion mark, which has every customer of the user looked at, and those that may become theirs.
+// requestDeletion commits the deletion mark, which has every customer of the user looked at, and
+// those that may become theirs.
 func (a *Users) requestDeletion(ctx context.Context, in UserInput, number int64) (UserResult, error) {
 	result := UserResult{Outcome: OutcomeSynced, Deleting: true}
 	var verified []string
@@ -387,9 +398,10 @@ func (a *Users) requestDeletion(ctx context.Context, in UserInput, number int64)
 	return result, err
 }
 
-// commitDeleted ends events that came for a user who is being deleted or is. They undo nothing,
-// and Clerk is not asked: whatever it says, no personal data is stored any more. What they show to be verified is marked as the user's, and
-// customers that may become theirs are looked at: whoever committed the mark may have died before they looked.
+// commitDeleted ends events that came for a user who is being deleted or is. They undo nothing, and
+// Clerk is not asked: whatever it says, no personal data is stored any more. What they show to be
+// verified is marked as the user's, and customers that may become theirs are looked at: whoever
+// committed the mark may have died before they looked.
 func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, before *store.User) (UserResult, error) {
 	result := UserResult{Outcome: OutcomeSynced, Deleting: true}
 	if before.DeletedAt != nil {
@@ -441,12 +453,13 @@ type EraseResult struct {
 // OpenCustomer is a customer of a user who is being deleted whom something may still bill.
 type OpenCustomer struct {
 	CustomerID string `json:"customerId"`
-	// Unread is set while the customer, or its schedules, were not read since the deletion was asked for.
+	// Unread is set while the customer, or its schedules, were not read since the deletion was asked
+	// for.
 	Unread bool `json:"unread,omitempty"`
 	// Charges counts the invoices and invoice items that Stripe would still collect.
 	Charges int `json:"charges,omitempty"`
-	// Running are subscriptions and schedules that the deletion policy has to stop, Missing what Stripe says that
-	// it does not have, which is not confirmed yet.
+	// Running are subscriptions and schedules that the deletion policy has to stop, Missing what
+	// Stripe says that it does not have, which is not confirmed yet.
 	Running []string `json:"running,omitempty"`
 	Missing []string `json:"missing,omitempty"`
 }
@@ -477,15 +490,16 @@ func openCustomers(unsettled []account.Unsettled) []OpenCustomer {
 const (
 	// openShown is how many customers that are not settled are shown.
 	openShown = 10
-	// eraseRetry is when the sweep comes back to an erasure that is not done. The user's own run tries more often; this
-	// is for one that has ended, or never was.
+	// eraseRetry is when the sweep comes back to an erasure that is not done. The user's own run tries
+	// more often; this is for one that has ended, or never was.
 	eraseRetry = 2 * time.Hour
 )
 
-// EraseUser erases a deleted user's personal data, once every customer of theirs was read after
-// the deletion mark and complies with the policy. Until then it has each customer that does not looked at
-// again: one whose read failed for good, one that was linked while the mark was set, and one that Stripe does not
-// have any more, which has to say so twice. It runs on the database's task queue.
+// EraseUser erases a deleted user's personal data, once every customer of theirs was read after the
+// deletion mark and complies with the policy. Until then it has each customer that does not looked
+// at again: one whose read failed for good, one that was linked while the mark was set, and one
+// that Stripe does not have any more, which has to say so twice. It runs on the database's task
+// queue.
 //
 // Idempotent: what is erased stays erased, and the mark and the links stay.
 func (a *Users) EraseUser(ctx context.Context, in UserInput) (result EraseResult, err error) {

@@ -39,7 +39,8 @@ type contender struct {
 type measured struct {
 	load.Report
 
-	// CPU is what the program and PostgreSQL used together for an event that was answered 200, in microseconds.
+	// CPU is what the program and PostgreSQL used together for an event that was answered 200, in
+	// microseconds.
 	CPU float64 `json:"cpu"`
 	// Database is PostgreSQL's part of that.
 	Database float64 `json:"database"`
@@ -79,9 +80,11 @@ func (b *bench) ack(ctx context.Context) error {
 	return nil
 }
 
-// settle waits until a contender's dispatcher has done what it was given, takes away what was stored, and has PostgreSQL write what it
-// has to: whoever is measured next would share the machine with that, and be charged for it. Nobody takes the events, and a product whose
-// inbox holds hundreds of thousands that are due, which are counted, and asked for again and again, is not what is measured.
+// settle waits until a contender's dispatcher has done what it was given, takes away what was
+// stored, and has PostgreSQL write what it has to: whoever is measured next would share the machine
+// with that, and be charged for it. Nobody takes the events, and a product whose inbox holds
+// hundreds of thousands that are due, which are counted, and asked for again and again, is not what
+// is measured.
 func (b *bench) settle(ctx context.Context, c contender) error {
 	if c.drains {
 		// What is routine, as the sweep asks for it, waits for looks that nobody takes here.
@@ -151,10 +154,11 @@ func (b *bench) inserting(ctx context.Context) (contender, error) {
 	return contender{name: "insert", process: insert, path: "/", customers: 50, database: dsn, inbox: "bare_events"}, err
 }
 
-// answering starts the program twice, on databases and namespaces whose names begin so: with a dispatcher that has nothing to do, and
-// with one that has.
+// answering starts the program twice, on databases and namespaces whose names begin so: with a
+// dispatcher that has nothing to do, and with one that has.
 func (b *bench) answering(ctx context.Context, prefix string) ([]contender, error) {
-	// Whoever was poked within the hour is not poked again: after the first events the dispatcher has nothing to do.
+	// Whoever was poked within the hour is not poked again: after the first events the dispatcher has
+	// nothing to do.
 	idle, err := b.stack.environment(ctx, prefix+"idle", map[string]string{"POKE_INTERVAL": "1h"})
 	if err != nil {
 		return nil, err
@@ -173,7 +177,8 @@ func (b *bench) answering(ctx context.Context, prefix string) ([]contender, erro
 	}
 	return []contender{
 		{name: "ours", process: ours, path: stripePath, customers: 50, database: idle["DATABASE_URL"], inbox: inboxTable},
-		// What is routine waits for looks, which nobody takes here; what is urgent is poked as fast as can be.
+		// What is routine waits for looks, which nobody takes here; what is urgent is poked as fast as
+		// can be.
 		{name: "draining", process: busy, path: stripePath, customers: 1000, eventType: "customer.subscription.created", database: draining["DATABASE_URL"], inbox: inboxTable, drains: true},
 	}, nil
 }

@@ -27,14 +27,16 @@ const (
 	latency = 50 * time.Millisecond
 	// samples is how many changes are timed.
 	samples = 100
-	// payers is over how many customers they go round, so that none is poked twice within POKE_INTERVAL.
+	// payers is over how many customers they go round, so that none is poked twice within
+	// POKE_INTERVAL.
 	payers = 20
 	// payersAtOnce is how many buy at a time before anything is measured.
 	payersAtOnce = 50
 )
 
-// agreement measures how long it takes from a delivery until Clerk holds what Stripe says, on a quiet system, beside a bare
-// workflow that a signal has run two activities, each as long as a call of a provider.
+// agreement measures how long it takes from a delivery until Clerk holds what Stripe says, on a
+// quiet system, beside a bare workflow that a signal has run two activities, each as long as a call
+// of a provider.
 func (b *bench) agreement(ctx context.Context) error {
 	p, err := b.startPrograms(ctx, "agreement", nil)
 	if err != nil {
@@ -187,7 +189,8 @@ func (b *bench) within(ctx context.Context, patience time.Duration, what string,
 	return nil
 }
 
-// change has a subscription set to end, or not, and answers how long it took until Clerk holds that.
+// change has a subscription set to end, or not, and answers how long it took until Clerk holds
+// that.
 func (b *bench) change(ctx context.Context, p payer, ends bool) (time.Duration, error) {
 	held, err := b.changes(ctx, []payer{p}, ends)
 	if err != nil {
@@ -235,7 +238,8 @@ func deliverOne(ctx context.Context, sender *delivery.Sender, m delivery.Message
 type bareWorkflows struct {
 	client client.Client
 	worker worker.Worker
-	// acted and rested tell, by workflow, that its second activity is at its end, and that it waits for the next signal.
+	// acted and rested tell, by workflow, that its second activity is at its end, and that it waits
+	// for the next signal.
 	acted, rested map[string]chan struct{}
 }
 
@@ -310,7 +314,8 @@ func (w *bareWorkflows) stop() {
 	w.client.Close()
 }
 
-// run answers how long it took from the signal to the end of the second activity, and returns when the workflow waits again.
+// run answers how long it took from the signal to the end of the second activity, and returns when
+// the workflow waits again.
 func (w *bareWorkflows) run(ctx context.Context, i int) (took time.Duration, err error) {
 	id := bareID(i)
 	began := time.Now()
@@ -330,7 +335,8 @@ func (w *bareWorkflows) run(ctx context.Context, i int) (took time.Duration, err
 	return took, nil
 }
 
-// all answers how long it takes to run n of them once, as many at a time as customers are looked at.
+// all answers how long it takes to run n of them once, as many at a time as customers are looked
+// at.
 func (w *bareWorkflows) all(ctx context.Context, n int) (time.Duration, error) {
 	began := time.Now()
 	group, ctx := errgroup.WithContext(ctx)

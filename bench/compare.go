@@ -18,8 +18,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox"
 )
 
-// side is one of the two that are compared: the base, or this tree. Both have the same servers and the same baselines beside
-// them; the programs, the databases, the namespaces and the sandbox are each side's own.
+// side is one of the two that are compared: the base, or this tree. Both have the same servers and
+// the same baselines beside them; the programs, the databases, the namespaces and the sandbox are
+// each side's own.
 type side struct {
 	name  string
 	bench *bench
@@ -30,8 +31,8 @@ func programsOfASide() []string {
 	return []string{"./cmd/starter-api", "./cmd/worker", "./cmd/syncctl"}
 }
 
-// against measures this tree's programs beside those of the base that marks name, run by run in turn, and returns an error
-// where a ratio has become worse by more than the marks tolerate.
+// against measures this tree's programs beside those of the base that marks name, run by run in
+// turn, and returns an error where a ratio has become worse by more than the marks tolerate.
 func (b *bench) against(ctx context.Context, root string, m marks.Marks) (err error) {
 	dir, err := os.MkdirTemp("", "clerk-stripe-sync-base-")
 	if err != nil {
@@ -109,8 +110,8 @@ func setupBy(ctx context.Context, syncctl string, environ map[string]string) err
 	return nil
 }
 
-// inTurn is who comes when in a run: each comes first in every other one, so that neither has the machine as the other left it
-// more often than the other way round.
+// inTurn is who comes when in a run: each comes first in every other one, so that neither has the
+// machine as the other left it more often than the other way round.
 func inTurn(sides []side, run int) []side {
 	order := slices.Clone(sides)
 	if run%2 == 1 {
@@ -119,7 +120,8 @@ func inTurn(sides []side, run int) []side {
 	return order
 }
 
-// compareDeliveries measures how fast deliveries are answered, beside the bare handler that makes one insert each.
+// compareDeliveries measures how fast deliveries are answered, beside the bare handler that makes
+// one insert each.
 func (b *bench) compareDeliveries(ctx context.Context, m marks.Marks, sides []side, into func(side) map[marks.Key][]float64) error {
 	bare, err := b.inserting(ctx)
 	if err != nil {
@@ -172,7 +174,8 @@ func (b *bench) compareDeliveries(ctx context.Context, m marks.Marks, sides []si
 	return nil
 }
 
-// compareAgreement measures how long it takes from a delivery until all agree, beside the bare workflow.
+// compareAgreement measures how long it takes from a delivery until all agree, beside the bare
+// workflow.
 func (b *bench) compareAgreement(ctx context.Context, m marks.Marks, sides []side, into func(side) map[marks.Key][]float64) error {
 	all := map[string][]payer{}
 	for _, s := range sides {
@@ -196,7 +199,8 @@ func (b *bench) compareAgreement(ctx context.Context, m marks.Marks, sides []sid
 	for run := range m.Runs {
 		took := map[string][]time.Duration{}
 		for i := range m.Changes {
-			// Who was changed in the run before is set otherwise in this one, whatever the number of changes.
+			// Who was changed in the run before is set otherwise in this one, whatever the number of
+			// changes.
 			n := run*m.Changes + i
 			for _, s := range inTurn(sides, n) {
 				one, err := s.bench.change(ctx, all[s.name][n%payers], n/payers%2 == 0)

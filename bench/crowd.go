@@ -52,7 +52,8 @@ type crowd struct {
 	next []string
 }
 
-// crowd measures a bulk sync of many people, a wave of renewals, and both at once with first checkouts beside them.
+// crowd measures a bulk sync of many people, a wave of renewals, and both at once with first
+// checkouts beside them.
 func (b *bench) crowd(ctx context.Context) (err error) {
 	c := &crowd{bench: b}
 	before := b.stack.sandbox
@@ -117,7 +118,8 @@ func (c *crowd) newcomers(ctx context.Context, n int) error {
 	return nil
 }
 
-// buy times first checkouts, one after the other, each from the first delivery until Clerk holds that it gives access.
+// buy times first checkouts, one after the other, each from the first delivery until Clerk holds
+// that it gives access.
 func (c *crowd) buy(ctx context.Context) ([]time.Duration, error) {
 	var all []time.Duration
 	for range checkouts {
@@ -151,7 +153,8 @@ func (c *crowd) buy(ctx context.Context) ([]time.Duration, error) {
 	return all, nil
 }
 
-// settle has so many people be there whom nobody has told us of: of each five one pays, two have paid once, and two never did.
+// settle has so many people be there whom nobody has told us of: of each five one pays, two have
+// paid once, and two never did.
 func (c *crowd) settle(ctx context.Context, n int) error {
 	c.deliver(delivery.Faults{Lose: 1})
 	defer c.deliver(delivery.Faults{})
@@ -214,7 +217,8 @@ func (c *crowd) begin(ctx context.Context) (string, error) {
 	return run.ID, nil
 }
 
-// bulk measures a bulk sync from its start to its end. At a random moment while it reads the customers its worker is killed.
+// bulk measures a bulk sync from its start to its end. At a random moment while it reads the
+// customers its worker is killed.
 func (c *crowd) bulk(ctx context.Context) error {
 	c.box.StripeFaults.Reset()
 	c.box.ClerkFaults.Reset()
@@ -321,7 +325,8 @@ func (c *crowd) workflows(ctx context.Context, kind string) (int64, error) {
 	return n.GetCount(), nil
 }
 
-// outstanding is how much of what was delivered has not ended, and how many users Clerk is behind for.
+// outstanding is how much of what was delivered has not ended, and how many users Clerk is behind
+// for.
 func (c *crowd) outstanding(ctx context.Context) (int, error) {
 	return count(ctx, c.p.environ["DATABASE_URL"], dueOfAll)
 }

@@ -24,8 +24,8 @@ const (
 	lookups = 1_000
 )
 
-// history is what a product has behind it: of each five users two pay, and all have been told of six times. Events keep
-// their payload for thirty days only, and here it is gone.
+// history is what a product has behind it: of each five users two pay, and all have been told of
+// six times. Events keep their payload for thirty days only, and here it is gone.
 func history(users int) []string {
 	return []string{
 		fmt.Sprintf(`INSERT INTO person_user (clerk_user_id, first_name, email, email_verified, stripe_customer_id, projection, projection_version, published_version)
@@ -134,7 +134,8 @@ func (b *bench) grow(ctx context.Context, p *product) (err error) {
 	return err
 }
 
-// forgetAnswers removes what measuring the answers has left to be done: it would be done beside what is measured next.
+// forgetAnswers removes what measuring the answers has left to be done: it would be done beside
+// what is measured next.
 func forgetAnswers(ctx context.Context, p *product) error {
 	db, err := pgx.Connect(ctx, p.env["DATABASE_URL"])
 	if err != nil {

@@ -1,6 +1,7 @@
 //go:build linux
 
-// Command bench measures the programs on this machine, in one sitting, beside what they are compared with.
+// Command bench measures the programs on this machine, in one sitting, beside what they are
+// compared with.
 package main
 
 import (

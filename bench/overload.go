@@ -43,7 +43,8 @@ func (b *bench) overload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A worker would have taken them by then. There is none here, and they would be asked for again and again.
+	// A worker would have taken them by then. There is none here, and they would be asked for again
+	// and again.
 	if err := b.settle(ctx, c); err != nil {
 		return err
 	}
@@ -72,8 +73,8 @@ func (b *bench) overload(ctx context.Context) error {
 	return nil
 }
 
-// calmly measures several times, one after the other, and answers the run whose p99 is the middle one: of one run it is the work of its few slowest
-// answers.
+// calmly measures several times, one after the other, and answers the run whose p99 is the middle
+// one: of one run it is the work of its few slowest answers.
 func (b *bench) calmly(ctx context.Context, c contender, name string, o load.Options) (measured, error) {
 	var runs []measured
 	for run := range b.runs {

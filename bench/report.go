@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The parts of a document that are written anew by a sitting: one by those that measure many people, who take their time,
-// and one by all others.
+// The parts of a document that are written anew by a sitting: one by those that measure many
+// people, who take their time, and one by all others.
 const (
 	measuredBegin = "<!-- what follows is written by make bench -->\n"
 	crowdBegin    = "<!-- what follows is written by make bench BENCH='-only crowd' -->\n"

@@ -17,16 +17,17 @@ import (
 const (
 	// many is of how many customers one change each is delivered as fast as it is taken.
 	many = 1000
-	// senders is how many deliveries, or bare workflows, are under way at a time. All signalled at once, bare workflows would wait in
-	// their queue for longer than a task may, and what follows the last activity would be left to be done when the last one ends.
+	// senders is how many deliveries, or bare workflows, are under way at a time. All signalled at
+	// once, bare workflows would wait in their queue for longer than a task may, and what follows the
+	// last activity would be left to be done when the last one ends.
 	senders = 32
 	// few customers get burst events, all at once.
 	few   = 50
 	burst = 2000
 )
 
-// saturation measures how many customers a second can be brought to agreement, beside a bare workflow of the same shape
-// with empty activities, and what a burst over few of them costs.
+// saturation measures how many customers a second can be brought to agreement, beside a bare
+// workflow of the same shape with empty activities, and what a burst over few of them costs.
 func (b *bench) saturation(ctx context.Context) error {
 	// The providers' limits would bound it long before the machine does.
 	p, err := b.startPrograms(ctx, "saturation", map[string]string{"STRIPE_RATE": "100000", "CLERK_RATE": "100000"})
@@ -101,12 +102,13 @@ func (p *programs) rest(ctx context.Context) error {
 const dueOfAll = `SELECT (SELECT count(*) FROM webhook_events WHERE status IN ('pending', 'failing', 'waiting'))
 	+ (SELECT count(*) FROM person_user WHERE projection_version <> published_version)`
 
-// dueOfStripe counts what has not ended of what Stripe told, and the users for whom Clerk is behind.
+// dueOfStripe counts what has not ended of what Stripe told, and the users for whom Clerk is
+// behind.
 const dueOfStripe = `SELECT (SELECT count(*) FROM webhook_events WHERE status IN ('pending', 'failing', 'waiting') AND source = 'stripe')
 	+ (SELECT count(*) FROM person_user WHERE projection_version <> published_version)`
 
-// whenNothingIs returns when what a statement counts is nothing and also holds. It asks over one connection: to open one for each
-// question costs the machine more than all that a change does.
+// whenNothingIs returns when what a statement counts is nothing and also holds. It asks over one
+// connection: to open one for each question costs the machine more than all that a change does.
 func whenNothingIs(ctx context.Context, dsn, sql string, every time.Duration, also func() bool) error {
 	db, err := pgx.Connect(ctx, dsn)
 	if err != nil {

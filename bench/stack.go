@@ -27,8 +27,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox"
 )
 
-// stack is what the programs stand on: a PostgreSQL that waits for the disk, Temporal's development server in memory,
-// and the sandboxed providers.
+// stack is what the programs stand on: a PostgreSQL that waits for the disk, Temporal's development
+// server in memory, and the sandboxed providers.
 type stack struct {
 	dir      string
 	postgres *localstack.Postgres
@@ -92,8 +92,9 @@ func (s *stack) database(ctx context.Context, name string) (dsn string, err erro
 	return strings.Replace(s.postgres.DSN(), "/postgres?", "/"+name+"?", 1), nil
 }
 
-// tidy removes the databases that a part has used, and has written what PostgreSQL has to write: the next part would share the
-// machine with the vacuuming of a hundred thousand rows that nobody needs any more.
+// tidy removes the databases that a part has used, and has written what PostgreSQL has to write:
+// the next part would share the machine with the vacuuming of a hundred thousand rows that nobody
+// needs any more.
 func (s *stack) tidy(ctx context.Context) (err error) {
 	db, err := pgx.Connect(ctx, s.postgres.DSN())
 	if err != nil {
@@ -122,8 +123,8 @@ func (s *stack) checkpoint(ctx context.Context) (err error) {
 	return nil
 }
 
-// namespace makes one. The names of task queues are constants, so that the programs of two measurements in one namespace
-// would do each other's work.
+// namespace makes one. The names of task queues are constants, so that the programs of two
+// measurements in one namespace would do each other's work.
 func (s *stack) namespace(ctx context.Context, name string) error {
 	admin, err := client.NewNamespaceClient(client.Options{HostPort: s.temporal.Address(), Logger: silent{}})
 	if err != nil {
@@ -181,8 +182,8 @@ type process struct {
 	addr string
 }
 
-// start starts a program that serves HTTP, and waits until it answers at all. ADDR stands for its address in what it is
-// given.
+// start starts a program that serves HTTP, and waits until it answers at all. ADDR stands for its
+// address in what it is given.
 func (s *stack) start(ctx context.Context, binary string, environ map[string]string, args ...string) (*process, error) {
 	port, err := localstack.FreePort(ctx)
 	if err != nil {

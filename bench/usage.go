@@ -14,7 +14,8 @@ import (
 // ticks is in what /proc counts time: hundredths of a second, on every Linux that Go runs on.
 const ticks = 100
 
-// cpuOf is the time that a process has used, with that of its children that have ended where they are counted too.
+// cpuOf is the time that a process has used, with that of its children that have ended where they
+// are counted too.
 func cpuOf(pid int, ended bool) (time.Duration, int, error) {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
@@ -42,7 +43,8 @@ func cpuOf(pid int, ended bool) (time.Duration, int, error) {
 	return time.Duration(sum) * time.Second / ticks, by, nil
 }
 
-// cpuOfServer is the time that PostgreSQL has used: its first process, the others, and those that have ended.
+// cpuOfServer is the time that PostgreSQL has used: its first process, the others, and those that
+// have ended.
 func cpuOfServer(pid int) (time.Duration, error) {
 	sum, _, err := cpuOf(pid, true)
 	if err != nil {

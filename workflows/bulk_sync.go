@@ -13,7 +13,8 @@ import (
 // BulkSyncID is the id of the run of a bulk sync.
 func BulkSyncID(id string) string { return "bulk-sync/" + id }
 
-// BulkSyncInput says which pass is to be made; what else there is to know of it is recorded under its id.
+// BulkSyncInput says which pass is to be made; what else there is to know of it is recorded under
+// its id.
 type BulkSyncInput struct {
 	ID string `json:"id"`
 	// Named is set where the pass is about entities that were named, and not about all lists.
@@ -24,8 +25,8 @@ type BulkSyncInput struct {
 	Carried int `json:"carried,omitempty"`
 	// Quarantined is set once something could not be brought in for now; carried as well.
 	Quarantined bool `json:"quarantined,omitempty"`
-	// ContinueAfter makes a run continue as new after so many activities; zero leaves it to the server.
-	// For tests.
+	// ContinueAfter makes a run continue as new after so many activities; zero leaves it to the
+	// server. For tests.
 	ContinueAfter int `json:"continueAfter,omitempty"`
 }
 
@@ -38,9 +39,10 @@ type BulkSyncState struct {
 // bulkPatience is how long a page that cannot be brought in is tried.
 const bulkPatience = 24 * time.Hour
 
-// BulkSync brings in everything that both providers hold, list by list, beside the workflows of the entities.
-// How far it is stands in the database with what came of it: whatever ends an attempt, the next one goes on
-// behind the last page that was noted. A poke has a pass that was paused look whether it may go on.
+// BulkSync brings in everything that both providers hold, list by list, beside the workflows of the
+// entities. How far it is stands in the database with what came of it: whatever ends an attempt,
+// the next one goes on behind the last page that was noted. A poke has a pass that was paused look
+// whether it may go on.
 func BulkSync(ctx workflow.Context, in BulkSyncInput) error {
 	b := &bulkSync{in: in, poked: receivePokes(ctx)}
 	if err := workflow.SetQueryHandler(ctx, QueryState, func() (BulkSyncState, error) { return b.state, nil }); err != nil {
@@ -110,7 +112,8 @@ func (b *bulkSync) read(ctx workflow.Context) (complete bool, err error) {
 	return result.Complete, err
 }
 
-// restFor is how long a paused pass rests before it looks by itself whether it may go on: a poke can get lost.
+// restFor is how long a paused pass rests before it looks by itself whether it may go on: a poke
+// can get lost.
 const restFor = 10 * time.Minute
 
 func (b *bulkSync) rest(ctx workflow.Context) error {
@@ -137,8 +140,8 @@ func (b *bulkSync) finish(ctx workflow.Context, failure string, end error) error
 	return end
 }
 
-// inBulk has an activity done after all that a person waits for. A page of many users takes longer than one
-// look.
+// inBulk has an activity done after all that a person waits for. A page of many users takes longer
+// than one look.
 func inBulk(ctx workflow.Context) workflow.Context {
 	return workflow.WithStartToCloseTimeout(routinely(ctx, bulkPatience), 10*time.Minute)
 }

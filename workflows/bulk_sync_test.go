@@ -38,8 +38,8 @@ func newBulk(t *testing.T) *bulk {
 	return b
 }
 
-// Users are stored before anything is linked to them, and given customers when all that there are have been
-// read; a list that one attempt does not bring to its end is taken on.
+// Users are stored before anything is linked to them, and given customers when all that there are
+// have been read; a list that one attempt does not bring to its end is taken on.
 func TestBulkSyncReadsListsInOrder(t *testing.T) {
 	t.Parallel()
 	b := newBulk(t)
@@ -81,7 +81,8 @@ func TestBulkSyncGoesOnInTheNextRun(t *testing.T) {
 	}
 }
 
-// A pass that is paused rests, says so, and looks again when it is poked, or by itself after a while.
+// A pass that is paused rests, says so, and looks again when it is poked, or by itself after a
+// while.
 func TestBulkSyncRests(t *testing.T) {
 	t.Parallel()
 	for name, poked := range map[string]bool{"poked": true, "by itself": false} {

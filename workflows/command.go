@@ -12,8 +12,8 @@ import (
 )
 
 // UpdateCommand asks a customer's workflow to do what an operation says, and answers when that has
-// ended or the caller's patience has. Its update id is the operation's id, so that asking again, in the
-// same run, joins the first.
+// ended or the caller's patience has. Its update id is the operation's id, so that asking again, in
+// the same run, joins the first.
 const UpdateCommand = "command"
 
 // CommandRequest names an operation, which stands in the database with all that is asked for.
@@ -51,18 +51,19 @@ func validateCommand(ctx workflow.Context, in CommandRequest) error {
 }
 
 // command is an operation that this run sees to. It goes on for as long as it takes, whoever waits
-// for it: until Stripe has confirmed, by asking again; after that, until Clerk has it, or until it is
-// taken back because Clerk refuses for good.
+// for it: until Stripe has confirmed, by asking again; after that, until Clerk has it, or until it
+// is taken back because Clerk refuses for good.
 type command struct {
 	id string
 	// recorded is set while Stripe and our rows have it and only Clerk is left.
 	recorded bool
 	ended    bool
-	// place is where it stands while it waits for its turn to act on the customer, else nil. gaveWay is set once it was given up so that
-	// others could.
+	// place is where it stands while it waits for its turn to act on the customer, else nil. gaveWay
+	// is set once it was given up so that others could.
 	place   *place
 	gaveWay bool
-	// behindLook is set where one of them is a look for which somebody waits. It counts in runs that do not know of changeTurns.
+	// behindLook is set where one of them is a look for which somebody waits. It counts in runs that
+	// do not know of changeTurns.
 	behindLook bool
 	// hurries is set while somebody waits for it who has come since it last had its turn.
 	hurries bool
@@ -142,7 +143,8 @@ func (l *lifecycle) last() *command {
 	return nil
 }
 
-// laterWaits tells whether a command that was asked for after another waits for its turn; nil stands for a look, which came before all.
+// laterWaits tells whether a command that was asked for after another waits for its turn; nil
+// stands for a look, which came before all.
 func (l *lifecycle) laterWaits(c *command) bool {
 	later := l.commands[slices.Index(l.commands, c)+1:]
 	return slices.ContainsFunc(later, func(other *command) bool { return other.place != nil })
@@ -177,7 +179,8 @@ func (l *lifecycle) act(ctx workflow.Context, activity any, c *command) (activit
 	}
 }
 
-// try is one try at a step. roused is set where it was given up for somebody else's command, or because it was asked for again.
+// try is one try at a step. roused is set where it was given up for somebody else's command, or
+// because it was asked for again.
 func (l *lifecycle) try(ctx workflow.Context, activity any, c *command) (result activities.CommandResult, roused bool, err error) {
 	err = l.turns.take(ctx, c.place, true, func() bool {
 		// A look that gave way itself does not go before.

@@ -51,7 +51,8 @@ func (u *told) is(t *testing.T, settled bool, at time.Duration) {
 	}
 }
 
-// recorded is a step that Stripe has confirmed and that changed the projection; done is one that changed nothing.
+// recorded is a step that Stripe has confirmed and that changed the projection; done is one that
+// changed nothing.
 func recorded() activities.CommandResult {
 	return activities.CommandResult{Status: store.OperationRecorded, Recorded: true, Looked: true, Record: publishDue(live()), ClerkUserID: theUser, Reversible: true}
 }
@@ -179,8 +180,8 @@ func TestACommandThatIsNoneIsRejected(t *testing.T) {
 	}
 }
 
-// One at a time acts on the customer: a command waits for a look, a look for a command, and two commands
-// go one after the other. Clerk is waited for by nobody else.
+// One at a time acts on the customer: a command waits for a look, a look for a command, and two
+// commands go one after the other. Clerk is waited for by nobody else.
 func TestOneAtATimeActsOnTheCustomer(t *testing.T) {
 	t.Parallel()
 	var over_ bool
@@ -291,7 +292,8 @@ func TestALostCommandIsFoundByALook(t *testing.T) {
 	equal(t, "applied", l.apply.given(), []activities.CommandInput{{OperationID: opCancel, CustomerID: theCustomer}, {OperationID: opReactivate, CustomerID: theCustomer}})
 }
 
-// A run that continues as new answers whoever waits first, and hands on what Clerk does not have yet.
+// A run that continues as new answers whoever waits first, and hands on what Clerk does not have
+// yet.
 func TestContinueAsNewHandsOnCommands(t *testing.T) {
 	t.Parallel()
 	l := newLifecycle(t, script{record: looks(live()), recordTakes: always(5 * time.Second), apply: applies(recorded()), publishTakes: always(time.Hour)})
@@ -311,7 +313,8 @@ func TestContinueAsNewHandsOnCommands(t *testing.T) {
 	equal(t, "applied", l.apply.times(), 1)
 }
 
-// A step that fails for good ends the command in this run; the operation's row says what became of it.
+// A step that fails for good ends the command in this run; the operation's row says what became of
+// it.
 func TestACommandThatFails(t *testing.T) {
 	t.Parallel()
 	var over_ bool

@@ -11,7 +11,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/activities"
 )
 
-// EventRecoveryID is the id of the schedule that starts [EventRecovery], and begins those of its runs.
+// EventRecoveryID is the id of the schedule that starts [EventRecovery], and begins those of its
+// runs.
 const EventRecoveryID = "event-recovery"
 
 // EventRecoveryInput carries what a run hands to the next.
@@ -19,8 +20,8 @@ type EventRecoveryInput struct {
 	// Stripe and Clerk are set by continue-as-new and by nobody else.
 	Stripe activities.RecoveryPass `json:"stripe,omitzero"`
 	Clerk  activities.RecoveryPass `json:"clerk,omitzero"`
-	// ContinueAfter makes a run continue as new after so many activities; zero leaves it to the server.
-	// For tests.
+	// ContinueAfter makes a run continue as new after so many activities; zero leaves it to the
+	// server. For tests.
 	ContinueAfter int `json:"continueAfter,omitempty"`
 }
 
@@ -30,14 +31,15 @@ type EventRecoveryResult struct {
 	Clerk  activities.RecoveryPass `json:"clerk"`
 }
 
-// recoveryPatience is how long a page that cannot be read is tried. A run that gives up moves no cursor,
-// so the next one looks at everything again; one that did not give up would keep the next from starting,
-// and an outage of one provider would keep what the other one knows from being found.
+// recoveryPatience is how long a page that cannot be read is tried. A run that gives up moves no
+// cursor, so the next one looks at everything again; one that did not give up would keep the next
+// from starting, and an outage of one provider would keep what the other one knows from being
+// found.
 const recoveryPatience = 10 * time.Minute
 
-// EventRecovery finds what Stripe and Clerk never told us of: it reads Stripe's list of events, and the
-// users whom Clerk has changed, back to what is known. The two go on beside each other, and one that
-// fails does not stop the other. A schedule starts it.
+// EventRecovery finds what Stripe and Clerk never told us of: it reads Stripe's list of events, and
+// the users whom Clerk has changed, back to what is known. The two go on beside each other, and one
+// that fails does not stop the other. A schedule starts it.
 func EventRecovery(ctx workflow.Context, in EventRecoveryInput) (EventRecoveryResult, error) {
 	var set activitySet
 	r := &recoveryRun{in: in}
@@ -72,7 +74,8 @@ func (r *recoveryRun) result() EventRecoveryResult {
 	return EventRecoveryResult{Stripe: r.in.Stripe, Clerk: r.in.Clerk}
 }
 
-// next is what the next run goes on with: passes where they stand, and one that failed from its start.
+// next is what the next run goes on with: passes where they stand, and one that failed from its
+// start.
 func (r *recoveryRun) next(stripeErr, clerkErr error) EventRecoveryInput {
 	next := r.in
 	if stripeErr != nil {

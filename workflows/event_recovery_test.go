@@ -58,7 +58,8 @@ func TestEventRecoveryGivesUpOneSide(t *testing.T) {
 	s.AssertExpectations(t)
 }
 
-// A long catch-up goes on in the next run where it stands; a side that failed meanwhile begins anew.
+// A long catch-up goes on in the next run where it stands; a side that failed meanwhile begins
+// anew.
 func TestEventRecoveryGoesOnInTheNextRun(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

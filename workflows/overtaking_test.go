@@ -14,8 +14,9 @@ import (
 // longOutage is longer than Stripe keeps a stored failure.
 const longOutage = 30 * time.Hour
 
-// A deletion that is told of while Stripe is asked for something, and does not answer, is seen to at once, whatever the run is about: the
-// run looks, ends what is under way and goes on as the one that deletes.
+// A deletion that is told of while Stripe is asked for something, and does not answer, is seen to
+// at once, whatever the run is about: the run looks, ends what is under way and goes on as the one
+// that deletes.
 func TestADeletionOvertakesWhatStripeHoldsUp(t *testing.T) {
 	t.Parallel()
 	pushing := settled()
@@ -53,7 +54,8 @@ func TestADeletionOvertakesWhatStripeHoldsUp(t *testing.T) {
 	}
 }
 
-// What is told of otherwise while Stripe does not answer ends nothing: it is seen to when Stripe is done, by one look for all.
+// What is told of otherwise while Stripe does not answer ends nothing: it is seen to when Stripe is
+// done, by one look for all.
 func TestNothingElseOvertakes(t *testing.T) {
 	t.Parallel()
 	pushing := settled()
@@ -68,7 +70,8 @@ func TestNothingElseOvertakes(t *testing.T) {
 	equal(t, "customers", u.ensure.times(), 1)
 }
 
-// What Stripe does in a moment is waited for: a poke meanwhile costs one look, behind it, and no marker in the history.
+// What Stripe does in a moment is waited for: a poke meanwhile costs one look, behind it, and no
+// marker in the history.
 func TestAPokeDuringAShortCallCostsOneLook(t *testing.T) {
 	t.Parallel()
 	pushing := settled()
@@ -116,8 +119,8 @@ func TestClerkIsRepairedWhileStripeDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// An attempt that was ended tells what it has made in vain, which is undone beside the deletion, also where Stripe does not do that
-// for a while.
+// An attempt that was ended tells what it has made in vain, which is undone beside the deletion,
+// also where Stripe does not do that for a while.
 func TestWhatAnOvertakenAttemptHasMadeIsUndone(t *testing.T) {
 	t.Parallel()
 	u := newUserRun(t, userScript{sync: users(unknown(), deleting()),

@@ -23,7 +23,8 @@ func soon(r activities.RecordResult) activities.RecordResult {
 	return r
 }
 
-// What cannot be read for long is come back to ever less often, also where a worker of the version before says that it is to be read again soon.
+// What cannot be read for long is come back to ever less often, also where a worker of the version
+// before says that it is to be read again soon.
 func TestAPartialLookIsComeBackToEverLessOften(t *testing.T) {
 	t.Parallel()
 	for name, part := range map[string]activities.RecordResult{"as it is answered": inPart(), "as it was answered before": soon(inPart())} {
@@ -53,7 +54,8 @@ func TestAPartialLookIsComeBackToEverLessOften(t *testing.T) {
 	}
 }
 
-// What an event told and Stripe did not show is read again when it is due, though a look before that shows a part only; and only then.
+// What an event told and Stripe did not show is read again when it is due, though a look before
+// that shows a part only; and only then.
 func TestARereadIsMadeInTimeBesidePartialLooks(t *testing.T) {
 	t.Parallel()
 	t.Run("that was due before", func(t *testing.T) {
@@ -87,7 +89,8 @@ func TestARereadIsMadeInTimeBesidePartialLooks(t *testing.T) {
 	})
 }
 
-// Who waits for a look, and asks for it urgently, has one made at once, however long it is until the rest is come back to.
+// Who waits for a look, and asks for it urgently, has one made at once, however long it is until
+// the rest is come back to.
 func TestAnUrgentPokeHasALookMadeBesidePartialLooks(t *testing.T) {
 	t.Parallel()
 	l := newLifecycle(t, script{record: looks(inPart(), inPart(), inPart(), inPart(), over())})
@@ -107,8 +110,9 @@ func TestARunOfTheVersionBeforeReadsAgainSoon(t *testing.T) {
 	equal(t, "looks", l.record.since(), []time.Duration{0, 5 * time.Second, 10 * time.Second})
 }
 
-// What an event told does not show yet. Other events of the same burst poke the customer, each of which has a look made. It is read again three
-// times, five seconds apart, whatever looks are made between.
+// What an event told does not show yet. Other events of the same burst poke the customer, each of
+// which has a look made. It is read again three times, five seconds apart, whatever looks are made
+// between.
 func TestRereadsAreApartThoughOthersPoke(t *testing.T) {
 	t.Parallel()
 	for name, pokes := range map[string][]time.Duration{"nobody pokes": nil, "a burst": {time.Second, 2 * time.Second, 3 * time.Second}, "now and then": {4 * time.Second, 9 * time.Second, 13 * time.Second}} {
@@ -147,7 +151,8 @@ func TestARunOfTheVersionBeforePutsRereadsOff(t *testing.T) {
 	equal(t, "looks", l.record.since(), []time.Duration{0, 2 * time.Second, 7 * time.Second})
 }
 
-// A look for another reason shows what the event told. The reread that was to come counts for nothing from then on.
+// A look for another reason shows what the event told. The reread that was to come counts for
+// nothing from then on.
 func TestARereadThatIsNotNeededAnyMoreIsForgotten(t *testing.T) {
 	t.Parallel()
 	l := newLifecycle(t, script{record: looks(soon(live()), live(), over())})

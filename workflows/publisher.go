@@ -14,7 +14,8 @@ type publisher struct {
 	// queued is set when a pass is to begin: it does what was asked for until then.
 	queued bool
 	forced bool
-	// priority is the most urgent of those who asked for the pass that is to begin, 0 where none has one.
+	// priority is the most urgent of those who asked for the pass that is to begin, 0 where none has
+	// one.
 	priority int
 	// begun and ended count the passes.
 	begun, ended int
@@ -73,7 +74,8 @@ func (p *publisher) publish(ctx workflow.Context, clerkUserID string) {
 	p.attempts.wanted, p.attempts.forget = func() bool { return p.hurries }, func() { p.hurries = false }
 	roused, err := p.attempts.execute(publishing, &p.repeats, &result, set.projections.PublishProjection, in)
 	if roused {
-		// What was asked for of this pass the next one does. It is forced, as every further attempt of an activity is.
+		// What was asked for of this pass the next one does. It is forced, as every further attempt of an
+		// activity is.
 		p.queued, p.forced = true, true
 		return
 	}

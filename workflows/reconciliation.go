@@ -14,23 +14,25 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// ReconciliationID is the id of the schedule that starts [Reconciliation], and begins those of its runs.
+// ReconciliationID is the id of the schedule that starts [Reconciliation], and begins those of its
+// runs.
 const ReconciliationID = "reconciliation"
 
-// OnDemandReconciliationID is the id of the run that somebody asked for. There is one at a time: a second
-// would compare the same once more.
+// OnDemandReconciliationID is the id of the run that somebody asked for. There is one at a time: a
+// second would compare the same once more.
 const OnDemandReconciliationID = ReconciliationID + "/on-demand"
 
 // ReconciliationInput says what a run is to do, and carries what a run hands to the next.
 type ReconciliationInput struct {
 	// Caller is who asked for it; "" for a run by schedule.
 	Caller string `json:"caller,omitempty"`
-	// Repair are the classes of differences to repair; of a run by schedule the configuration says them.
+	// Repair are the classes of differences to repair; of a run by schedule the configuration says
+	// them.
 	Repair []account.Drift `json:"repair,omitempty"`
 	// Carried is set by continue-as-new and by nobody else.
 	Carried *CarriedReconciliation `json:"carried,omitempty"`
-	// ContinueAfter makes a run continue as new after so many activities; zero leaves it to the server.
-	// For tests.
+	// ContinueAfter makes a run continue as new after so many activities; zero leaves it to the
+	// server. For tests.
 	ContinueAfter int `json:"continueAfter,omitempty"`
 }
 
@@ -61,21 +63,21 @@ type ReconciliationResult struct {
 	RunID     string           `json:"runId"`
 	Compared  map[string]int64 `json:"compared,omitempty"`
 	Confirmed map[string]int64 `json:"confirmed,omitempty"`
-	// Asked counts the entities whose repair was asked for, Unmended the differences among them that were
-	// still there when the run ended.
+	// Asked counts the entities whose repair was asked for, Unmended the differences among them that
+	// were still there when the run ended.
 	Asked    int `json:"asked,omitempty"`
 	Unmended int `json:"unmended,omitempty"`
 	// Unread counts the entities that could not be read by themselves: nothing is said of them.
 	Unread int `json:"unread,omitempty"`
 }
 
-// reconciliationPatience is how long a page that cannot be read is tried. A comparison that gives up
-// closes and repairs nothing.
+// reconciliationPatience is how long a page that cannot be read is tried. A comparison that gives
+// up closes and repairs nothing.
 const reconciliationPatience = 6 * time.Hour
 
-// Reconciliation compares everything that Clerk, Stripe and PostgreSQL hold, page by page; looks once more,
-// a little later and by its id, at whatever differed; and tells of what still does. Then it has repaired
-// what it was asked to, and looks whether that is mended.
+// Reconciliation compares everything that Clerk, Stripe and PostgreSQL hold, page by page; looks
+// once more, a little later and by its id, at whatever differed; and tells of what still does. Then
+// it has repaired what it was asked to, and looks whether that is mended.
 func Reconciliation(ctx workflow.Context, in ReconciliationInput) (ReconciliationResult, error) {
 	r, err := newReconciliation(ctx, in)
 	if err != nil {
@@ -185,7 +187,8 @@ func (r *reconciliation) scan(ctx workflow.Context, kind string, on func(workflo
 	return result.Complete, nil
 }
 
-// lookRounds is how often what was found is looked at once more, while something is under way for it.
+// lookRounds is how often what was found is looked at once more, while something is under way for
+// it.
 const lookRounds = 3
 
 // lookAgain waits for what may be on its way, and then looks at everything that differed by its id.
@@ -257,7 +260,8 @@ func (r *reconciliation) conclude(ctx workflow.Context) (bool, error) {
 	return true, err
 }
 
-// repair asks for what is to be repaired. Every list was read to its end, or the run would not be here.
+// repair asks for what is to be repaired. Every list was read to its end, or the run would not be
+// here.
 func (r *reconciliation) repair(ctx workflow.Context) (bool, error) {
 	if len(r.at.Plan.Repair) == 0 {
 		return true, nil
@@ -277,7 +281,8 @@ const (
 	repairRounds = 4
 )
 
-// lookAtRepairs looks at what is under repair until all of it is mended, or nothing happens any more.
+// lookAtRepairs looks at what is under repair until all of it is mended, or nothing happens any
+// more.
 func (r *reconciliation) lookAtRepairs(ctx workflow.Context) (bool, error) {
 	if r.at.Asked == 0 {
 		return true, nil
@@ -303,8 +308,8 @@ func (r *reconciliation) finish(ctx workflow.Context) (complete bool, err error)
 	return complete, err
 }
 
-// abandon records that a run was cancelled and removes what it has noted, on a context that its end does
-// not end.
+// abandon records that a run was cancelled and removes what it has noted, on a context that its end
+// does not end.
 func (r *reconciliation) abandon(ctx workflow.Context) {
 	disconnected, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()

@@ -99,8 +99,8 @@ func compared() []string {
 
 func lookedAt() []string { return []string{"look at product", "look at customer", "look at user"} }
 
-// Everything is compared in the order in which one list refers to another, looked at once more after a
-// while, and told; nothing is repaired that nobody asked to.
+// Everything is compared in the order in which one list refers to another, looked at once more
+// after a while, and told; nothing is repaired that nobody asked to.
 func TestReconciliationOnlyTells(t *testing.T) {
 	t.Parallel()
 	c := newComparison(t)

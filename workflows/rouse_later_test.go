@@ -15,7 +15,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// done fails the test unless an update was answered as settled, not later than so long after the opening.
+// done fails the test unless an update was answered as settled, not later than so long after the
+// opening.
 func (u *told) done(t *testing.T, by time.Duration) {
 	t.Helper()
 	if u.rejected != nil || u.err != nil || u.answer == nil || !u.answer.Settled || u.at > by {
@@ -28,8 +29,9 @@ func (s *stage) hurry(d time.Duration) {
 	s.at(d, func() { s.SignalWorkflow(workflows.SignalPoke, workflows.Poke{Urgent: true}) })
 }
 
-// A look cannot be made to its end for long, since one of the customer's subscriptions cannot be read; all else is recorded by each attempt. A
-// command about another subscription, which Stripe would take at once, is done, however soon after the look began it comes.
+// A look cannot be made to its end for long, since one of the customer's subscriptions cannot be
+// read; all else is recorded by each attempt. A command about another subscription, which Stripe
+// would take at once, is done, however soon after the look began it comes.
 func TestACommandIsDoneWheneverItComesBesideALookThatFails(t *testing.T) {
 	t.Parallel()
 	for _, at := range []time.Duration{8 * time.Second, time.Second, 3 * time.Second, 6 * time.Second, 7 * time.Second} {
@@ -49,7 +51,8 @@ func TestACommandIsDoneWheneverItComesBesideALookThatFails(t *testing.T) {
 				apply: applies(settledAs(store.OperationDone)),
 			})
 			answer := l.command(at, opCancel, 10*time.Second)
-			// The sweep comes by, as for every operation that has not ended. Nobody waits for what it asks for.
+			// The sweep comes by, as for every operation that has not ended. Nobody waits for what it asks
+			// for.
 			for d := at + 5*time.Second; d < 5*time.Minute; d += 35 * time.Second {
 				l.poke(d)
 			}
@@ -62,7 +65,8 @@ func TestACommandIsDoneWheneverItComesBesideALookThatFails(t *testing.T) {
 	}
 }
 
-// The same where a user cancels and, soon after, thinks better of it: the look that was begun anew behind the first command is young again.
+// The same where a user cancels and, soon after, thinks better of it: the look that was begun anew
+// behind the first command is young again.
 func TestTheSecondOfTwoCommandsIsDoneBesideALookThatFails(t *testing.T) {
 	t.Parallel()
 	for _, between := range []time.Duration{20 * time.Second, time.Second, 5 * time.Second, 13 * time.Second} {
@@ -89,8 +93,8 @@ func TestTheSecondOfTwoCommandsIsDoneBesideALookThatFails(t *testing.T) {
 	}
 }
 
-// Commands that come together have their turns, though those before them cannot be done, and though what is under way when they come is
-// followed by something else.
+// Commands that come together have their turns, though those before them cannot be done, and though
+// what is under way when they come is followed by something else.
 func TestEachOfTheCommandsThatWaitHasItsTurn(t *testing.T) {
 	t.Parallel()
 	t.Run("behind others", func(t *testing.T) {
@@ -129,7 +133,8 @@ func TestEachOfTheCommandsThatWaitHasItsTurn(t *testing.T) {
 	})
 }
 
-// askAgain asks the run for an operation that it may be seeing to, under another update, as one does who comes to the next run of a workflow.
+// askAgain asks the run for an operation that it may be seeing to, under another update, as one
+// does who comes to the next run of a workflow.
 func (l *lifecycle) askAgain(d time.Duration, operation string) {
 	l.at(d, func() {
 		l.UpdateWorkflow(workflows.UpdateCommand, operation+" again at "+d.String(), &testsuite.TestUpdateCallback{OnReject: func(err error) { l.t.Error(err) }, OnAccept: func() {},
@@ -137,8 +142,8 @@ func (l *lifecycle) askAgain(d time.Duration, operation string) {
 	})
 }
 
-// A command that is asked for again while it is under way is begun anew when it sleeps; and while it waits for Clerk, the publish is, and
-// nothing else.
+// A command that is asked for again while it is under way is begun anew when it sleeps; and while
+// it waits for Clerk, the publish is, and nothing else.
 func TestACommandThatIsAskedForAgainHurriesWhatItWaitsFor(t *testing.T) {
 	t.Parallel()
 	t.Run("its own step", func(t *testing.T) {
@@ -211,8 +216,8 @@ func TestALookThatSomebodyWaitsForGoesBeforeACommandThatFails(t *testing.T) {
 	}
 }
 
-// What a run does fails at first, and is about to sleep when the provider is back: who asks before that for a look, and waits for what comes
-// of it, does not wait for its end either.
+// What a run does fails at first, and is about to sleep when the provider is back: who asks before
+// that for a look, and waits for what comes of it, does not wait for its end either.
 func TestWhoComesBeforeItSleepsDoesNotWaitForItEither(t *testing.T) {
 	t.Parallel()
 	const backAt, sleptUntil = 7*time.Second + 500*time.Millisecond, 15 * time.Second
@@ -308,8 +313,8 @@ func TestWhoComesBeforeAPublishSleepsDoesNotWaitForItEither(t *testing.T) {
 	answer.done(t, 8*time.Second)
 }
 
-// Clerk was gone for some minutes, in which the user has tried a few times. It is back, and they try once more: they do not wait because
-// they have tried before.
+// Clerk was gone for some minutes, in which the user has tried a few times. It is back, and they
+// try once more: they do not wait because they have tried before.
 func TestWhoHasTriedBeforeDoesNotWaitForAPublishThatSleeps(t *testing.T) {
 	t.Parallel()
 	for _, tries := range []int{0, 3, 6} {
@@ -345,8 +350,8 @@ func TestWhoHasTriedBeforeDoesNotWaitForAPublishThatSleeps(t *testing.T) {
 	}
 }
 
-// Who asks all the time while Clerk is gone is not let be for ever longer: once it is back, they wait for no more than its longest backoff, and
-// not each time.
+// Who asks all the time while Clerk is gone is not let be for ever longer: once it is back, they
+// wait for no more than its longest backoff, and not each time.
 func TestWhatSleepsIsNotTakenForSlowForEver(t *testing.T) {
 	t.Parallel()
 	const until = 20 * time.Minute
@@ -385,7 +390,8 @@ func TestWhatSleepsIsNotTakenForSlowForEver(t *testing.T) {
 	}
 }
 
-// However slow something is, as long as one attempt may take, and however often somebody asks: it ends.
+// However slow something is, as long as one attempt may take, and however often somebody asks: it
+// ends.
 func TestWhatIsSlowEndsHoweverOftenSomebodyAsks(t *testing.T) {
 	t.Parallel()
 	const enough = 5 * time.Minute
@@ -409,7 +415,8 @@ func TestWhatIsSlowEndsHoweverOftenSomebodyAsks(t *testing.T) {
 	}
 }
 
-// What follows a look is slow, the look is not, and somebody asks again and again: what is quick has what is slow begun anew no more often.
+// What follows a look is slow, the look is not, and somebody asks again and again: what is quick
+// has what is slow begun anew no more often.
 func TestWhatIsSlowBehindWhatIsQuickIsNotBegunAnewForEver(t *testing.T) {
 	t.Parallel()
 	const enough = 5 * time.Minute
@@ -480,7 +487,8 @@ func TestACommandThatIsSlowIsDoneBesideOthers(t *testing.T) {
 	answer.done(t, time.Minute)
 }
 
-// A run that is cancelled, or continues as new, does not wait until what is under way is old enough.
+// A run that is cancelled, or continues as new, does not wait until what is under way is old
+// enough.
 func TestARunDoesNotWaitForWhatIsToBeBegunAnew(t *testing.T) {
 	t.Parallel()
 	t.Run("cancelled", func(t *testing.T) {
@@ -555,8 +563,8 @@ func TestARunOfTheVersionBeforeForgetsWhoComesEarly(t *testing.T) {
 	equal(t, "tries", u.ensure.since(), []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second, 31 * time.Second})
 }
 
-// The change needs its version: a run of the version before, to which somebody came early, does not replay as one of this version, nor the
-// other way round.
+// The change needs its version: a run of the version before, to which somebody came early, does not
+// replay as one of this version, nor the other way round.
 func TestRousingLaterNeedsItsVersion(t *testing.T) {
 	t.Parallel()
 	needVersions(t, map[string]workflow.Version{

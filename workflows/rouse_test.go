@@ -17,8 +17,9 @@ import (
 // gone is how a provider that does not answer fails.
 func gone() error { return temporal.NewApplicationError("gone", "transient") }
 
-// Clerk was gone for a while and is back, and an earlier publish sleeps until its next attempt: a command does not wait for that. Its own
-// publish tries at once, and the command is answered with that.
+// Clerk was gone for a while and is back, and an earlier publish sleeps until its next attempt: a
+// command does not wait for that. Its own publish tries at once, and the command is answered with
+// that.
 func TestACommandDoesNotWaitForAPublishThatSleeps(t *testing.T) {
 	t.Parallel()
 	var over_, back bool
@@ -49,8 +50,9 @@ func TestACommandDoesNotWaitForAPublishThatSleeps(t *testing.T) {
 	}
 }
 
-// Stripe was gone for a while and is back, and a look or another command sleeps until its next attempt: a command does not wait for that
-// either, nor does one that is asked for again. What was given up is done behind it.
+// Stripe was gone for a while and is back, and a look or another command sleeps until its next
+// attempt: a command does not wait for that either, nor does one that is asked for again. What was
+// given up is done behind it.
 func TestACommandDoesNotWaitForWhatSleepsOnTheCustomer(t *testing.T) {
 	t.Parallel()
 	for _, sleeps := range []string{"a look", "another command", "itself"} {
@@ -102,8 +104,9 @@ func TestACommandDoesNotWaitForWhatSleepsOnTheCustomer(t *testing.T) {
 	}
 }
 
-// A provider was gone for a while and is back, and what a run does sleeps until its next attempt: who asks for a look and waits for what
-// comes of it does not wait for that. What nobody waits for does, so that a provider that is gone is not asked more often for it.
+// A provider was gone for a while and is back, and what a run does sleeps until its next attempt:
+// who asks for a look and waits for what comes of it does not wait for that. What nobody waits for
+// does, so that a provider that is gone is not asked more often for it.
 func TestAnUrgentPokeDoesNotWaitForWhatSleeps(t *testing.T) {
 	t.Parallel()
 	const backAt, askedAt, sleptUntil = 100 * time.Second, 101 * time.Second, 121 * time.Second
@@ -169,7 +172,8 @@ func TestAnUrgentPokeDoesNotWaitForWhatSleeps(t *testing.T) {
 	}
 }
 
-// A provider is slow, and somebody asks again and again: what is under way is not taken for something that sleeps for ever, and ends.
+// A provider is slow, and somebody asks again and again: what is under way is not taken for
+// something that sleeps for ever, and ends.
 func TestWhatIsSlowIsNotBegunAnewForEver(t *testing.T) {
 	t.Parallel()
 	const slow, every, until = 9 * time.Second, 8 * time.Second, 10 * time.Minute
@@ -264,7 +268,8 @@ func TestALaterCommandGoesBeforeOneThatSleeps(t *testing.T) {
 	}
 }
 
-// What is begun anew knows that it is not the first: an attempt that was given up may have made something and told nobody.
+// What is begun anew knows that it is not the first: an attempt that was given up may have made
+// something and told nobody.
 func TestWhatIsBegunAnewKnowsThatItIs(t *testing.T) {
 	t.Parallel()
 	back := false

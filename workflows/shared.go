@@ -14,7 +14,8 @@ const SignalPoke = "poke"
 
 // Poke says how urgent it is. One that carries nothing is not.
 type Poke struct {
-	// Urgent is set where somebody waits for what comes of it: what sleeps until its next attempt is tried at once.
+	// Urgent is set where somebody waits for what comes of it: what sleeps until its next attempt is
+	// tried at once.
 	Urgent bool `json:"urgent,omitempty"`
 }
 
@@ -72,8 +73,9 @@ func onDatabase(ctx workflow.Context) workflow.Context {
 	return activityOptions(ctx, QueueMain, 30*time.Second)
 }
 
-// sign is how long the server waits for a sign of life from an attempt, which every worker gives by itself. A task that
-// got lost on its way to a worker that just stopped, and one whose worker died, are then given to another soon.
+// sign is how long the server waits for a sign of life from an attempt, which every worker gives by
+// itself. A task that got lost on its way to a worker that just stopped, and one whose worker died,
+// are then given to another soon.
 const sign = 15 * time.Second
 
 // activityOptions gives an activity as many attempts as it takes: what can be gone in a minute
@@ -93,8 +95,8 @@ func activityOptions(ctx workflow.Context, queue string, attempt time.Duration) 
 	})
 }
 
-// routinely has an activity done after all that a person or somebody's access waits for, and given up
-// after a while: what is done again and again by itself need not be seen through each time.
+// routinely has an activity done after all that a person or somebody's access waits for, and given
+// up after a while: what is done again and again by itself need not be seen through each time.
 func routinely(ctx workflow.Context, patience time.Duration) workflow.Context {
 	ctx = prioritized(ctx, activities.PriorityRoutine, workflow.GetInfo(ctx).WorkflowType.Name)
 	return workflow.WithScheduleToCloseTimeout(ctx, patience)
@@ -117,9 +119,11 @@ type activitySet struct {
 // pokes are the pokes that a run has not answered yet.
 type pokes struct {
 	channel workflow.ReceiveChannel
-	// came is set from the first poke until a look answers it, and urgent from the first urgent one until somebody has hurried.
+	// came is set from the first poke until a look answers it, and urgent from the first urgent one
+	// until somebody has hurried.
 	came, urgent bool
-	// urgents counts the urgent ones, and answered is how many of them there were when a look last began.
+	// urgents counts the urgent ones, and answered is how many of them there were when a look last
+	// began.
 	urgents, answered int
 }
 

@@ -115,8 +115,8 @@ func TestABillingThatCannotBeStoppedIsShownOnce(t *testing.T) {
 	equal(t, "shown", l.shownFailures(), []string{"permanent", ""})
 }
 
-// The change needs its version: a run that has failed under the version before does not replay as one
-// of this version, nor the other way round.
+// The change needs its version: a run that has failed under the version before does not replay as
+// one of this version, nor the other way round.
 func TestShowingFailuresNeedsItsVersion(t *testing.T) {
 	t.Parallel()
 	needVersions(t, map[string]workflow.Version{
@@ -125,7 +125,8 @@ func TestShowingFailuresNeedsItsVersion(t *testing.T) {
 	})
 }
 
-// needVersions fails the test unless each golden history is refused by code that takes its run for one of that version without asking.
+// needVersions fails the test unless each golden history is refused by code that takes its run for
+// one of that version without asking.
 func needVersions(t *testing.T, histories map[string]workflow.Version) {
 	t.Helper()
 	for file, version := range histories {

@@ -38,7 +38,8 @@ type CarriedLifecycle struct {
 	// ShownFailure is the failure by which the run is found.
 	ShownFailure string         `json:"shownFailure,omitempty"`
 	Publish      PublishPending `json:"publish,omitzero"`
-	// Commands are operations that have not ended, and GaveWay are those of them that were begun and gave way.
+	// Commands are operations that have not ended, and GaveWay are those of them that were begun and
+	// gave way.
 	Commands []string `json:"commands,omitempty"`
 	GaveWay  []string `json:"gaveWay,omitempty"`
 }
@@ -103,7 +104,8 @@ type lifecycle struct {
 	alarm     alarm
 	publisher publisher
 	set       activitySet
-	// underWay is what acts on the customer, whose turn it is. The others are how each of what a look does was begun anew.
+	// underWay is what acts on the customer, whose turn it is. The others are how each of what a look
+	// does was begun anew.
 	underWay               sleeper
 	looks, stops, removals repeats
 	// gaveWay is set where a look was given up so that others could act on the customer.
@@ -118,10 +120,12 @@ type lifecycle struct {
 	// before this one owed it.
 	due     bool
 	overdue int
-	// reread counts the looks in a row that did not show yet what an event told, and rereadAt is when the next is due.
+	// reread counts the looks in a row that did not show yet what an event told, and rereadAt is when
+	// the next is due.
 	reread   int
 	rereadAt time.Time
-	// inPart counts the looks in a row that showed a part of the customer only, and backAt is when to come back to the rest.
+	// inPart counts the looks in a row that showed a part of the customer only, and backAt is when to
+	// come back to the rest.
 	inPart int
 	backAt time.Time
 	// shown is the failure by which the run is found.
@@ -173,7 +177,8 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	} else {
 		p = l.turns.last(l.gaveWay)
 	}
-	// What is owed has its turn though commands cannot be done. What a poke asks for that nobody waits for presses after a while.
+	// What is owed has its turn though commands cannot be done. What a poke asks for that nobody waits
+	// for presses after a while.
 	if l.turns.take(ctx, p, l.due, func() bool { return l.gaveWay && l.laterWaits(nil) }) != nil {
 		return // cancelled
 	}
@@ -236,8 +241,8 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	l.showFailure(ctx)
 }
 
-// prioritized has a look at a customer who has no access yet, as far as this run knows, done before looks at those who
-// have: a first checkout must not wait for a month's renewals.
+// prioritized has a look at a customer who has no access yet, as far as this run knows, done before
+// looks at those who have: a first checkout must not wait for a month's renewals.
 func (l *lifecycle) prioritized(ctx workflow.Context) workflow.Context {
 	if l.state.Live {
 		return prioritized(ctx, activities.PriorityKnown, "known")
@@ -265,8 +270,8 @@ func (l *lifecycle) fail(ctx workflow.Context, err error) {
 	l.describe(ctx)
 }
 
-// What could not be read of a customer is come back to after firstBack, and after twice as long each time, up to lastBack. Its events
-// and whoever pokes have it tried before.
+// What could not be read of a customer is come back to after firstBack, and after twice as long
+// each time, up to lastBack. Its events and whoever pokes have it tried before.
 const (
 	firstBack = 30 * time.Second
 	lastBack  = 15 * time.Minute
@@ -313,21 +318,23 @@ func (l *lifecycle) adopt(ctx workflow.Context, result activities.RecordResult) 
 	}
 }
 
-// changeComeBack is the change that keeps a look that shows a part only from being made again soon for that, and from taking the place of one
-// that is due for what an event told. A run that made such looks before goes on without, until it continues as new.
+// changeComeBack is the change that keeps a look that shows a part only from being made again soon
+// for that, and from taking the place of one that is due for what an event told. A run that made
+// such looks before goes on without, until it continues as new.
 const changeComeBack = "come-back"
 
-// changeApart is the change by which a look that was made for another reason leaves the one that is to come as it is. A run that made such looks
-// before goes on without, until it continues as new.
+// changeApart is the change by which a look that was made for another reason leaves the one that is
+// to come as it is. A run that made such looks before goes on without, until it continues as new.
 const changeApart = "looks-apart"
 
-// comes tells whether a look that was set for a moment is still to come. However many others a burst of pokes has made meanwhile, it is made when it
-// was to be, and only it counts.
+// comes tells whether a look that was set for a moment is still to come. However many others a
+// burst of pokes has made meanwhile, it is made when it was to be, and only it counts.
 func (l *lifecycle) comes(ctx workflow.Context, at time.Time) bool {
 	return at.After(workflow.Now(ctx)) && workflow.GetVersion(ctx, changeApart, workflow.DefaultVersion, 1) != workflow.DefaultVersion
 }
 
-// rereads tells whether to look again for what an event told, and notes when. What could not be read is no reason: comeBack sees to it.
+// rereads tells whether to look again for what an event told, and notes when. What could not be
+// read is no reason: comeBack sees to it.
 func (l *lifecycle) rereads(ctx workflow.Context, result activities.RecordResult) bool {
 	due := l.reread > 0 && l.rereadAt.After(workflow.Now(ctx))
 	if result.InPart != "" && (due || result.RereadAfter > 0) &&
@@ -378,8 +385,8 @@ func (l *lifecycle) upsertSearch(ctx workflow.Context, result activities.RecordR
 	}
 }
 
-// changeShowFailure is the change that made runs be found by their last failure. A run that had failed
-// before goes on without, until it continues as new.
+// changeShowFailure is the change that made runs be found by their last failure. A run that had
+// failed before goes on without, until it continues as new.
 const changeShowFailure = "show-failure"
 
 // showFailure has the run found by how its last look failed, and not found any more when one went

@@ -112,8 +112,8 @@ func TestPokesDuringASyncCostOneMore(t *testing.T) {
 	}
 }
 
-// A look that shows a part of the customer is acted on, and come back to: what it found is done, what it knows of times is kept, and the run
-// does not end before all was seen.
+// A look that shows a part of the customer is acted on, and come back to: what it found is done,
+// what it knows of times is kept, and the run does not end before all was seen.
 func TestAPartialLookIsActedOnAndComeBackTo(t *testing.T) {
 	t.Parallel()
 	part := activities.RecordResult{Outcome: activities.OutcomeSynced, ClerkUserID: theUser, Status: account.StatusCanceled, InPart: "transient"}
@@ -133,7 +133,8 @@ func TestAPartialLookIsActedOnAndComeBackTo(t *testing.T) {
 	}
 }
 
-// What could not be read is come back to by the next run too, and a boundary that comes before is kept.
+// What could not be read is come back to by the next run too, and a boundary that comes before is
+// kept.
 func TestAPartialLookIsHandedOn(t *testing.T) {
 	t.Parallel()
 	part := liveUntil(after(10 * time.Second))
@@ -156,7 +157,8 @@ func TestWhatWasMadeInVainIsUndoneByWhoLooks(t *testing.T) {
 	equal(t, "undone", l.remove.given(), []activities.UndoInput{{ClerkUserID: theUser, CustomerID: theCustomer}})
 }
 
-// Whoever does something for a run has to show that it lives: else a task that got lost waits for the end of its time.
+// Whoever does something for a run has to show that it lives: else a task that got lost waits for
+// the end of its time.
 func TestActivitiesShowThatTheyLive(t *testing.T) {
 	t.Parallel()
 	published := live()

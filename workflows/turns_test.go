@@ -44,7 +44,8 @@ func (l *lifecycle) tried(operation string) (moments []time.Duration) {
 	return moments
 }
 
-// A command that gave way for later ones is done soon after Stripe takes it, though those cannot be done, and whoever asks for what meanwhile.
+// A command that gave way for later ones is done soon after Stripe takes it, though those cannot be
+// done, and whoever asks for what meanwhile.
 func TestACommandThatGaveWayIsDoneThoughLaterOnesAreNot(t *testing.T) {
 	t.Parallel()
 	for _, later := range [][]string{nil, {opReactivate}, {opReactivate, opThird}} {
@@ -79,8 +80,9 @@ func TestACommandThatGaveWayIsDoneThoughLaterOnesAreNot(t *testing.T) {
 	}
 }
 
-// The same the other way round: nobody waits any more for the later of two commands, such as of those that the run before handed on or that a
-// look has found, and it is done though the earlier one is not.
+// The same the other way round: nobody waits any more for the later of two commands, such as of
+// those that the run before handed on or that a look has found, and it is done though the earlier
+// one is not.
 func TestACommandThatNobodyWaitsForIsDoneThoughAnEarlierOneIsNot(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"handed on", "found by a look"} {
@@ -122,7 +124,8 @@ func TestACommandThatNobodyWaitsForIsDoneThoughAnEarlierOneIsNot(t *testing.T) {
 	}
 }
 
-// Somebody waits for a look, which fails for a moment and gives way to a command that cannot be done: it is made again, however the command fares.
+// Somebody waits for a look, which fails for a moment and gives way to a command that cannot be
+// done: it is made again, however the command fares.
 func TestALookThatGaveWayIsMadeThoughTheCommandIsNotDone(t *testing.T) {
 	t.Parallel()
 	for _, commands := range [][]string{{opCancel}, {opCancel, opReactivate}} {
@@ -159,7 +162,8 @@ func TestALookThatGaveWayIsMadeThoughTheCommandIsNotDone(t *testing.T) {
 	}
 }
 
-// A look that is owed is made though a command cannot be done: one that the run before owed, and one that is to stop what bills a deleted user.
+// A look that is owed is made though a command cannot be done: one that the run before owed, and
+// one that is to stop what bills a deleted user.
 func TestALookThatIsOwedIsMadeThoughCommandsAreNotDone(t *testing.T) {
 	t.Parallel()
 	t.Run("by the run before", func(t *testing.T) {
@@ -197,7 +201,8 @@ func TestALookThatIsOwedIsMadeThoughCommandsAreNotDone(t *testing.T) {
 	})
 }
 
-// A command that gave way for a look that somebody waits for is done though the look cannot be made, also where they go on asking for it.
+// A command that gave way for a look that somebody waits for is done though the look cannot be
+// made, also where they go on asking for it.
 func TestACommandThatGaveWayForALookIsDoneThoughTheLookFails(t *testing.T) {
 	t.Parallel()
 	for _, every := range []time.Duration{time.Hour, 20 * time.Second, 5 * time.Second} {
@@ -227,7 +232,8 @@ func TestACommandThatGaveWayForALookIsDoneThoughTheLookFails(t *testing.T) {
 	}
 }
 
-// While none of those who wait can be done, the turns go round: none waits for longer than the others take.
+// While none of those who wait can be done, the turns go round: none waits for longer than the
+// others take.
 func TestTurnsGoRoundAmongAllThatWait(t *testing.T) {
 	t.Parallel()
 	var over_, down bool
@@ -265,7 +271,8 @@ func TestTurnsGoRoundAmongAllThatWait(t *testing.T) {
 	}
 }
 
-// Whoever comes goes before those that gave way, and each of these lets one go before it: a command that can be done is, beside two that cannot.
+// Whoever comes goes before those that gave way, and each of these lets one go before it: a command
+// that can be done is, beside two that cannot.
 func TestWhoComesGoesBeforeThoseThatGaveWayOnce(t *testing.T) {
 	t.Parallel()
 	var over_ bool
@@ -296,7 +303,8 @@ func TestWhoComesGoesBeforeThoseThatGaveWayOnce(t *testing.T) {
 	}
 }
 
-// A run that is full has its turn, too: it continues as new though the commands that go round in it cannot be done, or an urgent poke comes.
+// A run that is full has its turn, too: it continues as new though the commands that go round in it
+// cannot be done, or an urgent poke comes.
 func TestAFullRunContinuesThoughCommandsCannotBeDone(t *testing.T) {
 	t.Parallel()
 	for _, commands := range [][]string{{opCancel}, {opCancel, opReactivate}} {
@@ -321,7 +329,8 @@ func TestAFullRunContinuesThoughCommandsCannotBeDone(t *testing.T) {
 	}
 }
 
-// That a command was begun and gave way is known to the next run, which says so to whoever does it: what was asked for later may be done.
+// That a command was begun and gave way is known to the next run, which says so to whoever does it:
+// what was asked for later may be done.
 func TestThatACommandGaveWayIsHandedOn(t *testing.T) {
 	t.Parallel()
 	l := newLifecycle(t, script{record: looks(live()), apply: unless(new(bool), func(operation string) bool { return operation == opCancel })})
@@ -346,7 +355,8 @@ func TestThatACommandGaveWayIsHandedOn(t *testing.T) {
 	})
 }
 
-// A run of the version before goes on as it did: who gave way is behind later ones for as long as those wait, or are under way.
+// A run of the version before goes on as it did: who gave way is behind later ones for as long as
+// those wait, or are under way.
 func TestARunOfTheVersionBeforeKeepsItsOrder(t *testing.T) {
 	t.Parallel()
 	for version, first := range map[workflow.Version]time.Duration{workflow.DefaultVersion: time.Minute, 1: 17 * time.Second} {
@@ -370,7 +380,8 @@ func TestARunOfTheVersionBeforeKeepsItsOrder(t *testing.T) {
 	}
 }
 
-// A run that was of the version before when somebody came early, and in which nobody had to wait for their turn yet, goes on too.
+// A run that was of the version before when somebody came early, and in which nobody had to wait
+// for their turn yet, goes on too.
 func TestARunThatForgetsWhoComesEarlyTakesTurns(t *testing.T) {
 	t.Parallel()
 	var over_ bool
@@ -385,8 +396,9 @@ func TestARunThatForgetsWhoComesEarlyTakesTurns(t *testing.T) {
 	late.is(t, true, 40*time.Second)
 }
 
-// A command cannot be done for hours, and the request for another one was lost. A look that the sweep or a boundary asks for finds it, and it is
-// done: nobody waits for that look, and it is made all the same.
+// A command cannot be done for hours, and the request for another one was lost. A look that the
+// sweep or a boundary asks for finds it, and it is done: nobody waits for that look, and it is made
+// all the same.
 func TestALookThatNobodyWaitsForIsMadeThoughACommandIsNotDone(t *testing.T) {
 	t.Parallel()
 	for _, why := range []string{"the sweep", "a boundary"} {

@@ -55,8 +55,8 @@ func (a *askedOut) ExecuteActivity(ctx workflow.Context, name string, args ...an
 	return a.Next.ExecuteActivity(ctx, name, args...)
 }
 
-// A customer who is new goes first, and so does the publish that follows; the next look, when they are known to have
-// access, waits for others, and so does its publish.
+// A customer who is new goes first, and so does the publish that follows; the next look, when they
+// are known to have access, waits for others, and so does its publish.
 func TestAPublishIsAsUrgentAsItsLook(t *testing.T) {
 	t.Parallel()
 	var got []call

@@ -16,11 +16,12 @@ import (
 // UserWorkflowInput names the user and carries what a run hands to the next.
 type UserWorkflowInput struct {
 	ClerkUserID string `json:"clerkUserId"`
-	// Publish is set by continue-as-new and by nobody else, as is Undo: customers that were made in vain and are still there.
+	// Publish is set by continue-as-new and by nobody else, as is Undo: customers that were made in
+	// vain and are still there.
 	Publish PublishPending `json:"publish,omitzero"`
 	Undo    []string       `json:"undo,omitempty"`
-	// ExpiringSince is handed on in the same way: when open checkouts of a deleted user could not be expired first, which somebody has to
-	// come back to though the user is erased by now.
+	// ExpiringSince is handed on in the same way: when open checkouts of a deleted user could not be
+	// expired first, which somebody has to come back to though the user is erased by now.
 	ExpiringSince time.Time `json:"expiringSince,omitzero"`
 	// ContinueAfter makes a run continue as new after so many looks; zero leaves it to the
 	// server. For tests.
@@ -210,8 +211,9 @@ func (u *userRun) read(ctx workflow.Context) (result activities.UserResult, err 
 	return result, nil
 }
 
-// publishBeside has Clerk repaired, or told of what the user's customers hold, beside what is done at Stripe: it must not wait
-// for that. Only who has no customer yet is not told of anything before there is one. It answers whether it has asked for it.
+// publishBeside has Clerk repaired, or told of what the user's customers hold, beside what is done
+// at Stripe: it must not wait for that. Only who has no customer yet is not told of anything before
+// there is one. It answers whether it has asked for it.
 func (u *userRun) publishBeside(ctx workflow.Context, result activities.UserResult) bool {
 	if !result.PublishForced && (!result.PublishDue || !result.Onboarded) || !overtakes(ctx) {
 		return false
@@ -220,16 +222,17 @@ func (u *userRun) publishBeside(ctx workflow.Context, result activities.UserResu
 	return true
 }
 
-// changeOvertaking is the change that lets what is more important overtake what is under way at Stripe. A run that was there before
-// goes on without, until it continues as new. It is asked for its version only when it matters.
+// changeOvertaking is the change that lets what is more important overtake what is under way at
+// Stripe. A run that was there before goes on without, until it continues as new. It is asked for
+// its version only when it matters.
 const changeOvertaking = "overtaking"
 
 func overtakes(ctx workflow.Context) bool {
 	return workflow.GetVersion(ctx, changeOvertaking, workflow.DefaultVersion, 1) != workflow.DefaultVersion
 }
 
-// prioritized has what is done for a user who is new done before what follows of a wave of renewals: each of them
-// changes the user's metadata, of which Clerk tells again.
+// prioritized has what is done for a user who is new done before what follows of a wave of
+// renewals: each of them changes the user's metadata, of which Clerk tells again.
 func (u *userRun) prioritized(ctx workflow.Context) workflow.Context {
 	switch u.job {
 	case account.JobOnboard:
@@ -252,14 +255,16 @@ func (u *userRun) jobOf(result activities.UserResult) account.Job {
 	}
 }
 
-// ensureCustomer gives the user a customer, or their customers the user's name and email. A customer that was made in vain is
-// undone. It answers the job that the user's state calls for by then: one that is more important ends what is under way.
+// ensureCustomer gives the user a customer, or their customers the user's name and email. A
+// customer that was made in vain is undone. It answers the job that the user's state calls for by
+// then: one that is more important ends what is under way.
 func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDue bool, job account.Job) {
 	const what = "bringing the Stripe customer up to date"
 	u.doing(ctx, what)
 	var result activities.CustomerResult
 	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID, Existing: existing, Again: u.ensures.inARow > 0}
-	// Whoever ends it waits for the attempt that is under way, which is told so within seconds: it may have made what is to be undone.
+	// Whoever ends it waits for the attempt that is under way, which is told so within seconds: it may
+	// have made what is to be undone.
 	waiting, end := workflow.WithCancel(u.prioritized(workflow.WithWaitForCancellation(onStripe(ctx), true)))
 	defer end()
 	u.ensuring.begin(ctx, end, &u.ensures)
@@ -292,14 +297,15 @@ func (u *userRun) ensureCustomer(ctx workflow.Context, existing bool) (publishDu
 	return result.PublishDue, job
 }
 
-// overtakenAfter is how long what is under way at Stripe may last on, once somebody pokes, before the user is looked at beside it. As a
-// rule it is over by then, and the look comes behind it.
+// overtakenAfter is how long what is under way at Stripe may last on, once somebody pokes, before
+// the user is looked at beside it. As a rule it is over by then, and the look comes behind it.
 const overtakenAfter = 3 * time.Second
 
-// untilOvertaken waits for what is under way at Stripe, which can be tried for as long as Stripe is gone, and looks at the user meanwhile
-// when somebody pokes. overtaken is set where that shows that there is nothing to be done at Stripe any more, since the user is being
-// deleted, and where it sleeps until its next attempt while somebody waits: it is begun anew then, behind another look. Anything else
-// that a look shows is seen to when Stripe is done, but for a repair of Clerk.
+// untilOvertaken waits for what is under way at Stripe, which can be tried for as long as Stripe is
+// gone, and looks at the user meanwhile when somebody pokes. overtaken is set where that shows that
+// there is nothing to be done at Stripe any more, since the user is being deleted, and where it
+// sleeps until its next attempt while somebody waits: it is begun anew then, behind another look.
+// Anything else that a look shows is seen to when Stripe is done, but for a repair of Clerk.
 func (u *userRun) untilOvertaken(ctx workflow.Context, underWay workflow.Future) (job account.Job, overtaken bool) {
 	for {
 		err := workflow.Await(ctx, func() bool { return underWay.IsReady() || u.pokes.waiting() })
@@ -333,8 +339,9 @@ func (u *userRun) untilOvertaken(ctx workflow.Context, underWay workflow.Future)
 	}
 }
 
-// undo removes a customer that was made in vain, beside everything else: Stripe may be gone for as long as it likes. A cancelled run
-// sees to it all the same, and one that continues as new hands it on.
+// undo removes a customer that was made in vain, beside everything else: Stripe may be gone for as
+// long as it likes. A cancelled run sees to it all the same, and one that continues as new hands it
+// on.
 func (u *userRun) undo(ctx workflow.Context, customerID string) {
 	u.undoing = append(u.undoing, customerID)
 	remove := func(ctx workflow.Context) {
@@ -373,13 +380,15 @@ const (
 // changeExpireAgain is the change that made a run come back to checkouts that could not be expired.
 const changeExpireAgain = "expire-again"
 
-// expiringPatience is how long one try to expire open checkouts lasts, in which Stripe is asked some eight times.
+// expiringPatience is how long one try to expire open checkouts lasts, in which Stripe is asked
+// some eight times.
 const expiringPatience = 2 * time.Minute
 
 // checkoutsLast is how long a checkout is open at most: after that it needs nobody to expire it.
 const checkoutsLast = 24 * time.Hour
 
-// expiredByNow tells whether checkouts that could not be expired have ended by themselves. Until then the run comes back to them.
+// expiredByNow tells whether checkouts that could not be expired have ended by themselves. Until
+// then the run comes back to them.
 func (u *userRun) expiredByNow(ctx workflow.Context) bool {
 	if workflow.GetVersion(ctx, changeExpireAgain, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return true
@@ -397,8 +406,9 @@ func (u *userRun) offboard(ctx workflow.Context) {
 	u.offboarding = true
 	if !u.expired {
 		u.doing(ctx, "expiring open checkouts")
-		// A checkout that completes all the same is covered by the policy in every sync. What is not settled must not wait for Stripe to
-		// list checkouts: after a while it is given up, and come back to.
+		// A checkout that completes all the same is covered by the policy in every sync. What is not
+		// settled must not wait for Stripe to list checkouts: after a while it is given up, and come back
+		// to.
 		expiring := workflow.WithScheduleToCloseTimeout(onStripe(ctx), expiringPatience)
 		err := workflow.ExecuteActivity(expiring, u.set.customers.ExpireCheckouts, in).Get(ctx, nil)
 		if err != nil {
@@ -451,8 +461,8 @@ func (u *userRun) full(ctx workflow.Context) bool {
 	return workflow.GetInfo(ctx).GetContinueAsNewSuggested() || u.in.ContinueAfter > 0 && u.state.Looks >= u.in.ContinueAfter
 }
 
-// continueAs starts the next run as the type of its job. Nothing but an outstanding publish, and what is to be undone, is
-// carried: the next run begins by looking.
+// continueAs starts the next run as the type of its job. Nothing but an outstanding publish, and
+// what is to be undone, is carried: the next run begins by looking.
 func (u *userRun) continueAs(ctx workflow.Context, job account.Job) error {
 	next := u.in
 	next.Publish, next.Undo = u.publisher.pending(), u.undoing

@@ -95,7 +95,8 @@ func TestOffboardingSurvivesEveryFailure(t *testing.T) {
 	}
 }
 
-// A checkout that could not be expired is come back to, after its user was erased too, until it is, or has ended by itself.
+// A checkout that could not be expired is come back to, after its user was erased too, until it is,
+// or has ended by itself.
 func TestOffboardingComesBackToWhatItCouldNotExpire(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -165,8 +166,9 @@ func TestOffboardingEndsWhenSomebodyElseErased(t *testing.T) {
 	equal(t, "tries", u.erase.times(), 1)
 }
 
-// Open checkouts cannot be listed for hours, which is tried again and again. What is not settled is woken and shown meanwhile, and the user
-// is erased once all is; checkouts are come back to for as long as one may be open.
+// Open checkouts cannot be listed for hours, which is tried again and again. What is not settled is
+// woken and shown meanwhile, and the user is erased once all is; checkouts are come back to for as
+// long as one may be open.
 func TestWhatIsUnsettledIsWokenThoughCheckoutsCannotBeListed(t *testing.T) {
 	t.Parallel()
 	u := newUserRun(t, userScript{sync: users(deleting()), expire: func(int) error { return gone() }, erase: erases(unsettled(1), unsettled(1), activities.EraseResult{Erased: true})})

@@ -275,8 +275,8 @@ func TestAMissingUserEndsTheRun(t *testing.T) {
 
 // --- Undo -------------------------------------------------------------------------------------------
 
-// The mark came while the customer was made: it is undone, by this run or, where that has not come to its end, by
-// the next one, and the run looks again and becomes the one that deletes.
+// The mark came while the customer was made: it is undone, by this run or, where that has not come
+// to its end, by the next one, and the run looks again and becomes the one that deletes.
 func TestADeletionDuringOnboardingIsSeen(t *testing.T) {
 	t.Parallel()
 	u := newUserRun(t, userScript{sync: users(unknown(), deleting()),

@@ -1,5 +1,6 @@
-// Command baseline is what a webhook endpoint is compared with: a bare handler of net/http that verifies Stripe's
-// signature with the library's ConstructEvent, and, where DATABASE_URL is set, makes one insert a request.
+// Command baseline is what a webhook endpoint is compared with: a bare handler of net/http that
+// verifies Stripe's signature with the library's ConstructEvent, and, where DATABASE_URL is set,
+// makes one insert a request.
 //
 // The signing secret is read from STRIPE_WEBHOOK_SECRET.
 package main

@@ -1,8 +1,10 @@
-// Command load delivers signed Stripe events to a webhook endpoint, and tells as JSON how that went.
+// Command load delivers signed Stripe events to a webhook endpoint, and tells as JSON how that
+// went.
 //
-// With -rate it is open-loop: an event is due at its moment, whether or not those before it have been answered. Its
-// time is counted from that moment. What no connection was free for then is not sent, and is counted. Without -rate
-// each connection sends its next event when it has the answer to the last.
+// With -rate it is open-loop: an event is due at its moment, whether or not those before it have
+// been answered. Its time is counted from that moment. What no connection was free for then is not
+// sent, and is counted. Without -rate each connection sends its next event when it has the answer
+// to the last.
 //
 // The signing secret is read from LOAD_SECRET.
 package main

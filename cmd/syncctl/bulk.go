@@ -249,7 +249,8 @@ func (s *session) ended(run store.BulkRun) error {
 // linesEvery is how often a line tells how far it is where there is no terminal.
 const linesEvery = 10 * time.Second
 
-// progress shows how far a bulk sync is: a bar for each list on a terminal, else a line now and then.
+// progress shows how far a bulk sync is: a bar for each list on a terminal, else a line now and
+// then.
 func (s *session) progress() func(store.BulkRun) error {
 	out, isFile := s.out.(*os.File)
 	if isFile && term.IsTerminal(int(out.Fd())) {

@@ -8,7 +8,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 )
 
-// An operator says whose a customer is that only its payer has said it of; what Stripe says of it wins, and then nothing is confirmed.
+// An operator says whose a customer is that only its payer has said it of; what Stripe says of it
+// wins, and then nothing is confirmed.
 func TestOperatorConfirmsWhoseACustomerIs(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t)

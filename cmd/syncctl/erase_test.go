@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A user whose deletion waits for what Stripe does not have any more is shown with that, and erased when an operator says so; a
-// user who stays is not.
+// A user whose deletion waits for what Stripe does not have any more is shown with that, and erased
+// when an operator says so; a user who stays is not.
 func TestOperatorErasesWhoIsBeingDeleted(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t)

@@ -214,7 +214,8 @@ func (c replayEvents) Run(s *session) error {
 	return s.order(operator.Order{Selection: selected, DryRun: c.DryRun, Caller: caller}, "taken again", (*operator.Console).Replay)
 }
 
-// order gives an order, again and again until all that is selected is done, and tells what came of it.
+// order gives an order, again and again until all that is selected is done, and tells what came of
+// it.
 func (s *session) order(o operator.Order, done string, give func(*operator.Console, context.Context, operator.Order, store.EventPlace) (operator.Done, error)) error {
 	return s.console(func(op *app.Operator) error {
 		total := operator.Done{ByType: map[string]int{}, Skipped: map[string]int{}}

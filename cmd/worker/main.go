@@ -23,9 +23,10 @@ func main() {
 	}
 }
 
-// cachedWorkflows is how many runs are kept in memory between two of their tasks, about fifty kilobytes each. A customer's
-// run sleeps for weeks: what a burst needs is to be remembered for a minute, and who is forgotten costs one read of a
-// short history. With the SDK's ten thousand the memory grows with the number of customers.
+// cachedWorkflows is how many runs are kept in memory between two of their tasks, about fifty
+// kilobytes each. A customer's run sleeps for weeks: what a burst needs is to be remembered for a
+// minute, and who is forgotten costs one read of a short history. With the SDK's ten thousand the
+// memory grows with the number of customers.
 const cachedWorkflows = 1000
 
 func run(ctx context.Context) error {

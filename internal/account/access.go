@@ -34,9 +34,9 @@ func (p AccessPolicy) Grants(s Subscription, now time.Time) bool {
 	}
 }
 
-// GraceEnd is when a past_due subscription stops granting. It counts from when the delinquency began, and no
-// invoice that Stripe goes on making meanwhile moves it. The zero time plus the grace, which is long over, where that
-// is not known: no row is stored so.
+// GraceEnd is when a past_due subscription stops granting. It counts from when the delinquency
+// began, and no invoice that Stripe goes on making meanwhile moves it. The zero time plus the
+// grace, which is long over, where that is not known: no row is stored so.
 func (p AccessPolicy) GraceEnd(s Subscription) time.Time { return s.PastDueSince.Add(p.PastDueGrace) }
 
 // Boundaries are the moments at which the subscription can change by itself, the earliest first:

@@ -67,7 +67,8 @@ func first(times []time.Time) time.Time {
 	return times[0]
 }
 
-// All the moments at which a subscription can change by itself, those too that Stripe has not acted on.
+// All the moments at which a subscription can change by itself, those too that Stripe has not acted
+// on.
 func TestBoundaries(t *testing.T) {
 	t.Parallel()
 	policy := account.AccessPolicy{PastDueGrace: 10 * time.Hour}

@@ -78,9 +78,10 @@ func TestIntervalType(t *testing.T) {
 	}
 }
 
-// What stands nearer to the customer wins; a user whom nobody has loses to any other, and one whose deletion was asked for to
-// nobody; a reference that the payer may have written counts where the user has verified the customer's own address, and less than anything
-// else where they had and are erased.
+// What stands nearer to the customer wins; a user whom nobody has loses to any other, and one whose
+// deletion was asked for to nobody; a reference that the payer may have written counts where the
+// user has verified the customer's own address, and less than anything else where they had and are
+// erased.
 func TestClaimant(t *testing.T) {
 	t.Parallel()
 	const here, there = "user_1", "user_2"

@@ -37,11 +37,11 @@ type CheckoutSession struct {
 	SubscriptionID    string
 	ClientReferenceID string
 	Metadata          map[string]string
-	// Products are what a session sells subscriptions of. It is only read where open sessions are listed, and empty for one that
-	// sells no subscription.
+	// Products are what a session sells subscriptions of. It is only read where open sessions are
+	// listed, and empty for one that sells no subscription.
 	Products []string
-	// PaymentLink is the Payment Link that the session came of, "" where it was opened by a server, a pricing table or a
-	// buy button, which it does not show apart.
+	// PaymentLink is the Payment Link that the session came of, "" where it was opened by a server, a
+	// pricing table or a buy button, which it does not show apart.
 	PaymentLink string
 	// Email is the address that the payer gave, "" before they did.
 	Email string
@@ -55,20 +55,24 @@ type BesidePolicy string
 
 // The policies.
 const (
-	// BesideRefuse: only where one of the two products allows it; see [AllowsBeside]. It is the default.
+	// BesideRefuse: only where one of the two products allows it; see [AllowsBeside]. It is the
+	// default.
 	BesideRefuse BesidePolicy = "refuse"
 	// BesideAllow: always.
 	BesideAllow BesidePolicy = "allow"
 )
 
-// MetadataProduct is the metadata key that names the product which a checkout session of ours sells.
+// MetadataProduct is the metadata key that names the product which a checkout session of ours
+// sells.
 const MetadataProduct = "product_id"
 
-// MetadataRequest is the metadata key under which everything that we create at Stripe names the request of ours that it came of.
+// MetadataRequest is the metadata key under which everything that we create at Stripe names the
+// request of ours that it came of.
 const MetadataRequest = "sync_request"
 
-// Claims are what a session says of whose its customer is. The metadata were written by whoever holds the secret key. A
-// client_reference_id that they bear out says nothing more; any other could be the payer's own.
+// Claims are what a session says of whose its customer is. The metadata were written by whoever
+// holds the secret key. A client_reference_id that they bear out says nothing more; any other could
+// be the payer's own.
 func (c CheckoutSession) Claims() []Claim {
 	var claims []Claim
 	claim := func(place, user string) {
@@ -98,8 +102,8 @@ type NewCheckout struct {
 	// SuccessURL is where the person comes back to after paying, CancelURL where they do without.
 	// Stripe replaces {CHECKOUT_SESSION_ID} in the first.
 	SuccessURL, CancelURL string
-	// Request names what asks for the checkout, the same in each attempt; "" for IdempotencyKey. It is written on the session, so that one whose making was
-	// not heard of is found again.
+	// Request names what asks for the checkout, the same in each attempt; "" for IdempotencyKey. It is
+	// written on the session, so that one whose making was not heard of is found again.
 	Request string
 	// IdempotencyKey makes opening again under the same key answer the same session, for about a day.
 	IdempotencyKey string

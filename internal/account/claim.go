@@ -6,8 +6,8 @@ import (
 )
 
 // Claim says that a customer belongs to a user: the Clerk user id stands on the customer, on one of
-// its subscriptions, or on a checkout session. Its source says who can have written it there, and so
-// what it is worth; see [Evidence].
+// its subscriptions, or on a checkout session. Its source says who can have written it there, and
+// so what it is worth; see [Evidence].
 type Claim struct {
 	CustomerID  string
 	ClerkUserID string
@@ -17,26 +17,31 @@ type Claim struct {
 
 // The places of a claim.
 const (
-	// PlaceCustomer and PlaceSubscription are the metadata of either, which take the secret key to write.
+	// PlaceCustomer and PlaceSubscription are the metadata of either, which take the secret key to
+	// write.
 	PlaceCustomer     = "customer"
 	PlaceSubscription = "subscription"
-	// PlaceSession is the metadata of a checkout session, which take the secret key too: whoever opens a
-	// session writes them, and a Payment Link hands its own to every session of its.
+	// PlaceSession is the metadata of a checkout session, which take the secret key too: whoever opens
+	// a session writes them, and a Payment Link hands its own to every session of its.
 	PlaceSession = "checkout_metadata"
-	// PlaceProduct is the product's own table of users, where its server has noted the user's customer: person_user.stripe_customer_id.
+	// PlaceProduct is the product's own table of users, where its server has noted the user's
+	// customer: person_user.stripe_customer_id.
 	PlaceProduct = "product"
-	// PlaceProductSubscription is the product's own table of subscriptions, where one of the customer's is the user's.
+	// PlaceProductSubscription is the product's own table of subscriptions, where one of the
+	// customer's is the user's.
 	PlaceProductSubscription = "product_subscription"
 	// PlaceOperator is what an operator has confirmed.
 	PlaceOperator = "operator"
 	// PlaceNotes are a user's own notes of their customer, as far as [Adopts] has borne them out.
 	PlaceNotes = "hint"
-	// PlaceReference is the client_reference_id of a session whose metadata do not say the same. The address of a
-	// pricing table, of a buy button or of a Payment Link can carry one, so that the payer may have written it.
+	// PlaceReference is the client_reference_id of a session whose metadata do not say the same. The
+	// address of a pricing table, of a buy button or of a Payment Link can carry one, so that the
+	// payer may have written it.
 	PlaceReference = "reference"
 	// PlacePaymentLink is that of a session which a Payment Link has opened, and no server.
 	PlacePaymentLink = "payment_link_reference"
-	// PlaceSessionOnce is a reference that was stored before it was told apart whether the metadata said the same.
+	// PlaceSessionOnce is a reference that was stored before it was told apart whether the metadata
+	// said the same.
 	PlaceSessionOnce = "checkout"
 )
 
@@ -44,7 +49,8 @@ const (
 type rank int
 
 const (
-	// unverified claims prove nothing by themselves: somebody may have written them who pays, and nobody else.
+	// unverified claims prove nothing by themselves: somebody may have written them who pays, and
+	// nobody else.
 	unverified rank = iota
 	// remembered claims are those of a deleted user who had verified the customer's own address.
 	remembered
@@ -89,11 +95,14 @@ func UnverifiedPlaces(trusted bool) []string {
 type ClaimedUser struct {
 	// Known is set where we hold the user's row, Tombstone where their deletion was asked for.
 	Known, Tombstone bool
-	// Missing is set where Clerk has lately answered that it does not have the user, and we hold no row.
+	// Missing is set where Clerk has lately answered that it does not have the user, and we hold no
+	// row.
 	Missing bool
-	// VerifiedEmail is the user's primary address, "" unless Clerk has verified it, and for a tombstone.
+	// VerifiedEmail is the user's primary address, "" unless Clerk has verified it, and for a
+	// tombstone.
 	VerifiedEmail string
-	// HadAddress is set for a tombstone that had verified the customer's own address, which nobody has verified who is there.
+	// HadAddress is set for a tombstone that had verified the customer's own address, which nobody has
+	// verified who is there.
 	HadAddress bool
 }
 
@@ -104,8 +113,8 @@ type Evidence struct {
 	Users map[string]ClaimedUser
 	// CustomerEmail is the customer's own address at Stripe, "" where it has none or is deleted.
 	CustomerEmail string
-	// TrustReferences has the client_reference_id of a session count as evidence, for those whose own server opens
-	// every session. It does not reach sessions of Payment Links.
+	// TrustReferences has the client_reference_id of a session count as evidence, for those whose own
+	// server opens every session. It does not reach sessions of Payment Links.
 	TrustReferences bool
 }
 
@@ -118,10 +127,11 @@ type Owner struct {
 	ClerkUserID string
 	// Source is where the id stands, of several places the nearest to the customer.
 	Source string
-	// Conflict is set where claims of the same weight name different users: then nobody is linked, since either
-	// could be wrong.
+	// Conflict is set where claims of the same weight name different users: then nobody is linked,
+	// since either could be wrong.
 	Conflict bool
-	// Missing is set where Clerk has nobody of those who are named: they lose to whoever is found in another way.
+	// Missing is set where Clerk has nobody of those who are named: they lose to whoever is found in
+	// another way.
 	Missing bool
 	// Unverified are the references to users that nothing has confirmed; they do not count.
 	Unverified []Claim
@@ -184,15 +194,15 @@ func Claimant(e Evidence) Owner {
 	return owner
 }
 
-// Against tells whether the evidence about a customer that a user owns names another: the link stays, and somebody has to
-// see it.
+// Against tells whether the evidence about a customer that a user owns names another: the link
+// stays, and somebody has to see it.
 func (e Evidence) Against(ownerID string) bool {
 	named := Claimant(e)
 	return !named.Missing && (named.Conflict || named.ClerkUserID != "" && named.ClerkUserID != ownerID)
 }
 
-// Outvoted tells whether a claim keeps a customer from being linked to a user by what is known: one that names another user
-// whom we have.
+// Outvoted tells whether a claim keeps a customer from being linked to a user by what is known: one
+// that names another user whom we have.
 func (e Evidence) Outvoted(clerkUserID string) (by Claim, is bool) {
 	named := Claimant(e)
 	if !named.Conflict && named.ClerkUserID == clerkUserID {
@@ -222,7 +232,8 @@ func prefer(users []string, better func(string) bool) []string {
 	return preferred
 }
 
-// confirms tells whether the user whom a reference names has verified the customer's address, or had.
+// confirms tells whether the user whom a reference names has verified the customer's address, or
+// had.
 func (e Evidence) confirms(c Claim) bool {
 	if user := e.Users[c.ClerkUserID]; user.Tombstone {
 		return user.HadAddress
@@ -252,7 +263,8 @@ func UserInMetadata(metadata map[string]string) (clerkUserID string, ok bool) {
 	return "", false
 }
 
-// NamesAnother tells whether the customer's metadata name a user, and not this one: who writes them may have given it away.
+// NamesAnother tells whether the customer's metadata name a user, and not this one: who writes them
+// may have given it away.
 func (c Customer) NamesAnother(clerkUserID string) bool {
 	named, ok := UserInMetadata(c.Metadata)
 	return ok && named != clerkUserID
@@ -272,9 +284,9 @@ func ReadClaims(customer Customer, subscriptions []Subscription) []Claim {
 	return claims
 }
 
-// Adopts tells whether a customer that a user's own notes point at is theirs: the evidence about it names them, or,
-// where it names nobody, it has the address that they have verified as their primary one. The notes themselves prove
-// nothing.
+// Adopts tells whether a customer that a user's own notes point at is theirs: the evidence about it
+// names them, or, where it names nobody, it has the address that they have verified as their
+// primary one. The notes themselves prove nothing.
 func Adopts(clerkUserID, verifiedEmail string, customer Customer, known Evidence) bool {
 	owner := Claimant(known)
 	if owner.Conflict || owner.ClerkUserID != "" && !known.Users[owner.ClerkUserID].Missing {

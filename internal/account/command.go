@@ -30,8 +30,9 @@ func (e Ending) Same(other Ending) bool {
 	return e.AtPeriodEnd == other.AtPeriodEnd && e.At.Equal(other.At)
 }
 
-// Ending is how the subscription is set to end: by the schedule that manages it, or, where none does, by what
-// stands on itself. While one does, a date on the subscription may be the end of a phase.
+// Ending is how the subscription is set to end: by the schedule that manages it, or, where none
+// does, by what stands on itself. While one does, a date on the subscription may be the end of a
+// phase.
 func (s Subscription) Ending() Ending {
 	if s.ScheduleID != "" {
 		return Ending{At: s.ScheduleEndsAt}
@@ -51,13 +52,14 @@ const (
 	// RefusedUnpaid: the first payment has not been made, so that there is no period to end with.
 	// It can be cancelled at once.
 	RefusedUnpaid Refusal = "first_payment_open"
-	// RefusedPaused: the trial has ended without a way to pay, and Stripe has paused the subscription. Taking back an
-	// end would not make it run again, and resuming it bills, which is for its payer to do.
+	// RefusedPaused: the trial has ended without a way to pay, and Stripe has paused the subscription.
+	// Taking back an end would not make it run again, and resuming it bills, which is for its payer to
+	// do.
 	RefusedPaused Refusal = "subscription_paused"
 )
 
-// RefusedContested is why a command about a subscription that the product has stored is refused where its customer is nobody's: something
-// names it for another user, and a person has to decide.
+// RefusedContested is why a command about a subscription that the product has stored is refused
+// where its customer is nobody's: something names it for another user, and a person has to decide.
 const RefusedContested Refusal = "customer_contested"
 
 // Decision is what has to be done at Stripe for a command.
@@ -66,9 +68,9 @@ type Decision struct {
 	Refused Refusal
 	// Satisfied is set where the subscription is as the command wants it; nothing has to be done.
 	Satisfied bool
-	// ReleaseSchedule names the schedule that manages the subscription. While one does, Stripe refuses to
-	// set or clear the subscription's end: that has to be done through the schedule, or, where it cannot,
-	// the schedule has to let go of the subscription first.
+	// ReleaseSchedule names the schedule that manages the subscription. While one does, Stripe refuses
+	// to set or clear the subscription's end: that has to be done through the schedule, or, where it
+	// cannot, the schedule has to let go of the subscription first.
 	ReleaseSchedule string
 }
 
@@ -81,12 +83,12 @@ func (d Decision) Reversible(c Command) bool {
 	return c != CommandCancelNow && d.ReleaseSchedule == ""
 }
 
-// Decide says what a command has to do to a subscription that stands like this. It is asked again in
-// each attempt: a subscription that is as the command wants it satisfies it, whoever made it so.
+// Decide says what a command has to do to a subscription that stands like this. It is asked again
+// in each attempt: a subscription that is as the command wants it satisfies it, whoever made it so.
 //
-// A past_due, unpaid or trialing subscription, and one whose collection is paused, may be cancelled and reactivated like an
-// active one: both change nothing about what is owed, nor does a reactivation say more than that no end is set. A paused one may
-// be cancelled only.
+// A past_due, unpaid or trialing subscription, and one whose collection is paused, may be cancelled
+// and reactivated like an active one: both change nothing about what is owed, nor does a
+// reactivation say more than that no end is set. A paused one may be cancelled only.
 func Decide(c Command, s Subscription, deleting bool) Decision {
 	if deleting {
 		return Decision{Refused: RefusedUserDeleted}
@@ -135,8 +137,8 @@ const (
 )
 
 // DecideUndo says whether a step that changed a subscription's end from before to left may be taken
-// back, now that the subscription stands like this: only if nobody has changed it since, if it still
-// runs, and if its user stays. A date before now cannot be set again.
+// back, now that the subscription stands like this: only if nobody has changed it since, if it
+// still runs, and if its user stays. A date before now cannot be set again.
 func DecideUndo(s Subscription, before, left Ending, deleting bool, now time.Time) Undoing {
 	switch {
 	case deleting, s.Status.Terminal():

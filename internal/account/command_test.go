@@ -67,8 +67,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// While a schedule manages a subscription, the schedule alone says whether and when it ends: a date on the subscription may be the end of
-// a phase that another one follows.
+// While a schedule manages a subscription, the schedule alone says whether and when it ends: a date
+// on the subscription may be the end of a phase that another one follows.
 func TestAScheduleAloneEndsWhatItManages(t *testing.T) {
 	t.Parallel()
 	s := account.Subscription{Status: account.StatusActive, ScheduleID: "sub_sched_1", CurrentPeriodEnd: noon(), CancelAt: noon()}

@@ -30,9 +30,9 @@ const (
 // applying the policy again changes nothing.
 //
 // A subscription that Stripe could still collect on is ended at once: a period end would only come
-// after more attempts to collect. It is one that is past_due, unpaid, incomplete or paused; one whose
-// latest invoice is not paid yet, as that of a renewal, or of a trial's end, is for about an hour; and one
-// with a metered item, since Stripe bills what was used when the period ends.
+// after more attempts to collect. It is one that is past_due, unpaid, incomplete or paused; one
+// whose latest invoice is not paid yet, as that of a renewal, or of a trial's end, is for about an
+// hour; and one with a metered item, since Stripe bills what was used when the period ends.
 func (p DeletionPolicy) Stop(s Subscription) Stop {
 	if p == DeleteKeep || s.Status.Terminal() {
 		return StopNothing

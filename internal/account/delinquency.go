@@ -11,7 +11,8 @@ type Invoice struct {
 	ID      string
 	Status  string // Stripe's: draft, open, paid, void, uncollectible
 	Created time.Time
-	// DueAt is until when an invoice that was sent is to be paid; zero for one that is charged by itself.
+	// DueAt is until when an invoice that was sent is to be paid; zero for one that is charged by
+	// itself.
 	DueAt time.Time
 	// FirstFailedAt is the first failure to collect it that we were told of.
 	FirstFailedAt time.Time
@@ -23,8 +24,8 @@ type Invoice struct {
 	Attempts int64
 }
 
-// Due is when the invoice was to have been paid: its due date; else when it first could not be collected, since a bank
-// may take a week to say so; else when it was opened.
+// Due is when the invoice was to have been paid: its due date; else when it first could not be
+// collected, since a bank may take a week to say so; else when it was opened.
 func (i Invoice) Due() time.Time {
 	for _, moment := range []time.Time{i.DueAt, i.FirstFailedAt, i.FinalizedAt} {
 		if !moment.IsZero() {
@@ -34,7 +35,8 @@ func (i Invoice) Due() time.Time {
 	return i.Created
 }
 
-// InvoicesWith are invoices as they are with what else was told of them: a status is only ever overtaken by one that is more final.
+// InvoicesWith are invoices as they are with what else was told of them: a status is only ever
+// overtaken by one that is more final.
 func InvoicesWith(known []Invoice, told []Payment) []Invoice {
 	all := slices.Clone(known)
 	for _, p := range told {
@@ -53,26 +55,28 @@ func InvoicesWith(known []Invoice, told []Payment) []Invoice {
 	return all
 }
 
-// Delinquency is since when a past_due subscription owes, and the invoice that says so. The invoice is "" where none
-// did: Stripe leaves a subscription past_due whose open invoices were all voided.
+// Delinquency is since when a past_due subscription owes, and the invoice that says so. The invoice
+// is "" where none did: Stripe leaves a subscription past_due whose open invoices were all voided.
 type Delinquency struct {
 	Since     time.Time
 	InvoiceID string
 }
 
-// PastDueSince answers since when a subscription that is past_due owes: the earliest due moment among its open invoices
-// of this delinquency, which are those made after its last paid one. An invoice left open before that is another
-// matter, and one that is void, uncollectible or a draft is owed no more, or not yet. It is zero where no open invoice
-// says so.
+// PastDueSince answers since when a subscription that is past_due owes: the earliest due moment
+// among its open invoices of this delinquency, which are those made after its last paid one. An
+// invoice left open before that is another matter, and one that is void, uncollectible or a draft
+// is owed no more, or not yet. It is zero where no open invoice says so.
 //
-// was is what was found before: the moment never moves later while the delinquency lasts, however many of the invoices
-// are voided or paid meanwhile. One thing can correct it: the first failure of the very invoice that it comes from, told
-// after it was taken from when that invoice was opened. And it is of another delinquency where the latest invoice of its
-// time was paid since, upon which Stripe makes a subscription active: nobody need have looked while it was.
+// was is what was found before: the moment never moves later while the delinquency lasts, however
+// many of the invoices are voided or paid meanwhile. One thing can correct it: the first failure of
+// the very invoice that it comes from, told after it was taken from when that invoice was opened.
+// And it is of another delinquency where the latest invoice of its time was paid since, upon which
+// Stripe makes a subscription active: nobody need have looked while it was.
 //
-// cycle is about how long a billing period is, zero where that is not known. It stands in for the paid invoices where
-// none is known, as in a fresh database: two open invoices more than a period and a half apart had one between them
-// that is not open, so the older one is no part of this delinquency.
+// cycle is about how long a billing period is, zero where that is not known. It stands in for the
+// paid invoices where none is known, as in a fresh database: two open invoices more than a period
+// and a half apart had one between them that is not open, so the older one is no part of this
+// delinquency.
 func PastDueSince(invoices []Invoice, was Delinquency, cycle time.Duration) Delinquency {
 	var paid time.Time
 	var open []Invoice
@@ -107,8 +111,8 @@ func PastDueSince(invoices []Invoice, was Delinquency, cycle time.Duration) Deli
 	return now
 }
 
-// KnowsOwed tells whether invoices, and what was found before, say since when a subscription that is past_due owes. They do not where what
-// was found is of a delinquency that has ended.
+// KnowsOwed tells whether invoices, and what was found before, say since when a subscription that
+// is past_due owes. They do not where what was found is of a delinquency that has ended.
 func KnowsOwed(invoices []Invoice, was Delinquency) bool {
 	if settled(invoices, was) {
 		was = Delinquency{}
@@ -116,8 +120,8 @@ func KnowsOwed(invoices []Invoice, was Delinquency) bool {
 	return !PastDueSince(invoices, was, 0).Since.IsZero()
 }
 
-// settled tells whether a delinquency has ended: an invoice that is no older than the one that it comes from was paid
-// while there was none after it.
+// settled tells whether a delinquency has ended: an invoice that is no older than the one that it
+// comes from was paid while there was none after it.
 func settled(invoices []Invoice, was Delinquency) bool {
 	began := was.Since
 	for _, i := range invoices {

@@ -16,11 +16,11 @@ const (
 	DriftSubscriptionMissing Drift = "subscription_missing_in_stripe"
 	// DriftUserMissing: Clerk answers 404 for a user we hold and nobody deleted.
 	DriftUserMissing Drift = "user_missing_in_clerk"
-	// DriftUnverifiedReference: a checkout on a customer that nobody owns refers to a user, in words that the payer may have
-	// written, and nothing confirms it.
+	// DriftUnverifiedReference: a checkout on a customer that nobody owns refers to a user, in words
+	// that the payer may have written, and nothing confirms it.
 	DriftUnverifiedReference Drift = "unverified_reference"
-	// DriftOrphanCustomer: a customer that nobody owns and that is not empty: onboarding made it, could
-	// not link it and may not delete it, or something that bills hangs on it.
+	// DriftOrphanCustomer: a customer that nobody owns and that is not empty: onboarding made it,
+	// could not link it and may not delete it, or something that bills hangs on it.
 	DriftOrphanCustomer Drift = "orphan_customer"
 )
 
@@ -70,8 +70,8 @@ type Repair string
 
 // The ways.
 const (
-	// RepairAlone: looking at the entity again mends it, from what the provider says is true. It can be
-	// done by itself.
+	// RepairAlone: looking at the entity again mends it, from what the provider says is true. It can
+	// be done by itself.
 	RepairAlone Repair = "alone"
 	// RepairOnRequest: it can be mended, but only a person can say that it should be.
 	RepairOnRequest Repair = "on request"

@@ -27,8 +27,8 @@ func CustomerEntity(customerID string) Entity { return Entity("customer/" + cust
 // ProductEntity is the entity of a Stripe product.
 func ProductEntity(productID string) Entity { return Entity("product/" + productID) }
 
-// ChargeEntity is the entity of a charge that is disputed or refunded; of a refund that names no charge, that of its
-// payment intent.
+// ChargeEntity is the entity of a charge that is disputed or refunded; of a refund that names no
+// charge, that of its payment intent.
 func ChargeEntity(chargeID string) Entity { return Entity("charge/" + chargeID) }
 
 // Split takes an entity apart. It answers two empty strings for what is not an entity.

@@ -33,11 +33,12 @@ type Payment struct {
 	Created        time.Time // of the object
 	PaidAt         time.Time
 	Attempts       int64
-	// DueAt and FinalizedAt are an invoice's: until when it is to be paid where it is sent to the customer, and when it
-	// was opened.
+	// DueAt and FinalizedAt are an invoice's: until when it is to be paid where it is sent to the
+	// customer, and when it was opened.
 	DueAt       time.Time
 	FinalizedAt time.Time
-	// FailedAt is when an event told that an invoice could not be collected, or that a refund did not reach the payer.
+	// FailedAt is when an event told that an invoice could not be collected, or that a refund did not
+	// reach the payer.
 	FailedAt time.Time
 }
 
@@ -56,7 +57,8 @@ func (p Payment) Rank() int {
 			"warning_needs_response": 1, "warning_under_review": 2, "warning_closed": 3,
 			"needs_response": 4, "under_review": 5, "prevented": 6, "lost": 7, "won": 8,
 		},
-		// A refund that succeeded may fail weeks later: the payer's bank sends it back. None that failed succeeds.
+		// A refund that succeeded may fail weeks later: the payer's bank sends it back. None that failed
+		// succeeds.
 		PaymentRefund: {"requires_action": 1, "pending": 2, "succeeded": 3, "canceled": 4, "failed": 5},
 	}
 	return ranks[p.Kind][p.Status]

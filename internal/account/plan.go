@@ -13,13 +13,14 @@ type PlanCandidate struct {
 	AddOn bool
 }
 
-// PlanItem answers which of several items makes the plan, and false where there is none. It never depends on the order
-// in which Stripe lists them: licensed goes before metered, which is an addition by its nature; a base product before
-// an add-on; then the item that was the plan, so that a plan does not change because something was added; then the
-// larger monthly amount; then the smaller id.
+// PlanItem answers which of several items makes the plan, and false where there is none. It never
+// depends on the order in which Stripe lists them: licensed goes before metered, which is an
+// addition by its nature; a base product before an add-on; then the item that was the plan, so that
+// a plan does not change because something was added; then the larger monthly amount; then the
+// smaller id.
 //
-// was is the item that was the plan as far as it is known: by its id, which it keeps when it is moved to another price,
-// else by its price, else by its product.
+// was is the item that was the plan as far as it is known: by its id, which it keeps when it is
+// moved to another price, else by its price, else by its product.
 func PlanItem(candidates []PlanCandidate, was Item) (Item, bool) {
 	if len(candidates) == 0 {
 		return Item{}, false

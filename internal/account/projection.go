@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// Projection is what Clerk's public_metadata.stripe holds of a user's subscriptions: a small
-// copy for front ends. What has no value is absent, since Clerk's merge removes nulls; false is a value.
+// Projection is what Clerk's public_metadata.stripe holds of a user's subscriptions: a small copy
+// for front ends. What has no value is absent, since Clerk's merge removes nulls; false is a value.
 type Projection struct {
 	CustomerID         string `json:"customerId,omitempty"`
 	SubscriptionID     string `json:"subscriptionId,omitempty"`
@@ -23,8 +23,8 @@ type Projection struct {
 	PriceID            string `json:"priceId,omitempty"`
 	CurrentPeriodStart string `json:"currentPeriodStart,omitempty"`
 	CurrentPeriodEnd   string `json:"currentPeriodEnd,omitempty"`
-	// CancelAtPeriodEnd says something where there is a subscription, and is there then, true or false: see
-	// [Projection.MarshalJSON].
+	// CancelAtPeriodEnd says something where there is a subscription, and is there then, true or
+	// false: see [Projection.MarshalJSON].
 	CancelAtPeriodEnd bool   `json:"cancelAtPeriodEnd"`
 	CancelAt          string `json:"cancelAt,omitempty"`
 	CanceledAt        string `json:"canceledAt,omitempty"`
@@ -44,7 +44,8 @@ func ProjectionFields() []string {
 	}
 }
 
-// MarshalJSON implements [json.Marshaler]: where there is no subscription, nothing is said of its end.
+// MarshalJSON implements [json.Marshaler]: where there is no subscription, nothing is said of its
+// end.
 func (p Projection) MarshalJSON() ([]byte, error) {
 	type fields Projection
 	document := struct {
@@ -141,12 +142,12 @@ type Held struct {
 }
 
 // Project computes a user's projection at the given time from all subscriptions over all their
-// customers. customers are those that exist at Stripe, from the oldest to the newest; nil where that is
-// not known, and then the leading subscription's is taken. The version is left zero.
+// customers. customers are those that exist at Stripe, from the oldest to the newest; nil where
+// that is not known, and then the leading subscription's is taken. The version is left zero.
 //
-// The primary customer is one of them: that of the subscription which leads among theirs, else the oldest. The subscription
-// that leads among all stays the one that is shown, though its customer be deleted or missing: what it gives does not depend
-// on where it could be paid.
+// The primary customer is one of them: that of the subscription which leads among theirs, else the
+// oldest. The subscription that leads among all stays the one that is shown, though its customer be
+// deleted or missing: what it gives does not depend on where it could be paid.
 func Project(subscriptions []Held, customers []string, policy AccessPolicy, now time.Time) Projection {
 	var p Projection
 	existing := slices.DeleteFunc(slices.Clone(subscriptions), func(s Held) bool { return customers != nil && !slices.Contains(customers, s.CustomerID) })

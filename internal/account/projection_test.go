@@ -148,8 +148,9 @@ func TestProject(t *testing.T) {
 	}
 }
 
-// The primary customer exists at Stripe: that of the subscription which leads among theirs, else the oldest. What is shown of the subscription
-// that leads among all does not depend on whether its customer does.
+// The primary customer exists at Stripe: that of the subscription which leads among theirs, else
+// the oldest. What is shown of the subscription that leads among all does not depend on whether its
+// customer does.
 func TestProjectNamesACustomerThatExists(t *testing.T) {
 	t.Parallel()
 	of := func(id, customer string, status account.Status, age int) account.Held {
@@ -315,8 +316,9 @@ func TestEquals(t *testing.T) {
 	}
 }
 
-// False is a value: where there is a subscription a projection says whether it ends with its period and whether it grants, true or
-// false; where there is none it says only that none does. What Clerk holds in another form is not the same.
+// False is a value: where there is a subscription a projection says whether it ends with its period
+// and whether it grants, true or false; where there is none it says only that none does. What Clerk
+// holds in another form is not the same.
 func TestFalseIsAValue(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// Recurring is what subscriptions of one currency that are billed at the same interval bring in together.
+// Recurring is what subscriptions of one currency that are billed at the same interval bring in
+// together.
 type Recurring struct {
 	Currency string // as Stripe writes it, "usd"
 	// Interval and IntervalCount say how often Amount is billed; see [Item].
@@ -17,7 +18,8 @@ type Recurring struct {
 	Subscriptions int64
 }
 
-// MonthlyRevenue is the monthly recurring revenue (MRR) in one currency. Currencies are never added up.
+// MonthlyRevenue is the monthly recurring revenue (MRR) in one currency. Currencies are never added
+// up.
 type MonthlyRevenue struct {
 	Currency string `json:"currency"`
 	// Amount is in the currency's smallest unit.
@@ -25,15 +27,17 @@ type MonthlyRevenue struct {
 	Subscriptions int64    `json:"subscriptions"`
 }
 
-// EarnsRevenue tells whether a subscription counts as monthly recurring revenue: somebody is billed for it. A
-// trial is not billed yet, what is paused is not collected, and what is unpaid, incomplete or over brings in
-// nothing. One that is scheduled to end counts until it has ended, one past_due until Stripe gives it up.
+// EarnsRevenue tells whether a subscription counts as monthly recurring revenue: somebody is billed
+// for it. A trial is not billed yet, what is paused is not collected, and what is unpaid,
+// incomplete or over brings in nothing. One that is scheduled to end counts until it has ended, one
+// past_due until Stripe gives it up.
 func (s Subscription) EarnsRevenue() bool {
 	return (s.Status == StatusActive || s.Status == StatusPastDue) && !s.CollectionPaused
 }
 
-// MonthlyRecurring spreads what is billed at any interval over months, and adds it up by currency. A year has
-// twelve months and 365 days, a week seven days. Each currency is rounded once, in the end, half up.
+// MonthlyRecurring spreads what is billed at any interval over months, and adds it up by currency.
+// A year has twelve months and 365 days, a week seven days. Each currency is rounded once, in the
+// end, half up.
 func MonthlyRecurring(all []Recurring) []MonthlyRevenue {
 	sums, counts := map[string]*big.Rat{}, map[string]int64{}
 	for _, r := range all {

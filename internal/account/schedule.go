@@ -17,8 +17,8 @@ const (
 	ScheduleCanceled   ScheduleStatus = "canceled"
 )
 
-// Rank orders the statuses by time: a schedule's status only ever moves to one of a higher rank. It is
-// zero for what is no status that we know.
+// Rank orders the statuses by time: a schedule's status only ever moves to one of a higher rank. It
+// is zero for what is no status that we know.
 func (s ScheduleStatus) Rank() int {
 	switch s {
 	case ScheduleNotStarted:
@@ -39,8 +39,8 @@ func (s ScheduleStatus) Over() bool { return s.Rank() == 3 }
 type Schedule struct {
 	ID         string
 	CustomerID string
-	// SubscriptionID is the subscription that the schedule manages, "" while it has not begun and once it
-	// has let go.
+	// SubscriptionID is the subscription that the schedule manages, "" while it has not begun and once
+	// it has let go.
 	SubscriptionID string
 	Status         ScheduleStatus
 	// EndsSubscription is set where the subscription ends with the last phase (end_behavior "cancel").

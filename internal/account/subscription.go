@@ -50,11 +50,13 @@ type Subscription struct {
 	LatestInvoiceCreated time.Time
 	// Metered is set where what is used of some item is billed afterwards.
 	Metered bool
-	// Outstanding is set where the latest invoice is one that Stripe may still collect: a draft, whoever is to pay it, or an
-	// open one that is charged automatically. It is stored only while the user is being deleted, or is.
+	// Outstanding is set where the latest invoice is one that Stripe may still collect: a draft,
+	// whoever is to pay it, or an open one that is charged automatically. It is stored only while the
+	// user is being deleted, or is.
 	Outstanding bool
-	// PastDueSince is since when a past_due subscription owes what it owes, as our own rows of its invoices say; no
-	// read of the subscription shows it. The grace runs from here. See [PastDueSince].
+	// PastDueSince is since when a past_due subscription owes what it owes, as our own rows of its
+	// invoices say; no read of the subscription shows it. The grace runs from here. See
+	// [PastDueSince].
 	PastDueSince time.Time
 	// ScheduleID names the subscription schedule that manages this subscription, if any.
 	// While one does, Stripe refuses some changes of the subscription itself.
@@ -64,11 +66,13 @@ type Subscription struct {
 	ScheduleEndsAt time.Time
 	// LaterPhases are the phases of that schedule that have not begun. They are not stored.
 	LaterPhases []Phase
-	// PhasesAhead is set where there are LaterPhases. It is stored only while the user is being deleted, or is.
+	// PhasesAhead is set where there are LaterPhases. It is stored only while the user is being
+	// deleted, or is.
 	PhasesAhead bool
 	Created     time.Time
 	Metadata    map[string]string
-	// Unread is set where Stripe has shown the subscription and left out items, and these could not be read: all but the items is here.
+	// Unread is set where Stripe has shown the subscription and left out items, and these could not be
+	// read: all but the items is here.
 	Unread bool
 }
 
@@ -101,8 +105,9 @@ type Item struct {
 	Quantity int64
 	// UnitAmount is in the currency's smallest unit; zero where the item is Unpriced.
 	UnitAmount int64
-	// Unpriced is set where what a unit costs is not a whole number of the smallest unit of Currency, or not known:
-	// the price has a fraction, or is by package or tier, or is in another currency than the subscription.
+	// Unpriced is set where what a unit costs is not a whole number of the smallest unit of Currency,
+	// or not known: the price has a fraction, or is by package or tier, or is in another currency than
+	// the subscription.
 	Unpriced bool
 	// Currency is what the subscription is billed in, whatever the price's own currency is.
 	Currency      string
@@ -132,12 +137,12 @@ type Product struct {
 	Deleted bool
 	// Beside tells whether the product may be bought beside another; see [AllowsBeside].
 	Beside bool
-	// AddOn is set where the product only adds to another, as its metadata say (add_on=true): it makes the plan of a
-	// subscription only where nothing else does.
+	// AddOn is set where the product only adds to another, as its metadata say (add_on=true): it makes
+	// the plan of a subscription only where nothing else does.
 	AddOn  bool
 	Prices []Price
-	// PricesPartial is set where there are so many prices that not all of them are here: all that are active are, as far as they can
-	// be listed. Of one that is not here nothing is said.
+	// PricesPartial is set where there are so many prices that not all of them are here: all that are
+	// active are, as far as they can be listed. Of one that is not here nothing is said.
 	PricesPartial bool
 	// Created is when it was made, where a list shows it; zero elsewhere. It is not stored.
 	Created time.Time
@@ -146,8 +151,8 @@ type Product struct {
 // MetadataBeside is the metadata key by which a product says that it may be bought beside others.
 const MetadataBeside = "beside"
 
-// AllowsBeside tells whether a product's metadata say that it may be bought beside others, as what is
-// added to a plan is.
+// AllowsBeside tells whether a product's metadata say that it may be bought beside others, as what
+// is added to a plan is.
 func AllowsBeside(metadata map[string]string) bool { return metadata[MetadataBeside] == "allow" }
 
 // MetadataAddOn is the metadata key by which a product says that it only adds to another.
@@ -167,8 +172,8 @@ type Price struct {
 	Interval      string // empty for one-time prices
 	IntervalCount int64
 	LookupKey     string
-	// UsageType is how the quantity of a recurring price comes about: [UsageLicensed], which is bought,
-	// or [UsageMetered], which is counted afterwards. It is empty for one-time prices.
+	// UsageType is how the quantity of a recurring price comes about: [UsageLicensed], which is
+	// bought, or [UsageMetered], which is counted afterwards. It is empty for one-time prices.
 	UsageType string
 	// Created is when it was made, where a list shows it; zero elsewhere. It is not stored.
 	Created time.Time `db:"-"`
@@ -189,8 +194,8 @@ type NewCustomer struct {
 	ClerkUserID string
 	Email       string
 	Name        string
-	// Request names what asks for the customer, the same in each attempt; "" for IdempotencyKey. It is written on the customer, so that one whose making
-	// was not heard of is found again.
+	// Request names what asks for the customer, the same in each attempt; "" for IdempotencyKey. It is
+	// written on the customer, so that one whose making was not heard of is found again.
 	Request string
 	// IdempotencyKey makes creating again under the same key answer the same customer, for
 	// about a day.

@@ -46,11 +46,11 @@ type User struct {
 	Email string
 	// EmailVerified tells whether Clerk has verified that very address.
 	EmailVerified bool
-	// CustomerHint is the Stripe customer that an earlier application's unsafe metadata names, "" where it names none.
-	// The user could have written it: see [Adopts].
+	// CustomerHint is the Stripe customer that an earlier application's unsafe metadata names, ""
+	// where it names none. The user could have written it: see [Adopts].
 	CustomerHint string
-	// CreatedAt is when they signed up, and UpdatedAt when anything of them was changed last, at Clerk's clock; zero where that is not known. Neither
-	// is stored.
+	// CreatedAt is when they signed up, and UpdatedAt when anything of them was changed last, at
+	// Clerk's clock; zero where that is not known. Neither is stored.
 	CreatedAt, UpdatedAt time.Time
 }
 
@@ -64,7 +64,8 @@ type ListedUser struct {
 // mostName is how many characters Stripe takes of a customer's name.
 const mostName = 256
 
-// FullName is the name that a Stripe customer is given: first and last, what there is of them and what Stripe takes of it.
+// FullName is the name that a Stripe customer is given: first and last, what there is of them and
+// what Stripe takes of it.
 func (u User) FullName() string {
 	name := strings.TrimSpace(u.FirstName + " " + u.LastName)
 	n := 0

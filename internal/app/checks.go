@@ -29,8 +29,8 @@ func checks(r *runtime, w *identityWatch) []httpapi.Check {
 	}
 }
 
-// inboxCheck looks whether deliveries can be stored. It tries only where the last one could not be: a
-// database that answers may still have no room.
+// inboxCheck looks whether deliveries can be stored. It tries only where the last one could not be:
+// a database that answers may still have no room.
 func inboxCheck(r *runtime, w *inbox.Writer) httpapi.Check {
 	return httpapi.Check{Name: "inbox", Probe: func(ctx context.Context) error {
 		if w.Failure() == nil {
@@ -52,8 +52,8 @@ func inboxCheck(r *runtime, w *inbox.Writer) httpapi.Check {
 	}}
 }
 
-// schedulesCheck looks whether what is to be done regularly is: nothing else would tell that nobody looks
-// for what slipped through.
+// schedulesCheck looks whether what is to be done regularly is: nothing else would tell that nobody
+// looks for what slipped through.
 func schedulesCheck(r *runtime, c config.Schedules) httpapi.Check {
 	return httpapi.Check{Name: "schedules", Probe: func(ctx context.Context) error {
 		for _, s := range schedules(c) {

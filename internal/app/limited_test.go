@@ -11,8 +11,8 @@ import (
 
 type priorityKey struct{}
 
-// Of calls that wait for a provider's rate those go first that somebody is waiting for, however many others came
-// before; and nobody waits for ever.
+// Of calls that wait for a provider's rate those go first that somebody is waiting for, however
+// many others came before; and nobody waits for ever.
 func TestUrgentCallsGoFirst(t *testing.T) {
 	t.Parallel()
 	const waiting, atOnce = 60, 10

@@ -27,7 +27,8 @@ import (
 var servers = system.NewServers()
 
 func TestMain(m *testing.M) {
-	// Three of them wait for what a program does once a minute: four at a time, unless asked for otherwise.
+	// Three of them wait for what a program does once a minute: four at a time, unless asked for
+	// otherwise.
 	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}

@@ -28,8 +28,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// broken is a system at work, with one customer, of which something is about to be broken that only an
-// operator can mend.
+// broken is a system at work, with one customer, of which something is about to be broken that only
+// an operator can mend.
 type broken struct {
 	*system.System
 	t                            *testing.T
@@ -81,8 +81,8 @@ func (b *broken) untilCount(what, sql string) {
 	})
 }
 
-// What a revoked key holds up says so, loses nothing, and goes on within ten seconds of the key's being good
-// again, with nothing pressed.
+// What a revoked key holds up says so, loses nothing, and goes on within ten seconds of the key's
+// being good again, with nothing pressed.
 func TestWorkGoesOnWithTheMendedKey(t *testing.T) {
 	t.Parallel()
 	b := newBroken(t)
@@ -103,8 +103,8 @@ func TestWorkGoesOnWithTheMendedKey(t *testing.T) {
 	b.agrees()
 }
 
-// Taking a migration away, as a restored backup does, is named; deliveries are refused, or kept; and all of
-// it is there once the schema is.
+// Taking a migration away, as a restored backup does, is named; deliveries are refused, or kept;
+// and all of it is there once the schema is.
 func TestWorkGoesOnWithTheSchema(t *testing.T) {
 	t.Parallel()
 	b := newBroken(t)
@@ -125,8 +125,8 @@ func TestWorkGoesOnWithTheSchema(t *testing.T) {
 	b.agrees()
 }
 
-// A database is put back while everything runs, with its rows or the sequence alone. The read that is under way then stores nothing,
-// nothing is lost, and work goes on by itself.
+// A database is put back while everything runs, with its rows or the sequence alone. The read that
+// is under way then stores nothing, nothing is lost, and work goes on by itself.
 func TestWorkGoesOnAfterARestore(t *testing.T) {
 	t.Parallel()
 	const ago = 100_000
@@ -190,7 +190,8 @@ func TestWorkGoesOnAfterARestore(t *testing.T) {
 	}
 }
 
-// A user is deleted while Stripe refuses their name, for longer than anybody waits: billing is stopped and they are erased all the same.
+// A user is deleted while Stripe refuses their name, for longer than anybody waits: billing is
+// stopped and they are erased all the same.
 func TestADeletionOvertakesWhatStripeDoesNotTake(t *testing.T) {
 	t.Parallel()
 	b := newBroken(t)
@@ -217,7 +218,8 @@ func TestADeletionOvertakesWhatStripeDoesNotTake(t *testing.T) {
 	}
 }
 
-// A program raises the sequence when it starts, and says so while it is behind. Setting the database up is enough.
+// A program raises the sequence when it starts, and says so while it is behind. Setting the
+// database up is enough.
 func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 	t.Parallel()
 	s := system.Start(t, servers, system.Options{Stopped: true})
@@ -256,8 +258,8 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 	}
 }
 
-// With no room for the inbox no delivery is answered as if it were stored, /readyz says what it is, and the
-// provider's own redelivery brings all of it once there is room.
+// With no room for the inbox no delivery is answered as if it were stored, /readyz says what it is,
+// and the provider's own redelivery brings all of it once there is room.
 func TestWorkGoesOnWithRoomOnTheDisk(t *testing.T) {
 	t.Parallel()
 	b := newBroken(t)
@@ -282,8 +284,8 @@ func TestWorkGoesOnWithRoomOnTheDisk(t *testing.T) {
 	b.agrees()
 }
 
-// A namespace that is gone is named, deliveries are kept, and once there is one again the work goes on;
-// runs that went with it come back with the next event, or with the next comparison.
+// A namespace that is gone is named, deliveries are kept, and once there is one again the work goes
+// on; runs that went with it come back with the next event, or with the next comparison.
 func TestWorkGoesOnWithTheNamespace(t *testing.T) {
 	t.Parallel()
 	b := newBroken(t)
@@ -310,7 +312,8 @@ func TestWorkGoesOnWithTheNamespace(t *testing.T) {
 	for _, p := range b.programs {
 		p.lacks()
 	}
-	// A poll of the worker's that began in the namespace that is gone ends after a minute; only then it asks in the new one.
+	// A poll of the worker's that began in the namespace that is gone ends after a minute; only then
+	// it asks in the new one.
 	b.UntilWithin(3*time.Minute, "the worker polls the new namespace", func(context.Context) error {
 		if b.Count(`SELECT count(*) FROM webhook_events WHERE status IN ('pending', 'failing')`)+b.Count(`SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`) > 0 {
 			return errors.New("not yet")
@@ -340,8 +343,9 @@ func TestWorkGoesOnWithTheNamespace(t *testing.T) {
 		}
 		return err
 	})
-	// What the server remembers of the namespace that is gone may take a run there, a moment after there is one again
-	// of that name. Such a comparison is lost with it, so one is asked for as long as none is under way.
+	// What the server remembers of the namespace that is gone may take a run there, a moment after
+	// there is one again of that name. Such a comparison is lost with it, so one is asked for as long
+	// as none is under way.
 	b.Until("the customer is watched again", func(ctx context.Context) error {
 		watched, err := server.Watched(ctx, b.customer)
 		if err != nil || watched {

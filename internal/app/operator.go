@@ -18,8 +18,8 @@ type Operator struct {
 // Close gives back what it took.
 func (o *Operator) Close() { o.runtime.close() }
 
-// NewConsole reads from environ where the database and Temporal are. Nothing is asked yet. What would be
-// logged is dropped: whoever asks sees the answer.
+// NewConsole reads from environ where the database and Temporal are. Nothing is asked yet. What
+// would be logged is dropped: whoever asks sees the answer.
 func NewConsole(ctx context.Context, environ map[string]string) (*Operator, error) {
 	c, err := config.LoadConsole(environ)
 	if err != nil {

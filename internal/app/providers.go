@@ -60,8 +60,9 @@ func burst(perSecond float64) int { return max(1, int(perSecond/4)) }
 // limited sends requests no faster than a limiter allows, and none before the account is known.
 type limited struct {
 	limiter *rate.Limiter
-	// known and routine let one of the calls at a time to the limiter that nobody is waiting for: it gives out its moments in
-	// the order in which it is asked, and what is urgent has to wait for at most one of them so. A routine call needs both.
+	// known and routine let one of the calls at a time to the limiter that nobody is waiting for: it
+	// gives out its moments in the order in which it is asked, and what is urgent has to wait for at
+	// most one of them so. A routine call needs both.
 	known, routine *semaphore.Weighted
 	priority       func(context.Context) int
 	// seen is closed once the key was seen to be of the right account; nil if nobody has to wait.

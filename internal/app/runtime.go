@@ -63,8 +63,9 @@ const (
 	lastRaise  = 30 * time.Second
 )
 
-// raiseNumbers sees to it, once in the life of a program, that the number sequence is past all that is stored. It tries until
-// it can: the program has started long before, and a read that meets such a number sees to it too.
+// raiseNumbers sees to it, once in the life of a program, that the number sequence is past all that
+// is stored. It tries until it can: the program has started long before, and a read that meets such
+// a number sees to it too.
 func (r *runtime) raiseNumbers(ctx context.Context) {
 	for pause := firstRaise; ctx.Err() == nil; pause = min(2*pause, lastRaise) {
 		reached, err := r.store.RaiseNumbers(ctx, 0)

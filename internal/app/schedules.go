@@ -75,7 +75,8 @@ func (s schedule) action() *client.ScheduleWorkflowAction {
 	return &client.ScheduleWorkflowAction{ID: s.id, Workflow: s.workflow, Args: []any{s.input}, TaskQueue: workflows.QueueMain}
 }
 
-// update brings a schedule that is there to what is configured now. Whether somebody has paused it is theirs.
+// update brings a schedule that is there to what is configured now. Whether somebody has paused it
+// is theirs.
 func (s schedule) update(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 	now := in.Description.Schedule
 	now.Spec = new(s.spec())

@@ -15,9 +15,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// Setup does all that a new environment needs: migrations, search attributes and schedules. Doing it
-// again changes nothing but what is configured otherwise by now. What it does it tells the writer, a
-// line each.
+// Setup does all that a new environment needs: migrations, search attributes and schedules. Doing
+// it again changes nothing but what is configured otherwise by now. What it does it tells the
+// writer, a line each.
 func Setup(ctx context.Context, environ map[string]string, out io.Writer) error {
 	c, err := config.LoadSetup(environ)
 	if err != nil {

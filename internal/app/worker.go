@@ -151,31 +151,33 @@ func (w *Worker) work(ctx context.Context) error {
 	}
 }
 
-// callsPerActivity is how many calls an activity on a provider's queue makes, as a rule: nearly all make one. With it
-// the rate of a task queue keeps all workers together below the provider's limit; what makes more
-// calls waits for the client's own limiter.
+// callsPerActivity is how many calls an activity on a provider's queue makes, as a rule: nearly all
+// make one. With it the rate of a task queue keeps all workers together below the provider's limit;
+// what makes more calls waits for the client's own limiter.
 const callsPerActivity = 1.25
 
-// bulkAtOnce is how many entities a bulk sync brings in at the same time: enough to keep a provider that takes a
-// quarter of a second to answer at its rate.
+// bulkAtOnce is how many entities a bulk sync brings in at the same time: enough to keep a provider
+// that takes a quarter of a second to answer at its rate.
 const bulkAtOnce = 32
 
 // pollers is how many requests for work each worker keeps open on its task queue.
 const pollers = 8
 
-// deadlockAfter is how long a workflow may run without waiting before the SDK takes it for a deadlock and fails its
-// task. Our workflows decide and wait, and compute nothing: if one runs for the SDK's own limit of a second, the machine
-// is busy or throttled. Ten seconds is Temporal's timeout of a workflow task, after which the server retries it anyway.
+// deadlockAfter is how long a workflow may run without waiting before the SDK takes it for a
+// deadlock and fails its task. Our workflows decide and wait, and compute nothing: if one runs for
+// the SDK's own limit of a second, the machine is busy or throttled. Ten seconds is Temporal's
+// timeout of a workflow task, after which the server retries it anyway.
 const deadlockAfter = 10 * time.Second
 
 func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 	c, r := w.config, w.runtime
 	access := accessOf(c.Policy)
 	options := worker.Options{
-		// As many pollers as a small server feeds, and always the same: one that an autoscaler takes
-		// away in the moment that a task is handed to it loses that task until its timeout. The least is the most for that.
-		// The other behaviour, of a fixed number for both queues, leaves the first tasks of new runs alone while runs
-		// that are remembered have any: a first checkout would stand behind a wave.
+		// As many pollers as a small server feeds, and always the same: one that an autoscaler takes away
+		// in the moment that a task is handed to it loses that task until its timeout. The least is the
+		// most for that. The other behaviour, of a fixed number for both queues, leaves the first tasks
+		// of new runs alone while runs that are remembered have any: a first checkout would stand behind
+		// a wave.
 		WorkflowTaskPollerBehavior: worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{
 			InitialNumberOfPollers: pollers, MinimumNumberOfPollers: pollers, MaximumNumberOfPollers: pollers,
 		}),
@@ -244,7 +246,8 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 			users.SyncUser, projections, bulk.BulkClerk, recovery.RecoverUsers, reconciler.CompareUsers, reconciler.LookAtUsers,
 		}},
 	} {
-		// What is urgent is taken from its own queue also where it is not given one: another worker may do that.
+		// What is urgent is taken from its own queue also where it is not given one: another worker may
+		// do that.
 		for _, name := range []string{queue, workflows.UrgentQueue(queue)} {
 			one := onQueue(name, known.perSecond)
 			for _, activity := range known.activities {

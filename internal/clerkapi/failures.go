@@ -47,7 +47,8 @@ func statement(body []byte) exchange.Statement {
 	return said
 }
 
-// sound tells whether a successful answer is one of Clerk's objects, a list of them, a count, or its set of keys.
+// sound tells whether a successful answer is one of Clerk's objects, a list of them, a count, or
+// its set of keys.
 func sound(body []byte) bool {
 	if soundList(body) {
 		return true

@@ -28,8 +28,8 @@ func (c *Client) SigningKeys(ctx context.Context) ([]*clerk.JSONWebKey, error) {
 }
 
 // KeyCache keeps the issuer's keys. One fetch is in flight at a time and no two are closer together
-// than keysPause, so that tokens with made-up key ids cost nobody anything; keys that are known go on
-// being good while Clerk cannot be reached.
+// than keysPause, so that tokens with made-up key ids cost nobody anything; keys that are known go
+// on being good while Clerk cannot be reached.
 type KeyCache struct {
 	fetch  func(context.Context) ([]*clerk.JSONWebKey, error)
 	now    func() time.Time

@@ -82,7 +82,8 @@ func TestOneFetchForMany(t *testing.T) {
 	})
 }
 
-// Tokens with made-up key ids cost one fetch in ten seconds; a key that is new is found at the next.
+// Tokens with made-up key ids cost one fetch in ten seconds; a key that is new is found at the
+// next.
 func TestMadeUpKeysCostNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -102,8 +103,8 @@ func TestMadeUpKeysCostNothing(t *testing.T) {
 	})
 }
 
-// Keys are fetched anew every hour: one that was withdrawn is not accepted for longer. While Clerk is gone
-// the keys that are known stay good, and of others nobody can tell.
+// Keys are fetched anew every hour: one that was withdrawn is not accepted for longer. While Clerk
+// is gone the keys that are known stay good, and of others nobody can tell.
 func TestKeysAge(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

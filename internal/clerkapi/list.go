@@ -21,8 +21,8 @@ const (
 	overlap = 20
 )
 
-// UsersPage lists users, those first that were there first, so that who signs up meanwhile is on the
-// last page. It answers the offset of the next page, 0 after the last.
+// UsersPage lists users, those first that were there first, so that who signs up meanwhile is on
+// the last page. It answers the offset of the next page, 0 after the last.
 //
 // Clerk has no cursors: a user who is deleted moves all that come after one place forward. So pages
 // overlap, and a user can be on two of them.

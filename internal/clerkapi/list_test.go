@@ -20,8 +20,9 @@ func usersJSON(n int) string {
 	return "[" + strings.Join(users, ",") + "]"
 }
 
-// A full page overlaps with the next, so that nobody is passed over when others are deleted in between;
-// one that is not full is the last. Users are asked for once: the SDK's own list counts them all as well.
+// A full page overlaps with the next, so that nobody is passed over when others are deleted in
+// between; one that is not full is the last. Users are asked for once: the SDK's own list counts
+// them all as well.
 func TestUserPages(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -65,9 +65,9 @@ type Keys interface {
 }
 
 // SessionVerifier tells whose session a token belongs to. Beside what Clerk's SDK checks (the
-// signature with RS256 only, and the times) it insists on what the SDK does not: an expiry, a session,
-// a user, a session whose sign-in is complete, and, where they are configured, the exact issuer and
-// an authorized party.
+// signature with RS256 only, and the times) it insists on what the SDK does not: an expiry, a
+// session, a user, a session whose sign-in is complete, and, where they are configured, the exact
+// issuer and an authorized party.
 type SessionVerifier struct {
 	// Keys are the issuer's.
 	Keys Keys
@@ -79,7 +79,8 @@ type SessionVerifier struct {
 	Now func() time.Time
 }
 
-// Verify answers the session of a token. The error is a [TokenError], or says that it cannot be known now.
+// Verify answers the session of a token. The error is a [TokenError], or says that it cannot be
+// known now.
 func (v *SessionVerifier) Verify(ctx context.Context, token string) (Session, error) {
 	if len(token) > longestToken {
 		return Session{}, &TokenError{TokenMalformed}

@@ -1,6 +1,6 @@
-// Package clerkevent reads what a Clerk webhook says: that something about a user changed. Who
-// the user is now is read from Clerk: names and addresses in the payload are looked at only to find out whether
-// they are known already.
+// Package clerkevent reads what a Clerk webhook says: that something about a user changed. Who the
+// user is now is read from Clerk: names and addresses in the payload are looked at only to find out
+// whether they are known already.
 package clerkevent
 
 import (
@@ -39,8 +39,8 @@ type Event struct {
 	UserID string
 	// Timestamp is when it happened; zero where the payload does not say.
 	Timestamp time.Time
-	// Shows is the user as a user.updated tells of them: as they were when it happened, which need not be as they are
-	// now. Nil for other types, and where the payload does not have the form of a user.
+	// Shows is the user as a user.updated tells of them: as they were when it happened, which need not
+	// be as they are now. Nil for other types, and where the payload does not have the form of a user.
 	Shows *account.ListedUser
 }
 
@@ -74,7 +74,8 @@ func Parse(body string) (Event, error) {
 	return e, nil
 }
 
-// VerifiedAddress is the primary address of the user of whom a payload tells, "" unless it is verified, and for what tells of none.
+// VerifiedAddress is the primary address of the user of whom a payload tells, "" unless it is
+// verified, and for what tells of none.
 func VerifiedAddress(body string) string {
 	payload := gjson.Parse(body)
 	if kind := text(payload.Get("type")); kind != UserCreated && kind != UserUpdated {

@@ -1,4 +1,5 @@
-// Package clerkuser reads a user in Clerk's own form, in which its API answers and its webhooks tell of one.
+// Package clerkuser reads a user in Clerk's own form, in which its API answers and its webhooks
+// tell of one.
 package clerkuser
 
 import (
@@ -68,8 +69,8 @@ func stripeMetadata(u *clerk.User) (json.RawMessage, error) {
 	return held, nil
 }
 
-// customerHint reads the customer that an earlier application has noted under the key "stripe" of the unsafe metadata:
-// by itself, or under one of the names that such applications use.
+// customerHint reads the customer that an earlier application has noted under the key "stripe" of
+// the unsafe metadata: by itself, or under one of the names that such applications use.
 func customerHint(u *clerk.User) string {
 	noted := gjson.GetBytes(u.UnsafeMetadata, MetadataKey)
 	for _, name := range []string{"@this", "customerId", "customer_id", "stripeCustomerId", "customer", "customer.id", "id"} {

@@ -49,8 +49,8 @@ type API struct {
 	ShutdownDelay time.Duration `env:"SHUTDOWN_DELAY" envDefault:"5s"`
 	// CommandWait is how long a caller of a command waits for its end before the answer is 202.
 	CommandWait time.Duration `env:"COMMAND_WAIT" envDefault:"10s"`
-	// RoutineLooks is how many customers are looked at at a time for what nobody waits for, and how many others, over all programs
-	// together; an eighth of it while somebody waits.
+	// RoutineLooks is how many customers are looked at at a time for what nobody waits for, and how
+	// many others, over all programs together; an eighth of it while somebody waits.
 	RoutineLooks int `env:"ROUTINE_LOOKS" envDefault:"32"`
 	// TemporalUIURL is the address of Temporal's Web UI that pages link to, without a slash at its
 	// end. Empty: no links.
@@ -70,12 +70,13 @@ type Worker struct {
 	// says `off`): nowhere.
 	MetricsAddr string `env:"METRICS_ADDR" envDefault:":9465"`
 
-	// DeploymentName and BuildID say which version of which deployment a worker is, to Temporal's worker
-	// versioning. Both empty: the worker takes part in none.
+	// DeploymentName and BuildID say which version of which deployment a worker is, to Temporal's
+	// worker versioning. Both empty: the worker takes part in none.
 	DeploymentName string `env:"TEMPORAL_DEPLOYMENT_NAME"`
 	BuildID        string `env:"TEMPORAL_BUILD_ID"`
 
-	// UrgentQueues has what is urgent handed to task queues of its own: for servers of Temporal without priorities.
+	// UrgentQueues has what is urgent handed to task queues of its own: for servers of Temporal
+	// without priorities.
 	UrgentQueues bool `env:"URGENT_QUEUES" envDefault:"false"`
 
 	// ReconcileRepair lists the classes of differences that a scheduled comparison repairs by itself.
@@ -83,8 +84,8 @@ type Worker struct {
 	ReconcileRepair []account.Drift `env:"RECONCILE_REPAIR"`
 	// ReconcileMaxChanges is the most entities that one comparison has repaired.
 	ReconcileMaxChanges int `env:"RECONCILE_MAX_CHANGES" envDefault:"1000"`
-	// ReconcileSettle is how long what differs is left to the events that may be on their way, before it
-	// is looked at once more and told of.
+	// ReconcileSettle is how long what differs is left to the events that may be on their way, before
+	// it is looked at once more and told of.
 	ReconcileSettle time.Duration `env:"RECONCILE_SETTLE" envDefault:"1m"`
 }
 
@@ -165,18 +166,18 @@ type Providers struct {
 type Policy struct {
 	// OnUserDeleted is what happens to the subscriptions of a deleted user.
 	OnUserDeleted account.DeletionPolicy `env:"ON_USER_DELETED" envDefault:"cancel_at_period_end"`
-	// MissingConfirmedAfter is how long after Stripe has first said that it does not have something of a
-	// deleted user the same answer confirms that nobody is billed for it.
+	// MissingConfirmedAfter is how long after Stripe has first said that it does not have something of
+	// a deleted user the same answer confirms that nobody is billed for it.
 	MissingConfirmedAfter time.Duration `env:"MISSING_CONFIRMED_AFTER" envDefault:"10m"`
 	// PastDueGrace is how long a past_due subscription still grants access. 0: not at all.
 	PastDueGrace time.Duration `env:"PAST_DUE_GRACE" envDefault:"72h"`
 	// AccessWhilePaused says whether a subscription whose collection is paused grants access.
 	AccessWhilePaused bool `env:"ACCESS_WHILE_PAUSED" envDefault:"false"`
-	// LinkByEmail lets a customer without other evidence, or that names only users whom Clerk does not have, be linked to the one
-	// user who has its email as verified primary address.
+	// LinkByEmail lets a customer without other evidence, or that names only users whom Clerk does not
+	// have, be linked to the one user who has its email as verified primary address.
 	LinkByEmail bool `env:"LINK_BY_EMAIL" envDefault:"false"`
-	// TrustClientReference has the client_reference_id of a checkout session say whose its customer is, also where the
-	// session's metadata do not: for those whose own server opens every session.
+	// TrustClientReference has the client_reference_id of a checkout session say whose its customer
+	// is, also where the session's metadata do not: for those whose own server opens every session.
 	TrustClientReference bool `env:"TRUST_CLIENT_REFERENCE" envDefault:"false"`
 	// CheckoutBeside says whether a subscription may be bought beside one of another product.
 	CheckoutBeside account.BesidePolicy `env:"CHECKOUT_BESIDE" envDefault:"refuse"`
@@ -190,8 +191,8 @@ type Policy struct {
 	// PokeInterval is the least time between two pokes of one entity: a burst of events costs one
 	// sync at its start and one after the interval, however many they are.
 	PokeInterval time.Duration `env:"POKE_INTERVAL" envDefault:"1s"`
-	// RereadDelay is the pause before Stripe or Clerk is read again when a read does not yet show what a
-	// young event told, or what an earlier read has shown.
+	// RereadDelay is the pause before Stripe or Clerk is read again when a read does not yet show what
+	// a young event told, or what an earlier read has shown.
 	RereadDelay time.Duration `env:"REREAD_DELAY" envDefault:"5s"`
 }
 

@@ -26,7 +26,8 @@ const (
 	stripeHook = "whsec_" + "0123456789abcdef0123"
 )
 
-// complete is the least environment that starter-api starts with, changed by pairs of name and value.
+// complete is the least environment that starter-api starts with, changed by pairs of name and
+// value.
 func complete(pairs ...string) map[string]string {
 	environ := map[string]string{
 		"CLERK_SECRET_KEY":      "sk_test_clerk",

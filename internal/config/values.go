@@ -35,7 +35,8 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 // MarshalText covers the encodings of the standard library.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Interval is the time between two runs of what is done regularly; 0 (the variable says `off`): never.
+// Interval is the time between two runs of what is done regularly; 0 (the variable says `off`):
+// never.
 type Interval time.Duration
 
 // off switches off what a variable sets.

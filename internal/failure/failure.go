@@ -50,7 +50,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// RequestID is the provider's name for the request, for its support and its own logs.
 	RequestID string
-	// Stored is set where the provider gave this answer before and repeats it for as long as it keeps it, whatever is true by now.
+	// Stored is set where the provider gave this answer before and repeats it for as long as it keeps
+	// it, whatever is true by now.
 	Stored bool
 	// Named is the id that the provider says it does not have, "" where it names none.
 	Named string
@@ -87,8 +88,9 @@ func (e *Error) Error() string {
 // the work, else nil.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Join is the failure of several things that were done beside each other, each whether or not the others went well; nil errors are
-// left out, and nil is answered where there is no other. It is as good as the best of them: what can be tried again is, see [Leading].
+// Join is the failure of several things that were done beside each other, each whether or not the
+// others went well; nil errors are left out, and nil is answered where there is no other. It is as
+// good as the best of them: what can be tried again is, see [Leading].
 func Join(errs ...error) error {
 	var failed []error
 	for _, err := range errs {
@@ -107,9 +109,10 @@ func Join(errs ...error) error {
 	return errors.Join(failed...)
 }
 
-// Leading answers the failure that decides what is to be done about an error. Where several were joined that is the one which a
-// person has to mend, since nobody else does; else one that goes away by itself; and one for good only if all are. Of the last, what
-// the provider does not have comes after all else.
+// Leading answers the failure that decides what is to be done about an error. Where several were
+// joined that is the one which a person has to mend, since nobody else does; else one that goes
+// away by itself; and one for good only if all are. Of the last, what the provider does not have
+// comes after all else.
 func Leading(err error) (*Error, bool) {
 	var leading *Error
 	each(err, func(e *Error) {
@@ -162,8 +165,9 @@ func Of(err error) Class {
 	return Transient
 }
 
-// IsNotFound tells whether the provider itself said that it does not have what was asked for, and where several things failed, any of
-// them. A bare 404, as a proxy or a wrong address gives, is not that.
+// IsNotFound tells whether the provider itself said that it does not have what was asked for, and
+// where several things failed, any of them. A bare 404, as a proxy or a wrong address gives, is not
+// that.
 func IsNotFound(err error) bool {
 	e, ok := Leading(err)
 	return ok && e.missing()
@@ -173,8 +177,8 @@ func (e *Error) missing() bool {
 	return e.Class == Permanent && (e.Status == 404 || e.Code == codeMissing)
 }
 
-// IsMissing tells whether the provider itself said, to a question for the object of this id, that it
-// does not have it. An answer that names another object says nothing about this one.
+// IsMissing tells whether the provider itself said, to a question for the object of this id, that
+// it does not have it. An answer that names another object says nothing about this one.
 func IsMissing(err error, id string) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && IsNotFound(err) && e.Code == codeMissing && (e.Named == "" || e.Named == id)
@@ -196,7 +200,8 @@ func ProviderOf(err error) string {
 	return ""
 }
 
-// RetryAfterOf answers how long the provider asked us to wait, zero where it did not say; of several waits it is the longest.
+// RetryAfterOf answers how long the provider asked us to wait, zero where it did not say; of
+// several waits it is the longest.
 func RetryAfterOf(err error) (wait time.Duration) {
 	each(err, func(e *Error) { wait = max(wait, e.RetryAfter) })
 	return wait

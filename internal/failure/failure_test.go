@@ -36,7 +36,8 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// Of several things that failed, what can be tried again decides, and what a person has to mend is heard of.
+// Of several things that failed, what can be tried again decides, and what a person has to mend is
+// heard of.
 func TestJoin(t *testing.T) {
 	t.Parallel()
 	throttled := failure.New(failure.Throttled, "stripe", "x", "rate_limit", nil)

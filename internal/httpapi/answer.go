@@ -24,7 +24,8 @@ type done struct {
 type scheduled struct {
 	// OtherSchedules are those of the same customer that a command has left alone.
 	OtherSchedules []string `json:"otherSchedules,omitempty"`
-	// ReleasedSchedule is the schedule that was taken off the subscription, DroppedPhases what is gone with it.
+	// ReleasedSchedule is the schedule that was taken off the subscription, DroppedPhases what is gone
+	// with it.
 	ReleasedSchedule string          `json:"releasedSchedule,omitempty"`
 	DroppedPhases    []account.Phase `json:"droppedPhases,omitempty"`
 }
@@ -51,7 +52,8 @@ func (s scheduled) extra(address string) map[string]any {
 	return members
 }
 
-// reasonReleased is why an operation failed whose schedule was released before the rest was refused.
+// reasonReleased is why an operation failed whose schedule was released before the rest was
+// refused.
 const reasonReleased = "schedule_released"
 
 // answer tells the caller how an operation stands: the truth, whichever it is.

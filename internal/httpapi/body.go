@@ -18,11 +18,12 @@ const (
 	codeBodyIncomplete = "body_incomplete"
 )
 
-// firstRead bounds what is set aside for a body before any of it has arrived: what a caller announces
-// costs the caller nothing.
+// firstRead bounds what is set aside for a body before any of it has arrived: what a caller
+// announces costs the caller nothing.
 const firstRead = 16 << 10
 
-// readBody reads the whole body into an empty buffer, once. The code says what was wrong, and is empty if nothing was.
+// readBody reads the whole body into an empty buffer, once. The code says what was wrong, and is
+// empty if nothing was.
 func readBody(w http.ResponseWriter, r *http.Request, buffer *bytes.Buffer) (code string) {
 	if r.ContentLength > MaxBody {
 		return codeBodyTooLarge

@@ -45,7 +45,8 @@ func (a *API) authenticate(r *http.Request) (selfservice.Caller, error) {
 	return a.o.Callers.Caller(r.Context(), cookie.Value)
 }
 
-// newOrigins protects requests that have only the cookie. Parties are origins that are the product's own.
+// newOrigins protects requests that have only the cookie. Parties are origins that are the
+// product's own.
 func newOrigins(parties []string) (*http.CrossOriginProtection, error) {
 	origins := http.NewCrossOriginProtection()
 	var faults []error

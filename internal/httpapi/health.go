@@ -29,7 +29,8 @@ type Check struct {
 	Probe func(context.Context) error
 }
 
-// Reason is an error with a short text that may be shown to anyone, such as "migrations are missing".
+// Reason is an error with a short text that may be shown to anyone, such as "migrations are
+// missing".
 type Reason string
 
 // Error implements error.
@@ -123,7 +124,8 @@ func (h *Health) leaving(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// Missing returns what is not there, in the order of the checks; the result may be as old as the TTL.
+// Missing returns what is not there, in the order of the checks; the result may be as old as the
+// TTL.
 func (h *Health) Missing(ctx context.Context) []Missing {
 	h.mu.Lock()
 	defer h.mu.Unlock()

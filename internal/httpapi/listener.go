@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// patientListener accepts connections that may be kept in store. Go's server counts the time for the headers
-// of a connection's first request from when it was opened. Proxies, and Go's own client, open connections
-// that they do not use at once: closed so soon, one would be closed just as a request is put on it, and who
-// sent that cannot tell whether it was taken. So the first byte has as long as the next request of a
-// connection has, and the headers have their time from that byte on.
+// patientListener accepts connections that may be kept in store. Go's server counts the time for
+// the headers of a connection's first request from when it was opened. Proxies, and Go's own
+// client, open connections that they do not use at once: closed so soon, one would be closed just
+// as a request is put on it, and who sent that cannot tell whether it was taken. So the first byte
+// has as long as the next request of a connection has, and the headers have their time from that
+// byte on.
 type patientListener struct {
 	net.Listener
 	unused, headers time.Duration

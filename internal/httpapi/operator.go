@@ -48,7 +48,8 @@ func (a *API) admin(do func(*asked) error) func(*asked) error {
 	}
 }
 
-// storable tells whether all of a request is text as PostgreSQL has it: nothing else can be looked for.
+// storable tells whether all of a request is text as PostgreSQL has it: nothing else can be looked
+// for.
 func (in *asked) storable() bool {
 	texts := []string{string(in.body)}
 	for _, parameter := range in.parameters {
@@ -65,7 +66,8 @@ func (in *asked) storable() bool {
 // codeOutcomeUnknown says that what was asked for may have been done.
 const codeOutcomeUnknown = "outcome_unknown"
 
-// unanswered makes a refusal of what an operator's request came to. What changes something may have changed it before it failed.
+// unanswered makes a refusal of what an operator's request came to. What changes something may have
+// changed it before it failed.
 func unanswered(method string, err error) error {
 	if err == nil {
 		return nil
@@ -132,7 +134,8 @@ func timeOf(name, text string) (time.Time, error) {
 	return at, nil
 }
 
-// placeText is a place in the order of events as callers have it: a word that means nothing to them.
+// placeText is a place in the order of events as callers have it: a word that means nothing to
+// them.
 func placeText(place *store.EventPlace) string {
 	if place == nil {
 		return ""

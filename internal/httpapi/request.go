@@ -45,8 +45,9 @@ const (
 	codeFieldUnknown = "field_unknown"
 )
 
-// decode reads a JSON object into a struct. strict refuses members that the struct does not have: what
-// is misspelt is not silently left out. An empty body is an empty object where optional says so.
+// decode reads a JSON object into a struct. strict refuses members that the struct does not have:
+// what is misspelt is not silently left out. An empty body is an empty object where optional says
+// so.
 func decode(body []byte, into any, strict, optional bool) error {
 	if optional && len(bytes.TrimSpace(body)) == 0 {
 		return nil

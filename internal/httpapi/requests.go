@@ -23,7 +23,8 @@ func (a *API) listSubscriptions(in *asked) error {
 	return nil
 }
 
-// pending answers what is in the way of an answer: a refusal, or an operation that has to end first.
+// pending answers what is in the way of an answer: a refusal, or an operation that has to end
+// first.
 func (in *asked) pending(op *store.Operation, err error) error {
 	if err != nil {
 		return err

@@ -47,9 +47,9 @@ type RouterOptions struct {
 	Origins []string
 }
 
-// Router finds the handler of a request and gives every request an id, a measurement and, should its
-// handler panic, an answer. Unknown paths and methods are answered with problem documents; nothing
-// is redirected, because senders of webhooks count a redirect as a failure.
+// Router finds the handler of a request and gives every request an id, a measurement and, should
+// its handler panic, an answer. Unknown paths and methods are answered with problem documents;
+// nothing is redirected, because senders of webhooks count a redirect as a failure.
 type Router struct {
 	mux         *httprouter.Router
 	handler     http.Handler // the mux, behind what browsers ask for
@@ -96,8 +96,8 @@ func allowOrigins(next http.Handler, origins []string) http.Handler {
 }
 
 // Handle adds a route. The pattern may hold :name parameters, which the handler finds with
-// httprouter.ParamsFromContext; it is also the route's label in metrics. Like the router beneath, it
-// panics on a pattern that conflicts with another.
+// httprouter.ParamsFromContext; it is also the route's label in metrics. Like the router beneath,
+// it panics on a pattern that conflicts with another.
 func (r *Router) Handle(method, pattern string, handler http.Handler) {
 	r.mux.Handler(method, pattern, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		// The router beneath does not tell which pattern matched, so each handler says it itself.
@@ -203,8 +203,8 @@ func (r *response) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-// Unwrap lets http.ResponseController reach what the server's own writer can do: flushing, hijacking
-// and deadlines.
+// Unwrap lets http.ResponseController reach what the server's own writer can do: flushing,
+// hijacking and deadlines.
 func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // sent is the status that the caller sees.

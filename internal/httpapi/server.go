@@ -14,8 +14,8 @@ import (
 const (
 	// headerTimeout bounds the reading of a request's headers, from the first of its bytes.
 	headerTimeout = 5 * time.Second
-	// idleTimeout is how long a connection is kept for the next request, or the first; longer than load
-	// balancers keep theirs, so that it is not we who close one that is about to be used.
+	// idleTimeout is how long a connection is kept for the next request, or the first; longer than
+	// load balancers keep theirs, so that it is not we who close one that is about to be used.
 	idleTimeout = 2 * time.Minute
 	// writeTimeout bounds an answer, counted from the end of the headers. A handler that streams, or
 	// takes longer, lifts it with http.ResponseController.
@@ -88,8 +88,9 @@ func (s *Server) letGo(handler http.Handler) http.Handler {
 // Addr is the address listened on, with its port.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Serve answers requests until ctx ends, and for the delay after that; then it takes no more, lets those
-// in progress end, and returns nil. If they do not end in time they are cut off, and that is the error.
+// Serve answers requests until ctx ends, and for the delay after that; then it takes no more, lets
+// those in progress end, and returns nil. If they do not end in time they are cut off, and that is
+// the error.
 func (s *Server) Serve(ctx context.Context) error {
 	var failure error
 	served := make(chan struct{})

@@ -103,7 +103,8 @@ func TestShutdownDoesNotWaitForEver(t *testing.T) {
 	}
 }
 
-// In the delay everything is served as before, but that health says no and that connections are not kept.
+// In the delay everything is served as before, but that health says no and that connections are not
+// kept.
 func TestRequestsAreTakenWhileTheEndIsMadeKnown(t *testing.T) {
 	t.Parallel()
 	logger := slog.New(slog.DiscardHandler)
@@ -183,8 +184,8 @@ func TestTakenAddress(t *testing.T) {
 	}
 }
 
-// Proxies open connections in store. One that nothing has come on yet is not closed before a request's
-// headers would have had to be there: the closing might meet a request on its way.
+// Proxies open connections in store. One that nothing has come on yet is not closed before a
+// request's headers would have had to be there: the closing might meet a request on its way.
 func TestAConnectionMayWaitForItsFirstRequest(t *testing.T) {
 	t.Parallel()
 	conn := dial(t, serveOK(t))
@@ -202,8 +203,8 @@ func TestAConnectionMayWaitForItsFirstRequest(t *testing.T) {
 	}
 }
 
-// Whoever has begun a request's headers ends them in time, however long the connection was there before and
-// whatever number of request it is.
+// Whoever has begun a request's headers ends them in time, however long the connection was there
+// before and whatever number of request it is.
 func TestHeadersAreBounded(t *testing.T) {
 	t.Parallel()
 	for name, asked := range map[string]int{"the first request": 0, "the second request": 1} {

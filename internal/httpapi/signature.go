@@ -168,7 +168,8 @@ func checkTime(stamp string, now time.Time) string {
 	}
 }
 
-// isObject reports whether a body is a JSON object in UTF-8, as JSON has to be; other text could never be stored.
+// isObject reports whether a body is a JSON object in UTF-8, as JSON has to be; other text could
+// never be stored.
 func isObject(body string) bool {
 	return strings.HasPrefix(strings.TrimLeft(body, " \t\r\n"), "{") && utf8.ValidString(body) && gjson.Valid(body)
 }

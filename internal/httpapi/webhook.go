@@ -26,8 +26,8 @@ const (
 	defaultAcceptTimeout = 10 * time.Second
 	// notStoredRetry is when a sender may try again. The providers keep to a schedule of their own.
 	notStoredRetry = 5 * time.Second
-	// defaultMaxInHand is as many deliveries as one commit takes: of one source alone none waits for more than the commit under
-	// way and its own.
+	// defaultMaxInHand is as many deliveries as one commit takes: of one source alone none waits for
+	// more than the commit under way and its own.
 	defaultMaxInHand = inbox.DefaultGroup
 )
 
@@ -40,7 +40,8 @@ type Intake interface {
 
 // WebhookMetrics counts deliveries.
 type WebhookMetrics interface {
-	// Delivery is told the source, the result (an [inbox.Outcome] or a problem's code) and the time to answer.
+	// Delivery is told the source, the result (an [inbox.Outcome] or a problem's code) and the time to
+	// answer.
 	Delivery(source, result string, took time.Duration)
 	// SecretMatched is told the place, from 0, of the secret that verified a delivery.
 	SecretMatched(source string, index int)
@@ -55,8 +56,8 @@ type WebhookOptions struct {
 	Logger  *slog.Logger
 	// AcceptTimeout bounds the storing of one delivery; 0 stands for 10 s.
 	AcceptTimeout time.Duration
-	// MaxInHand is how many deliveries are verified and stored at once, at most; 0 stands for [inbox.DefaultGroup]. What comes beside
-	// them is answered 503 as soon as it has been read.
+	// MaxInHand is how many deliveries are verified and stored at once, at most; 0 stands for
+	// [inbox.DefaultGroup]. What comes beside them is answered 503 as soon as it has been read.
 	MaxInHand int
 }
 
@@ -105,8 +106,8 @@ type door struct {
 	inHand chan struct{}
 	// buffers are for bodies that are being read and verified; of what is taken a copy is made.
 	buffers sync.Pool
-	// refused counts what was too much since it was last told of, which is done once a second: a line for each would
-	// cost more than the refusal.
+	// refused counts what was too much since it was last told of, which is done once a second: a line
+	// for each would cost more than the refusal.
 	refused atomic.Int64
 	tell    rate.Sometimes
 }
@@ -163,8 +164,8 @@ type taken struct {
 	Result string `json:"result"`
 }
 
-// receive returns the outcome or the problem's code as result, the verified event's id, and the error
-// if there was a problem.
+// receive returns the outcome or the problem's code as result, the verified event's id, and the
+// error if there was a problem.
 func (d *door) receive(w http.ResponseWriter, r *http.Request) (result, id string, err error) {
 	refused := func(code string) (string, string, error) { return code, "", errors.New(code) }
 	if !d.verifier.signed(r.Header) {
@@ -188,16 +189,17 @@ func (d *door) receive(w http.ResponseWriter, r *http.Request) (result, id strin
 	return string(outcome), id, nil
 }
 
-// open reads a delivery and verifies its signature. It answers when the body had been read, and the problem's code. If there is
-// none, one of the places is held for the delivery, and the caller gives it back.
+// open reads a delivery and verifies its signature. It answers when the body had been read, and the
+// problem's code. If there is none, one of the places is held for the delivery, and the caller
+// gives it back.
 func (d *door) open(w http.ResponseWriter, r *http.Request) (body string, read time.Time, code string) {
 	buffer := d.buffer()
 	defer d.giveBack(buffer)
 	if code = readBody(w, r, buffer); code != "" {
 		return "", read, code
 	}
-	// Not before the body has been read: a place is held for as long as our own work takes, never for as long as a
-	// sender likes.
+	// Not before the body has been read: a place is held for as long as our own work takes, never for
+	// as long as a sender likes.
 	select {
 	case d.inHand <- struct{}{}:
 	default:
@@ -219,7 +221,8 @@ func (d *door) open(w http.ResponseWriter, r *http.Request) (body string, read t
 	return buffer.String(), read, ""
 }
 
-// keptBuffer is the largest buffer that is kept for the next body, in bytes: that of nearly every event, and little for a hundred of them.
+// keptBuffer is the largest buffer that is kept for the next body, in bytes: that of nearly every
+// event, and little for a hundred of them.
 const keptBuffer = 64 << 10
 
 // buffer is an empty one for a body.

@@ -10,8 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzWebhooks sends what it likes to both doors, signed by us or not. What must hold: an answer that
-// is one of ours; nothing handed over unless the signature is good; all that is well-formed taken.
+// FuzzWebhooks sends what it likes to both doors, signed by us or not. What must hold: an answer
+// that is one of ours; nothing handed over unless the signature is good; all that is well-formed
+// taken.
 func FuzzWebhooks(f *testing.F) {
 	f.Add(true, "msg_1", int64(0), "", []byte(`{"id":"evt_1","type":"invoice.paid"}`))
 	f.Add(true, "msg_1", int64(301), "", []byte(`{"id":"evt_1"}`))

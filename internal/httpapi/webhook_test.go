@@ -28,7 +28,8 @@ const (
 // goodBody passes at both doors.
 func goodBody() []byte { return []byte(`{"id": "evt_1Abc", "type": "x.y", "data": {"name": "Ánn"}}`) }
 
-// Buffers are used again and again: whose body is handed over is that of the event, whatever comes beside it and however large it is.
+// Buffers are used again and again: whose body is handed over is that of the event, whatever comes
+// beside it and however large it is.
 func TestEachDeliveryHasItsOwnBody(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, edgeOptions{})
@@ -342,8 +343,9 @@ func TestStoringIsBounded(t *testing.T) {
 	}
 }
 
-// What comes while a door has its hands full is refused at once, and told of once however much it is; a place is held
-// until its delivery is answered, and by no sender who takes its time with a body.
+// What comes while a door has its hands full is refused at once, and told of once however much it
+// is; a place is held until its delivery is answered, and by no sender who takes its time with a
+// body.
 func TestHandsFull(t *testing.T) {
 	t.Parallel()
 	for _, s := range signers() {

@@ -30,9 +30,10 @@ type Outbox interface {
 // Dispatcher pokes the workflows of entities that are due. Any number of copies may run: each
 // claims what no other has claimed.
 //
-// Of what nobody waits for it has only so much under way at a time. A wave of renewals then waits here, where what is urgent
-// goes past it, and not in Temporal's queue of workflow tasks, where nothing can. While somebody waits it has less under way, so that
-// what they wait for has the machines nearly to itself.
+// Of what nobody waits for it has only so much under way at a time. A wave of renewals then waits
+// here, where what is urgent goes past it, and not in Temporal's queue of workflow tasks, where
+// nothing can. While somebody waits it has less under way, so that what they wait for has the
+// machines nearly to itself.
 type Dispatcher struct {
 	outbox  Outbox
 	poker   Poker
@@ -41,7 +42,8 @@ type Dispatcher struct {
 	window  int
 	// urgentAt is when something urgent was claimed last.
 	urgentAt time.Time
-	// routineAt is when routine pokes are asked for again, while there are more of them than may be under way.
+	// routineAt is when routine pokes are asked for again, while there are more of them than may be
+	// under way.
 	routineAt time.Time
 	woken     chan struct{}
 }
@@ -51,8 +53,9 @@ type DispatcherOptions struct {
 	Outbox Outbox
 	Poker  Poker
 	Logger *slog.Logger
-	// Window is how many customers are looked at at a time for what is routine, and how many others: enough to keep the workers and
-	// the providers busy, and few enough that what is urgent waits for few of them. 0 stands for 32.
+	// Window is how many customers are looked at at a time for what is routine, and how many others:
+	// enough to keep the workers and the providers busy, and few enough that what is urgent waits for
+	// few of them. 0 stands for 32.
 	Window int
 	// Observe is told of each poke; it may be nil.
 	Observe func(kind account.Kind, err error)
@@ -66,8 +69,8 @@ const (
 	lease = 10 * time.Second
 	// defaultWindow is [DispatcherOptions.Window] where it says nothing.
 	defaultWindow = 32
-	// While something urgent was claimed within waited, only one in besideUrgent of the window is used. What is urgent takes less
-	// than that, as a rule, and who buys is seldom alone.
+	// While something urgent was claimed within waited, only one in besideUrgent of the window is
+	// used. What is urgent takes less than that, as a rule, and who buys is seldom alone.
 	besideUrgent = 8
 	waited       = 10 * time.Second
 	// windowPause is how often the database is asked whether fewer are under way.

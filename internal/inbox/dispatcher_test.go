@@ -29,7 +29,8 @@ func dispatch(t *testing.T, o *outbox, p *poker) *dispatching {
 	return d
 }
 
-// Everything that is due is poked once, with its job, by as many at once as are good for the server.
+// Everything that is due is poked once, with its job, by as many at once as are good for the
+// server.
 func TestDispatcher(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
@@ -53,8 +54,9 @@ func TestDispatcher(t *testing.T) {
 	})
 }
 
-// Of a wave so many are poked as can be looked at; what somebody waits for goes past it, whenever it comes, and finds fewer under
-// way if it is not the first. Nobody asks the database all the time for that, and nothing is left.
+// Of a wave so many are poked as can be looked at; what somebody waits for goes past it, whenever
+// it comes, and finds fewer under way if it is not the first. Nobody asks the database all the time
+// for that, and nothing is left.
 func TestDispatcherWindow(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {

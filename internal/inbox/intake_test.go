@@ -234,8 +234,9 @@ func TestIntakeClaims(t *testing.T) {
 	}
 }
 
-// What somebody waits for is urgent: a first checkout, a new user, one who wants to be forgotten. What comes in waves is not.
-// What Clerk tells of a change shows the user; what else it tells shows nobody.
+// What somebody waits for is urgent: a first checkout, a new user, one who wants to be forgotten.
+// What comes in waves is not. What Clerk tells of a change shows the user; what else it tells shows
+// nobody.
 func TestIntakeUrgent(t *testing.T) {
 	t.Parallel()
 	for eventType, want := range map[string]bool{

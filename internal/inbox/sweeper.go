@@ -19,7 +19,8 @@ type Sweepable interface {
 }
 
 // Sweeper pokes what stays due, gives up on what waited too long, and deletes payloads that are
-// older than they may be and operations that have long ended. Any number of copies may run: each takes rows that no other holds.
+// older than they may be and operations that have long ended. Any number of copies may run: each
+// takes rows that no other holds.
 type Sweeper struct {
 	Store            Sweepable
 	WaitingTTL       time.Duration

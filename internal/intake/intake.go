@@ -1,5 +1,6 @@
-// Package intake decides what an event is about, and whether it is ours: for deliveries at the door,
-// for events that are found to have been missed, and for those that are replayed, by the same rules.
+// Package intake decides what an event is about, and whether it is ours: for deliveries at the
+// door, for events that are found to have been missed, and for those that are replayed, by the same
+// rules.
 package intake
 
 import (
@@ -34,8 +35,8 @@ type Rules struct {
 	Identity store.Identity
 }
 
-// Classify fills in what an event is about: its type, entity, job and claims; or why it is ignored, and
-// then it has neither entity nor payload.
+// Classify fills in what an event is about: its type, entity, job and claims; or why it is ignored,
+// and then it has neither entity nor payload.
 func (r Rules) Classify(event *store.NewEvent) {
 	if event.Source == SourceClerk {
 		r.clerk(event)

@@ -195,7 +195,8 @@ func reachable(dir string, as *syscall.Credential) bool {
 	}
 }
 
-// throwawayDir makes a temporary directory that other users can pass through, in a directory or, with "", where temporary files are.
+// throwawayDir makes a temporary directory that other users can pass through, in a directory or,
+// with "", where temporary files are.
 func throwawayDir(in, prefix string) (string, error) {
 	dir, err := os.MkdirTemp(in, prefix)
 	if err == nil {
@@ -217,8 +218,9 @@ func throwawayDir(in, prefix string) (string, error) {
 	return dir, nil
 }
 
-// sweepThrowaway removes the data of throwaway servers in a directory whose programs were killed before they could: in memory
-// they would be there until the machine starts again. Nobody holds the lock of such data, nor is about to take it: they are not new.
+// sweepThrowaway removes the data of throwaway servers in a directory whose programs were killed
+// before they could: in memory they would be there until the machine starts again. Nobody holds the
+// lock of such data, nor is about to take it: they are not new.
 func sweepThrowaway(ctx context.Context, in, prefix string) {
 	// The pattern is well formed, so there is no error to see.
 	left, _ := filepath.Glob(filepath.Join(in, prefix+"*"))
@@ -290,9 +292,10 @@ func (d *dataDir) initialise(ctx context.Context, throwaway bool) error {
 	return nil
 }
 
-// quickSecret is what PostgreSQL keeps of a password (RFC 5803), hashed once where it hashes 4096 times: that makes guessing
-// slow, which a random password does not need, and with the race detector takes longer than all else that a connection needs.
-// Some drivers refuse it, so it is for servers that only our own tests connect to.
+// quickSecret is what PostgreSQL keeps of a password (RFC 5803), hashed once where it hashes 4096
+// times: that makes guessing slow, which a random password does not need, and with the race
+// detector takes longer than all else that a connection needs. Some drivers refuse it, so it is for
+// servers that only our own tests connect to.
 func quickSecret(password string) (string, error) {
 	const iterations = 1
 	salt := make([]byte, 16)
@@ -324,7 +327,8 @@ func (d *dataDir) ownedDir(path string) error {
 	return nil
 }
 
-// passwordForInitdb writes the password, or what is kept of it, where only initdb's user can read it.
+// passwordForInitdb writes the password, or what is kept of it, where only initdb's user can read
+// it.
 func (d *dataDir) passwordForInitdb(password []byte) (string, error) {
 	path := d.path + ".pw"
 	if err := os.WriteFile(path, password, 0o600); err != nil {

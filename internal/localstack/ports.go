@@ -39,8 +39,8 @@ func CheckPort(ctx context.Context, port int) error {
 	return err
 }
 
-// Ports from lowestPort up to highestPort are below those from which systems take the local ports of connections, so that
-// no connection has one in the moment in which a server is to listen on it.
+// Ports from lowestPort up to highestPort are below those from which systems take the local ports
+// of connections, so that no connection has one in the moment in which a server is to listen on it.
 const (
 	lowestPort  = 20000
 	highestPort = 32000

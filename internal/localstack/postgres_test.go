@@ -93,8 +93,8 @@ func TestThrowawayPostgresServesAndLeavesNothing(t *testing.T) {
 	stop(t, p) // a second time does nothing
 }
 
-// What a killed program left in memory is removed by the next one; what is in use stays, and what is so new that its
-// program may be about to lock it.
+// What a killed program left in memory is removed by the next one; what is in use stays, and what
+// is so new that its program may be about to lock it.
 func TestWhatAKilledProgramLeftIsSweptAway(t *testing.T) {
 	t.Parallel()
 	in := t.TempDir()

@@ -135,8 +135,8 @@ func (l *serverLog) begin() error {
 	return nil
 }
 
-// says tells whether a text is in what this start wrote. That may be far from the end: a server that cannot listen may go on to panic,
-// and write a long stack.
+// says tells whether a text is in what this start wrote. That may be far from the end: a server
+// that cannot listen may go on to panic, and write a long stack.
 func (l *serverLog) says(text string) bool {
 	const most = 1 << 20
 	written, err := io.ReadAll(io.NewSectionReader(l.file, l.start, most))

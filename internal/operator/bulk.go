@@ -30,7 +30,8 @@ type BulkOrder struct {
 // mostNamed is how many users and customers one bulk sync may name.
 const mostNamed = 10_000
 
-// StartBulk begins a bulk sync and answers it. While another goes on there is none, and that one is answered.
+// StartBulk begins a bulk sync and answers it. While another goes on there is none, and that one is
+// answered.
 func (c *Console) StartBulk(ctx context.Context, o BulkOrder) (run *store.BulkRun, begun bool, err error) {
 	if len(o.IDs) > mostNamed {
 		return nil, false, mistaken("name at most %d at once, or none for all", mostNamed)
@@ -61,8 +62,8 @@ func (c *Console) StartBulk(ctx context.Context, o BulkOrder) (run *store.BulkRu
 	case other != nil:
 		return other, false, nil
 	}
-	// Recorded first: a run that nobody knows of could not be stopped. One that is recorded and does not start
-	// is found by whoever asks next.
+	// Recorded first: a run that nobody knows of could not be stopped. One that is recorded and does
+	// not start is found by whoever asks next.
 	if err := c.Runs.StartBulk(ctx, workflows.BulkSyncInput{ID: wanted.ID, Named: len(wanted.Entities) > 0, Changed: wanted.Since != nil}); err != nil {
 		return nil, false, errors.Join(err, c.Store.FinishBulk(ctx, wanted.ID, "not started"))
 	}
@@ -85,7 +86,8 @@ func checkSince(o BulkOrder, now time.Time) error {
 	return nil
 }
 
-// beginBulk records a pass, or answers the one that is in its way. One whose run is gone is in nobody's way.
+// beginBulk records a pass, or answers the one that is in its way. One whose run is gone is in
+// nobody's way.
 func (c *Console) beginBulk(ctx context.Context, wanted store.BulkRun) (other *store.BulkRun, err error) {
 	for {
 		err := c.Store.BeginBulk(ctx, wanted)

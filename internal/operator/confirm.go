@@ -8,7 +8,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// Confirm says that a customer is a user's, where nothing but a reference that its payer may have written does.
+// Confirm says that a customer is a user's, where nothing but a reference that its payer may have
+// written does.
 func (c *Console) Confirm(ctx context.Context, customerID, clerkUserID, caller string) error {
 	switch {
 	case !account.ValidCustomerID(customerID):

@@ -44,9 +44,9 @@ func (c *Console) Comparisons(ctx context.Context, limit int) ([]store.Reconcili
 	return c.Store.Reconciliations(ctx, limit)
 }
 
-// Reconcile has everything compared, and differences of these classes repaired. It answers the id of the
-// comparison, and whether it was begun: one that is under way already is not begun again, and repairs what
-// it was begun for.
+// Reconcile has everything compared, and differences of these classes repaired. It answers the id
+// of the comparison, and whether it was begun: one that is under way already is not begun again,
+// and repairs what it was begun for.
 func (c *Console) Reconcile(ctx context.Context, caller string, repair []account.Drift) (runID string, begun bool, err error) {
 	for _, class := range repair {
 		switch class.Repair() {

@@ -8,8 +8,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// MayStillBill lists for what a user who is being deleted may still be billed. A user whose deletion nobody has asked for
-// is a mistake, and so is one who is erased.
+// MayStillBill lists for what a user who is being deleted may still be billed. A user whose
+// deletion nobody has asked for is a mistake, and so is one who is erased.
 func (c *Console) MayStillBill(ctx context.Context, clerkUserID string) ([]account.Unsettled, error) {
 	user, err := c.Store.UserByClerkID(ctx, clerkUserID)
 	if err != nil {
@@ -21,9 +21,9 @@ func (c *Console) MayStillBill(ctx context.Context, clerkUserID string) ([]accou
 	return c.Store.UnsettledOfUser(ctx, user, account.DeleteCancelAtPeriodEnd)
 }
 
-// EraseAnyway erases a user whose deletion was asked for although they may still be billed for what was shown. Where more
-// has come to that since, nothing is done. The list goes into the audit log, and the deletion policy is applied to what
-// is on it, as to all else, whenever that is seen.
+// EraseAnyway erases a user whose deletion was asked for although they may still be billed for what
+// was shown. Where more has come to that since, nothing is done. The list goes into the audit log,
+// and the deletion policy is applied to what is on it, as to all else, whenever that is seen.
 func (c *Console) EraseAnyway(ctx context.Context, clerkUserID, caller string, shown []account.Unsettled) error {
 	return c.Store.Update(ctx, "erase a user anyway", store.Cause{Caller: caller}, func(ctx context.Context, tx *store.Tx) error {
 		user, err := tx.LockUser(ctx, clerkUserID)

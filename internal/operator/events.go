@@ -17,12 +17,13 @@ type Console struct {
 	Store *store.Store
 	// Runs is where comparisons are begun, and where the runs of workflows are looked at.
 	Runs runs.Server
-	// Wake makes the dispatcher look at once for what was asked to be poked; nil where it runs elsewhere.
+	// Wake makes the dispatcher look at once for what was asked to be poked; nil where it runs
+	// elsewhere.
 	Wake func()
 }
 
-// Selection says which events an operator means. What is left out chooses nothing; the rest has to hold
-// together.
+// Selection says which events an operator means. What is left out chooses nothing; the rest has to
+// hold together.
 type Selection struct {
 	// IDs are ids of events: Stripe's evt_..., or Svix's msg_... for Clerk's.
 	IDs []string `json:"ids,omitempty"`
@@ -79,8 +80,8 @@ func (m *Mistake) Error() string { return m.Text }
 
 func mistaken(format string, args ...any) error { return &Mistake{fmt.Sprintf(format, args...)} }
 
-// filter is the selection as the store takes it. none is set where nothing can be meant: the user has
-// nothing here.
+// filter is the selection as the store takes it. none is set where nothing can be meant: the user
+// has nothing here.
 func (c *Console) filter(ctx context.Context, s Selection) (f store.EventFilter, err error) {
 	if err := s.check(); err != nil {
 		return f, err
@@ -129,8 +130,8 @@ func (c *Console) entitiesOf(ctx context.Context, clerkUserID string) ([]account
 	return entities, nil
 }
 
-// Events lists events, the newest first. next is the place behind which the next page goes on, nil after
-// the last.
+// Events lists events, the newest first. next is the place behind which the next page goes on, nil
+// after the last.
 func (c *Console) Events(ctx context.Context, s Selection, after store.EventPlace, limit int) (events []store.Event, next *store.EventPlace, err error) {
 	f, err := c.filter(ctx, s)
 	if err != nil {
@@ -207,9 +208,9 @@ func (c *Console) Retry(ctx context.Context, o Order, after store.EventPlace) (D
 	return done, nil
 }
 
-// Replay has events that have ended taken again as if they had just been delivered. It is harmless: an
-// event says that something changed, and what is true is read again. An event whose payload is not kept
-// any more cannot be.
+// Replay has events that have ended taken again as if they had just been delivered. It is harmless:
+// an event says that something changed, and what is true is read again. An event whose payload is
+// not kept any more cannot be.
 func (c *Console) Replay(ctx context.Context, o Order, after store.EventPlace) (Done, error) {
 	if o.Empty() {
 		return Done{}, mistaken("say which events: by id, type, user, entity, status or time")

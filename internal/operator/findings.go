@@ -9,8 +9,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// compare says in a sentence each what does not agree, and what stands in the way. What is on its way shows
-// here as well, for the moment that it takes.
+// compare says in a sentence each what does not agree, and what stands in the way. What is on its
+// way shows here as well, for the moment that it takes.
 func (v Inspection) compare() []string {
 	var found []string
 	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }

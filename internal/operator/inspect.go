@@ -62,7 +62,8 @@ type ClerkView struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Projection is what Clerk's metadata say of the user's subscription; empty where they hold nothing of ours.
+// Projection is what Clerk's metadata say of the user's subscription; empty where they hold nothing
+// of ours.
 func (c ClerkView) Projection() account.Projection {
 	var p account.Projection
 	if json.Unmarshal(c.Metadata, &p) != nil {
@@ -172,8 +173,8 @@ const (
 	patience = 5 * time.Second
 )
 
-// Resolve answers the Clerk user id that an id leads to: of a user, of a customer, of a subscription or of
-// an event; "" where it leads to nobody.
+// Resolve answers the Clerk user id that an id leads to: of a user, of a customer, of a
+// subscription or of an event; "" where it leads to nobody.
 func (i *Inspector) Resolve(ctx context.Context, id string) (clerkUserID string, err error) {
 	switch {
 	case account.ValidUserID(id):

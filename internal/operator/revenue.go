@@ -9,15 +9,17 @@ import (
 // Revenue is the monthly recurring revenue, and what is not counted in it.
 type Revenue struct {
 	Monthly []account.MonthlyRevenue `json:"monthly"`
-	// Free counts subscriptions among these that bring in nothing of their own: they are free, or metered.
+	// Free counts subscriptions among these that bring in nothing of their own: they are free, or
+	// metered.
 	Free int64 `json:"free"`
-	// Unpriced counts subscriptions that earn and are in no sum, since their amount cannot be known exactly from what
-	// is stored: it is a fraction of the smallest unit, or by package or tier, or in another currency than the price's.
+	// Unpriced counts subscriptions that earn and are in no sum, since their amount cannot be known
+	// exactly from what is stored: it is a fraction of the smallest unit, or by package or tier, or in
+	// another currency than the price's.
 	Unpriced int64 `json:"unpriced"`
 	// UnpricedIn are the same by the currency that they are billed in; nil where there are none.
 	UnpricedIn map[string]int64 `json:"unpricedIn,omitempty"`
-	// Uncounted are subscriptions that are not over and bring in nothing now, by status; those whose collection
-	// is paused under "collection_paused".
+	// Uncounted are subscriptions that are not over and bring in nothing now, by status; those whose
+	// collection is paused under "collection_paused".
 	Uncounted map[string]int64 `json:"uncounted"`
 }
 

@@ -1,5 +1,5 @@
-// Package runs tells what the Temporal server knows of our workflows' runs: which are open, and what an
-// open one is doing.
+// Package runs tells what the Temporal server knows of our workflows' runs: which are open, and
+// what an open one is doing.
 package runs
 
 import (
@@ -28,7 +28,8 @@ type Server struct {
 // pageSize is how many runs are listed at once.
 const pageSize = 500
 
-// WatchedPage lists the customers for whom a workflow is open. The server's lists are some seconds behind.
+// WatchedPage lists the customers for whom a workflow is open. The server's lists are some seconds
+// behind.
 func (s Server) WatchedPage(ctx context.Context, after string) (customerIDs []string, next string, err error) {
 	token, err := base64.StdEncoding.DecodeString(after)
 	if err != nil {
@@ -133,8 +134,8 @@ func (s Server) details(ctx context.Context, run *Run) string {
 	return metadata.GetCurrentDetails()
 }
 
-// Reconcile starts a comparison that somebody asked for, or finds the one that is under way, and answers
-// its run's id. A second one at the same time would compare the same once more.
+// Reconcile starts a comparison that somebody asked for, or finds the one that is under way, and
+// answers its run's id. A second one at the same time would compare the same once more.
 func (s Server) Reconcile(ctx context.Context, in workflows.ReconciliationInput) (runID string, started bool, err error) {
 	run, err := s.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: workflows.OnDemandReconciliationID, TaskQueue: workflows.QueueMain,

@@ -51,7 +51,8 @@ func must(t *testing.T, base, method, path, body string) map[string]any {
 	return answer
 }
 
-// Everything a person can do with curl in the life of one customer: sign up, buy, renew, fail, cancel, leave.
+// Everything a person can do with curl in the life of one customer: sign up, buy, renew, fail,
+// cancel, leave.
 func TestALifeByHand(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)

@@ -92,7 +92,8 @@ func (k *keeper) load() error {
 	return nil
 }
 
-// start saves from now on whenever something has changed, until stop; ctx gives values, not its end.
+// start saves from now on whenever something has changed, until stop; ctx gives values, not its
+// end.
 func (k *keeper) start(ctx context.Context) {
 	if k.file == "" {
 		return

@@ -1,10 +1,10 @@
-// Package sandbox runs a Clerk and a Stripe on loopback, for tests and for development without keys.
-// Both keep state, speak the providers' wire formats, sign and redeliver webhooks as the providers
-// do, and misbehave on demand.
+// Package sandbox runs a Clerk and a Stripe on loopback, for tests and for development without
+// keys. Both keep state, speak the providers' wire formats, sign and redeliver webhooks as the
+// providers do, and misbehave on demand.
 //
-// The parts: clerksim and stripesim are the providers, faults breaks their APIs, delivery sends (and
-// breaks) their webhooks. This package puts them behind two addresses, keeps their state over a
-// restart, and lets a person with curl play: GET /_sandbox/ on either address lists how.
+// The parts: clerksim and stripesim are the providers, faults breaks their APIs, delivery sends
+// (and breaks) their webhooks. This package puts them behind two addresses, keeps their state over
+// a restart, and lets a person with curl play: GET /_sandbox/ on either address lists how.
 package sandbox
 
 import (
@@ -52,7 +52,8 @@ type Options struct {
 	WebhookConcurrency int             // deliveries of one provider at a time; default 1, which keeps the order
 
 	// StateFile keeps both providers and the webhooks that were not taken yet: read at the start if it
-	// exists, written within a second of a change and by Stop. A process that is killed can lose that second.
+	// exists, written within a second of a change and by Stop. A process that is killed can lose that
+	// second.
 	StateFile string
 	Logger    *slog.Logger // default: none
 }
@@ -77,8 +78,8 @@ type Sandbox struct {
 	stop                  sync.Once
 }
 
-// Start listens on both addresses and serves until Stop; ctx bounds the start only. An address that is
-// taken is an error that names it.
+// Start listens on both addresses and serves until Stop; ctx bounds the start only. An address that
+// is taken is an error that names it.
 func Start(ctx context.Context, o Options) (*Sandbox, error) {
 	o = o.withDefaults()
 	s := &Sandbox{
@@ -156,7 +157,8 @@ func (s *Sandbox) serve(l net.Listener, api, control http.Handler) (base string,
 	mux := http.NewServeMux()
 	mux.Handle("/", s.keeper.noticing(api))
 	mux.Handle("/_sandbox/", s.keeper.noticing(control))
-	// A connection that a client opened in store has this long for its first request: longer than Go's client keeps it.
+	// A connection that a client opened in store has this long for its first request: longer than Go's
+	// client keeps it.
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	s.serving.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -19,7 +19,8 @@ type CheckoutRequest struct {
 	Caller  Caller
 	Key     Key
 	PriceID string
-	// Quantity is how many are bought, 0 for one. A metered price has none: what is used is counted afterwards.
+	// Quantity is how many are bought, 0 for one. A metered price has none: what is used is counted
+	// afterwards.
 	Quantity   int64
 	SuccessURL string
 	CancelURL  string
@@ -36,17 +37,18 @@ type Checkout struct {
 // mostSeats bounds what one checkout sells.
 const mostSeats = 10_000
 
-// Opening a checkout ends in openingTime, with what has to be seen to afterwards in closingTime more; the lease outlives
-// both, so that nobody else opens one for the same user meanwhile.
+// Opening a checkout ends in openingTime, with what has to be seen to afterwards in closingTime
+// more; the lease outlives both, so that nobody else opens one for the same user meanwhile.
 const (
 	openingTime   = 60 * time.Second
 	closingTime   = 15 * time.Second
 	checkoutLease = 90 * time.Second
 )
 
-// Checkout opens a checkout for the caller's own customer, and answers one that is open. At most one is open at a time for
-// products that may not be held beside each other, and none is opened for a product that the caller has already, or that
-// may not be held beside what they have. A caller who has no customer at Stripe, or none any more, is given one first.
+// Checkout opens a checkout for the caller's own customer, and answers one that is open. At most
+// one is open at a time for products that may not be held beside each other, and none is opened for
+// a product that the caller has already, or that may not be held beside what they have. A caller
+// who has no customer at Stripe, or none any more, is given one first.
 func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *store.Operation, error) {
 	none := Checkout{}
 	if err := d.checkCheckout(r); err != nil {
@@ -105,15 +107,16 @@ func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *stor
 // mostCustomers is how many customers one request may find gone from Stripe before it is refused.
 const mostCustomers = 3
 
-// errCustomerGone says that a user's customer has turned out to be deleted at Stripe, or missing there. It is recorded: who is
-// asked for again has another, or none.
+// errCustomerGone says that a user's customer has turned out to be deleted at Stripe, or missing
+// there. It is recorded: who is asked for again has another, or none.
 var errCustomerGone = errors.New("the customer is gone from Stripe")
 
-// errNotAdopted says that the product's own tables name a customer for a user that is not linked to them yet.
+// errNotAdopted says that the product's own tables name a customer for a user that is not linked to
+// them yet.
 var errNotAdopted = errors.New("a customer that the product has noted is not linked")
 
-// payer answers the caller's row once they have a customer at Stripe. Who has none is given one; where that takes longer than
-// they wait, the operation that does it is answered.
+// payer answers the caller's row once they have a customer at Stripe. Who has none is given one;
+// where that takes longer than they wait, the operation that does it is answered.
 func (d *Desk) payer(ctx context.Context, caller Caller) (*store.User, *store.Operation, error) {
 	user, pending, err := d.user(ctx, caller, "")
 	if err != nil || user == nil || user.StripeCustomerID != nil {
@@ -157,8 +160,9 @@ func (d *Desk) returnable(address string) bool {
 	return len(d.Origins) == 0 || slices.Contains(d.Origins, u.Scheme+"://"+u.Host)
 }
 
-// gone looks whether a request was refused because its customer is not at Stripe any more, and records that. The user's row
-// names another customer afterwards, or none, and the customer's own sync sees to the rest.
+// gone looks whether a request was refused because its customer is not at Stripe any more, and
+// records that. The user's row names another customer afterwards, or none, and the customer's own
+// sync sees to the rest.
 func (d *Desk) gone(ctx context.Context, user *store.User, refused error) (bool, error) {
 	if failure.Of(refused) != failure.Permanent {
 		return false, nil
@@ -182,8 +186,9 @@ func (d *Desk) gone(ctx context.Context, user *store.User, refused error) (bool,
 	return true, nil
 }
 
-// Portal opens Stripe's billing portal for the caller's own customer. Under the same key it is opened again, since an address that was
-// answered before may lead nowhere any more; the way back from it stays the same.
+// Portal opens Stripe's billing portal for the caller's own customer. Under the same key it is
+// opened again, since an address that was answered before may lead nowhere any more; the way back
+// from it stays the same.
 func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL string) (address string, pending *store.Operation, err error) {
 	if !d.returnable(returnURL) {
 		return "", nil, refuse(Invalid, "field_invalid", "returnUrl is not an address that people may be sent to.")
@@ -217,8 +222,8 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 		}
 		address, err = d.Stripe.OpenPortal(ctx, *user.StripeCustomerID, returnURL, "portal:"+op.ID+":"+*user.StripeCustomerID)
 		if err == nil {
-			// Their deletion may have been asked for meanwhile. What is done in the portal all the same the deletion
-			// policy finds; but nobody is shown the way there.
+			// Their deletion may have been asked for meanwhile. What is done in the portal all the same the
+			// deletion policy finds; but nobody is shown the way there.
 			user, err = d.Store.UserByClerkID(ctx, user.ClerkUserID)
 			if err != nil {
 				return "", nil, unavailable(err)
@@ -244,8 +249,9 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 	return "", nil, refuse(Unavailable, "not_accepted", "The customer at Stripe is gone, or it is not settled yet whose it is; try again.")
 }
 
-// portalEnded notes how the opening of a portal ended. The row is there for its key, which means this request from its beginning on; where
-// the end cannot be noted the answer is the same, and the row expires.
+// portalEnded notes how the opening of a portal ended. The row is there for its key, which means
+// this request from its beginning on; where the end cannot be noted the answer is the same, and the
+// row expires.
 func (d *Desk) portalEnded(ctx context.Context, op *store.Operation, status store.OperationStatus, reason string) {
 	if err := d.Store.SettleOperation(ctx, op.ID, status, reason); err != nil {
 		d.Logger.WarnContext(ctx, "how the opening of a portal ended was not noted", "operation", "portal", "operation_id", op.ID,
@@ -292,8 +298,8 @@ func (d *Desk) Return(ctx context.Context, caller Caller, key Key, sessionID str
 		return nil, refuse(Conflict, "no_customer", "The checkout has no customer.")
 	}
 	for _, claim := range session.Claims() {
-		// What the session says counts as it will when its event comes. It is stored first: once the operation is committed, nothing
-		// may come in between.
+		// What the session says counts as it will when its event comes. It is stored first: once the
+		// operation is committed, nothing may come in between.
 		if err := d.Store.AddClaim(ctx, claim); err != nil {
 			return nil, unavailable(err)
 		}
@@ -311,8 +317,9 @@ func (d *Desk) Return(ctx context.Context, caller Caller, key Key, sessionID str
 	return d.watch(ctx, op)
 }
 
-// owns tells whether a checkout session is a user's: by its customer, else by the user whom it names. One that merely
-// refers to the user, as its payer may have written, is refused with what would confirm it.
+// owns tells whether a checkout session is a user's: by its customer, else by the user whom it
+// names. One that merely refers to the user, as its payer may have written, is refused with what
+// would confirm it.
 func (d *Desk) owns(ctx context.Context, user *store.User, session account.CheckoutSession) (bool, error) {
 	customers, err := d.Store.CustomersOf(ctx, user)
 	if err != nil {
@@ -321,7 +328,8 @@ func (d *Desk) owns(ctx context.Context, user *store.User, session account.Check
 	if slices.ContainsFunc(customers, func(c store.Customer) bool { return c.ID == session.CustomerID }) {
 		return true, nil
 	}
-	// Of one that the product's own tables name the customer's own look decides, which the caller waits for.
+	// Of one that the product's own tables name the customer's own look decides, which the caller
+	// waits for.
 	toAdopt, err := d.Store.ToAdopt(ctx, user)
 	if err != nil {
 		return false, unavailable(err)

@@ -48,9 +48,10 @@ func (d *Desk) Command(ctx context.Context, r CommandRequest) (*store.Operation,
 // updateMargin is how long a workflow's answer may be under way after its own patience is over.
 const updateMargin = time.Second
 
-// drive sends an operation to the customer's workflow and waits. Where the workflow cannot be reached,
-// or has more updates in flight than the server allows, a poke makes it find the operation by itself;
-// and should that be lost too, the sweep pokes. So nothing that was committed is forgotten.
+// drive sends an operation to the customer's workflow and waits. Where the workflow cannot be
+// reached, or has more updates in flight than the server allows, a poke makes it find the operation
+// by itself; and should that be lost too, the sweep pokes. So nothing that was committed is
+// forgotten.
 func (d *Desk) drive(ctx context.Context, op *store.Operation) (*store.Operation, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.Wait+updateMargin)
 	defer cancel()

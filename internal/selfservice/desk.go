@@ -16,11 +16,13 @@ import (
 // Stripe is what is asked of Stripe while somebody waits. Its errors are classified failures.
 type Stripe interface {
 	CustomerSubscriptions(ctx context.Context, customerID string) ([]account.Subscription, *account.Customer, error)
-	// Subscription reads one. Where only its items cannot be read, all else is answered beside the error, Unread.
+	// Subscription reads one. Where only its items cannot be read, all else is answered beside the
+	// error, Unread.
 	Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error)
 	Customer(ctx context.Context, customerID string) (account.Customer, error)
 	OpenCheckoutSessions(ctx context.Context, customerID string) ([]account.CheckoutSession, error)
-	// CheckoutSessionsSince lists a customer's sessions of any status that were made at a moment or later.
+	// CheckoutSessionsSince lists a customer's sessions of any status that were made at a moment or
+	// later.
 	CheckoutSessionsSince(ctx context.Context, customerID string, since time.Time) ([]account.CheckoutSession, error)
 	ExpireCheckoutSession(ctx context.Context, sessionID, idempotencyKey string) error
 	OpenCheckout(ctx context.Context, n account.NewCheckout) (account.CheckoutSession, error)
@@ -116,9 +118,10 @@ func target(caller Caller, named string) (string, error) {
 	}
 }
 
-// begin commits a request as an operation, or finds the one that the same key began. Where the commit may have happened and nobody
-// says so, it is begun again, which tells; where the database does not say so for as long as the caller waits, the operation is answered
-// as one that may be there: it is not to be called refused.
+// begin commits a request as an operation, or finds the one that the same key began. Where the
+// commit may have happened and nobody says so, it is begun again, which tells; where the database
+// does not say so for as long as the caller waits, the operation is answered as one that may be
+// there: it is not to be called refused.
 func (d *Desk) begin(ctx context.Context, caller Caller, key Key, n store.NewOperation, arguments ...string) (op *store.Operation, isNew bool, err error) {
 	n.ID, n.Caller, n.KeyHash, n.Lifetime = store.NewOperationID(), caller.Name(), key.hash(caller), keyLife
 	n.RequestHash = digest(append([]string{string(n.Action), n.ClerkUserID, n.SubscriptionID, n.SessionID}, arguments...)...)
@@ -140,8 +143,9 @@ func (d *Desk) begin(ctx context.Context, caller Caller, key Key, n store.NewOpe
 	return op, isNew, nil
 }
 
-// beginAgain begins an operation that may have been begun, until the database says how it stands or the caller's patience is over.
-// Whether the caller is still there is of no matter: what was committed will be done.
+// beginAgain begins an operation that may have been begun, until the database says how it stands or
+// the caller's patience is over. Whether the caller is still there is of no matter: what was
+// committed will be done.
 func (d *Desk) beginAgain(ctx context.Context, n store.NewOperation) (op *store.Operation, isNew bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.Wait)
 	defer cancel()
@@ -184,8 +188,8 @@ const (
 )
 
 // await looks at an operation until it has ended, until done says that looking further is of no
-// use, or until the caller's patience is over, and answers it as it was last seen: it was committed, so that it goes on whether or not
-// the database can be asked how it stands.
+// use, or until the caller's patience is over, and answers it as it was last seen: it was
+// committed, so that it goes on whether or not the database can be asked how it stands.
 func (d *Desk) await(ctx context.Context, op *store.Operation, first time.Duration, done <-chan struct{}) (*store.Operation, error) {
 	pause, last := first, false
 	for !op.Status.Settled() {

@@ -20,8 +20,8 @@ type opening struct {
 	request CheckoutRequest
 	price   *store.CataloguePrice
 	op      *store.Operation
-	// repeated is set where the operation may have been begun before: by an earlier request under the same key, or with
-	// a customer who has turned out to be gone.
+	// repeated is set where the operation may have been begun before: by an earlier request under the
+	// same key, or with a customer who has turned out to be gone.
 	repeated bool
 	// otherCurrency is set where the customer who pays has a subscription in another currency.
 	otherCurrency bool
@@ -36,8 +36,8 @@ const (
 	checkoutCompleted = "checkout_completed"
 )
 
-// run answers a checkout that is open now, or why there is none. Two requests at once, of one key or of two, go one after the
-// other.
+// run answers a checkout that is open now, or why there is none. Two requests at once, of one key
+// or of two, go one after the other.
 func (o *opening) run(ctx context.Context, user *store.User) (session account.CheckoutSession, err error) {
 	d := o.desk
 	if err := o.refused(); err != nil {
@@ -49,8 +49,9 @@ func (o *opening) run(ctx context.Context, user *store.User) (session account.Ch
 	if err := d.lease(ctx, user, holder); err != nil {
 		return session, err
 	}
-	// Where something may be open for a user who is being deleted, the lease is left: once it is over, the sweep has the
-	// user's own workflow close what is open. The same follows if this process ends here.
+	// Where something may be open for a user who is being deleted, the lease is left: once it is over,
+	// the sweep has the user's own workflow close what is open. The same follows if this process ends
+	// here.
 	left := false
 	defer func() {
 		if !left {
@@ -78,8 +79,8 @@ func (o *opening) run(ctx context.Context, user *store.User) (session account.Ch
 	return session, o.judge(ctx, session)
 }
 
-// again reads, under the lease, what may have changed while it was waited for: another request under the same key may have
-// done it, and the user may be being deleted.
+// again reads, under the lease, what may have changed while it was waited for: another request
+// under the same key may have done it, and the user may be being deleted.
 func (o *opening) again(ctx context.Context, user *store.User) (*store.User, error) {
 	op, err := o.desk.Store.Operation(ctx, o.op.ID)
 	if err != nil || op == nil {
@@ -103,8 +104,9 @@ func (o *opening) again(ctx context.Context, user *store.User) (*store.User, err
 	}
 }
 
-// adopted answers [errNotAdopted] where the product's own tables name a customer for the user that is not linked to them: nothing is sold
-// before it is. What such a customer has, and is the user's by all that is known, is a reason to refuse at once.
+// adopted answers [errNotAdopted] where the product's own tables name a customer for the user that
+// is not linked to them: nothing is sold before it is. What such a customer has, and is the user's
+// by all that is known, is a reason to refuse at once.
 func (o *opening) adopted(ctx context.Context, user *store.User) error {
 	d := o.desk
 	ids, err := d.Store.ToAdopt(ctx, user)
@@ -144,8 +146,8 @@ func (o *opening) adopted(ctx context.Context, user *store.User) error {
 	}
 }
 
-// open answers the operation's own session, as it is now, or opens it. asked tells that Stripe was asked to open one, whatever
-// came of it.
+// open answers the operation's own session, as it is now, or opens it. asked tells that Stripe was
+// asked to open one, whatever came of it.
 func (o *opening) open(ctx context.Context, user *store.User) (session account.CheckoutSession, asked bool, err error) {
 	d := o.desk
 	if o.op.SessionID != "" {
@@ -192,7 +194,8 @@ func (o *opening) open(ctx context.Context, user *store.User) (session account.C
 	}
 }
 
-// earlier finds the session that an earlier request of the operation has opened, in whatever state; none has no id.
+// earlier finds the session that an earlier request of the operation has opened, in whatever state;
+// none has no id.
 func (o *opening) earlier(ctx context.Context, user *store.User) (session account.CheckoutSession, err error) {
 	sessions, err := o.desk.Stripe.CheckoutSessionsSince(ctx, *user.StripeCustomerID, o.op.CreatedAt.Add(-clocksDiffer))
 	if err != nil && !failure.IsNotFound(err) {
@@ -209,9 +212,11 @@ func (o *opening) earlier(ctx context.Context, user *store.User) (session accoun
 // clocksDiffer is how far Stripe's clock may be behind the database's.
 const clocksDiffer = 5 * time.Minute
 
-// clear makes sure that what is about to be opened is the only way to buy the product, or one that may not be held beside it:
-// Stripe, not our copy, says what the customers have, also of what its list does not show and we know of; and earlier checkouts are closed, but for the
-// operation's own. That is closed too where nothing may be bought. Each customer is looked at and each checkout closed whatever becomes of the others.
+// clear makes sure that what is about to be opened is the only way to buy the product, or one that
+// may not be held beside it: Stripe, not our copy, says what the customers have, also of what its
+// list does not show and we know of; and earlier checkouts are closed, but for the operation's own.
+// That is closed too where nothing may be bought. Each customer is looked at and each checkout
+// closed whatever becomes of the others.
 func (o *opening) clear(ctx context.Context, user *store.User, own string) error {
 	d := o.desk
 	customers, err := d.Store.CustomersOf(ctx, user)
@@ -265,8 +270,9 @@ func (o *opening) clear(ctx context.Context, user *store.User, own string) error
 	return nil
 }
 
-// known are the subscriptions that a user's customers have as far as we know: by our rows, and by what has come within the last minute
-// and is not stored yet, events and the user's own return from a checkout.
+// known are the subscriptions that a user's customers have as far as we know: by our rows, and by
+// what has come within the last minute and is not stored yet, events and the user's own return from
+// a checkout.
 func (o *opening) known(ctx context.Context, user *store.User, customers []store.Customer) (ids map[string][]string, err error) {
 	d := o.desk
 	rows, err := d.Store.SubscriptionsOfUser(ctx, user)
@@ -308,11 +314,13 @@ func (o *opening) known(ctx context.Context, user *store.User, customers []store
 	return ids, nil
 }
 
-// boughtJustNow is for how long what tells of a subscription is newer than a list that does not show it.
+// boughtJustNow is for how long what tells of a subscription is newer than a list that does not
+// show it.
 const boughtJustNow = time.Minute
 
-// leftOut reads those subscriptions of a customer by their ids that we know of and that a list left out: it may be a moment behind. What
-// Stripe does not have nobody has. It answers all that the customer has.
+// leftOut reads those subscriptions of a customer by their ids that we know of and that a list left
+// out: it may be a moment behind. What Stripe does not have nobody has. It answers all that the
+// customer has.
 func (o *opening) leftOut(ctx context.Context, known []string, listed []account.Subscription) ([]account.Subscription, error) {
 	var failed []error
 	for _, id := range known {
@@ -331,8 +339,8 @@ func (o *opening) leftOut(ctx context.Context, known []string, listed []account.
 	return listed, failure.Join(failed...)
 }
 
-// closeOthers closes a customer's open checkouts of what may not be held beside what is being bought, whoever opened them, but for the
-// operation's own. One that sells no subscription stays.
+// closeOthers closes a customer's open checkouts of what may not be held beside what is being
+// bought, whoever opened them, but for the operation's own. One that sells no subscription stays.
 func (o *opening) closeOthers(ctx context.Context, customerID, own string) error {
 	d := o.desk
 	sessions, err := d.Stripe.OpenCheckoutSessions(ctx, customerID)
@@ -360,8 +368,8 @@ func (o *opening) closeOthers(ctx context.Context, customerID, own string) error
 	return failure.Join(failed...)
 }
 
-// obstacle answers why nothing may be bought beside what a user has, "" where it may: what they have already, and what they may
-// not have beside what they have.
+// obstacle answers why nothing may be bought beside what a user has, "" where it may: what they
+// have already, and what they may not have beside what they have.
 func (o *opening) obstacle(ctx context.Context, held []account.Subscription) (reason string, because account.Subscription, err error) {
 	for _, s := range held {
 		if live(s) && slices.Contains(products(s), o.price.ProductID) {
@@ -381,8 +389,8 @@ func (o *opening) obstacle(ctx context.Context, held []account.Subscription) (re
 	return "", because, nil
 }
 
-// live tells whether a subscription is one that its user has. One whose first payment is still open is not: it comes to nothing by
-// itself.
+// live tells whether a subscription is one that its user has. One whose first payment is still open
+// is not: it comes to nothing by itself.
 func live(s account.Subscription) bool {
 	return !s.Status.Terminal() && s.Status != account.StatusIncomplete
 }
@@ -395,8 +403,9 @@ func products(s account.Subscription) []string {
 	return ids
 }
 
-// excludes tells whether what is being bought may not be held beside these products together. Either side can allow it: what is
-// added to a plan is bought before the plan or after it. Of several products in one subscription each has to.
+// excludes tells whether what is being bought may not be held beside these products together.
+// Either side can allow it: what is added to a plan is bought before the plan or after it. Of
+// several products in one subscription each has to.
 func (o *opening) excludes(ctx context.Context, others ...string) (bool, error) {
 	if o.desk.Beside == account.BesideAllow || o.price.Beside {
 		return false, nil
@@ -408,8 +417,9 @@ func (o *opening) excludes(ctx context.Context, others ...string) (bool, error) 
 	return len(others) == 0 || slices.ContainsFunc(others, func(id string) bool { return !slices.Contains(allowing, id) }), nil
 }
 
-// closeForDeleted looks once more whether the user is being deleted, now that Stripe has been asked to open a checkout: their deletion
-// may have looked for open ones before this one was. closed is false where one may be open that should not be.
+// closeForDeleted looks once more whether the user is being deleted, now that Stripe has been asked
+// to open a checkout: their deletion may have looked for open ones before this one was. closed is
+// false where one may be open that should not be.
 func (o *opening) closeForDeleted(ctx context.Context, user *store.User, session account.CheckoutSession) (closed bool, err error) {
 	d := o.desk
 	row, err := d.Store.UserByClerkID(ctx, user.ClerkUserID)
@@ -431,8 +441,8 @@ func (o *opening) closeForDeleted(ctx context.Context, user *store.User, session
 	return true, userNotFound()
 }
 
-// judge answers nil for a session that is open, and else why there is none to go to. What Stripe repeats under a key was true when it was
-// first said.
+// judge answers nil for a session that is open, and else why there is none to go to. What Stripe
+// repeats under a key was true when it was first said.
 func (o *opening) judge(ctx context.Context, session account.CheckoutSession) error {
 	if err := o.desk.Store.CheckoutOpened(ctx, o.op.ID, session.ID); err != nil {
 		// The session is there all the same, and the same key finds it.
@@ -467,8 +477,8 @@ func (o *opening) refuse(ctx context.Context, err error) error {
 	return upstream(err)
 }
 
-// settleRefused ends the operation with a refusal, and answers it. The same key gets the same answer again, unless it was done before,
-// which it stays.
+// settleRefused ends the operation with a refusal, and answers it. The same key gets the same
+// answer again, unless it was done before, which it stays.
 func (o *opening) settleRefused(ctx context.Context, reason string, because account.Subscription) error {
 	at, _ := because.ScheduledToEnd()
 	if o.op.Status == store.OperationDone {
@@ -481,7 +491,8 @@ func (o *opening) settleRefused(ctx context.Context, reason string, because acco
 	return refusalOf(reason, because.ID, at)
 }
 
-// refused is the refusal that the operation has ended with, nil for none. One that failed is tried again.
+// refused is the refusal that the operation has ended with, nil for none. One that failed is tried
+// again.
 func (o *opening) refused() error {
 	if o.op.Status != store.OperationRefused {
 		return nil
@@ -493,7 +504,8 @@ func (o *opening) refused() error {
 	return refusalOf(o.op.Reason, o.op.SubscriptionID, ending.At)
 }
 
-// refusalOf is why no checkout is opened; at is when the subscription that it is about is set to end, zero where it is not.
+// refusalOf is why no checkout is opened; at is when the subscription that it is about is set to
+// end, zero where it is not.
 func refusalOf(reason, subscriptionID string, at time.Time) error {
 	refusal := &Refusal{Kind: Conflict, Code: reason, SubscriptionID: subscriptionID, EndsAt: at}
 	switch reason {
@@ -544,7 +556,8 @@ func (d *Desk) lease(ctx context.Context, user *store.User, holder string) error
 	}
 }
 
-// release gives the lease back. Whatever came of the request, the next one need not wait for the lease to end.
+// release gives the lease back. Whatever came of the request, the next one need not wait for the
+// lease to end.
 func (d *Desk) release(ctx context.Context, user *store.User, holder string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closingTime)
 	defer cancel()

@@ -33,7 +33,8 @@ type Refusal struct {
 	Kind   Kind
 	Code   string
 	Detail string
-	// SubscriptionID is the subscription that the answer is about, and EndsAt when it is set to end; "" and zero for none.
+	// SubscriptionID is the subscription that the answer is about, and EndsAt when it is set to end;
+	// "" and zero for none.
 	SubscriptionID string
 	EndsAt         time.Time
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// Sync has a user and all of their customers read anew and waits until what came of it is stored and
-// published. A user whom we do not know yet is onboarded.
+// Sync has a user and all of their customers read anew and waits until what came of it is stored
+// and published. A user whom we do not know yet is onboarded.
 func (d *Desk) Sync(ctx context.Context, caller Caller, key Key, named string) (*store.Operation, error) {
 	userID, err := target(caller, named)
 	if err != nil {
@@ -208,8 +208,9 @@ func (d *Desk) Subscriptions(ctx context.Context, caller Caller, named string) (
 // mostLines is the longest page of the audit log.
 const mostLines = 200
 
-// Audit answers a page of the audit log: the user's own, or, for an admin who names nobody, all of it. Lines
-// are the newest first; before is the id of the last line of the page before, 0 for the first page.
+// Audit answers a page of the audit log: the user's own, or, for an admin who names nobody, all of
+// it. Lines are the newest first; before is the id of the last line of the page before, 0 for the
+// first page.
 func (d *Desk) Audit(ctx context.Context, caller Caller, named string, all bool, before int64, limit int) ([]store.AuditLine, error) {
 	limit = min(max(limit, 1), mostLines)
 	if all {

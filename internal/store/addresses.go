@@ -7,28 +7,31 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// addressMark is what is kept of an address on a tombstone: a hash under the database's own key, the same for every way in which the
-// address is written. It is no secret to whoever has the key too: see docs/decisions/address-marks.md.
+// addressMark is what is kept of an address on a tombstone: a hash under the database's own key,
+// the same for every way in which the address is written. It is no secret to whoever has the key
+// too: see docs/decisions/address-marks.md.
 func addressMark(address string) string {
 	return `(SELECT sha256(substr(i.address_key, 33) || sha256(substr(i.address_key, 1, 32) || convert_to(lower(trim(` + address + `)), 'UTF8')))
 		FROM provider_identity i)`
 }
 
-// hadAddress is the condition that a deleted user had verified an address that nobody has verified who is there: who is goes before, since
-// a new account with it is the likely owner of what is bought with it from then on.
+// hadAddress is the condition that a deleted user had verified an address that nobody has verified
+// who is there: who is goes before, since a new account with it is the likely owner of what is
+// bought with it from then on.
 func hadAddress(userID, address string) string {
 	return `(EXISTS (SELECT FROM tombstone_addresses a WHERE a.user_id = ` + userID + ` AND a.mark = ` + addressMark(address) + `)
 		AND NOT EXISTS (SELECT FROM person_user l WHERE lower(l.email) = lower(trim(` + address + `)) AND l.email IS NOT NULL
 			AND l.email_verified AND l.deletion_requested_at IS NULL))`
 }
 
-// pageLasts is for how long a page to pay at stays open at Stripe: a customer who is made later than that was made by nobody who was
-// deleted before.
+// pageLasts is for how long a page to pay at stays open at Stripe: a customer who is made later
+// than that was made by nobody who was deleted before.
 const pageLasts = "24 hours"
 
-// KeepAddresses keeps the marks of addresses that a user who is being deleted, or is, has verified as their primary one: of the one that is
-// stored, and of those that are given, as Clerk has told of them. The customers that have one of them belong to the user, if nothing better
-// says whose they are, also after the addresses were erased. Nothing but the marks is kept.
+// KeepAddresses keeps the marks of addresses that a user who is being deleted, or is, has verified
+// as their primary one: of the one that is stored, and of those that are given, as Clerk has told
+// of them. The customers that have one of them belong to the user, if nothing better says whose
+// they are, also after the addresses were erased. Nothing but the marks is kept.
 func (t *Tx) KeepAddresses(ctx context.Context, u *User, verified []string) error {
 	if u.EmailVerified {
 		verified = append([]string{deref(u.Email)}, verified...)
@@ -46,9 +49,11 @@ func (t *Tx) KeepAddresses(ctx context.Context, u *User, verified []string) erro
 		SELECT `+addressMark("address")+`, $1 FROM unnest($2::text[]) AS kept (address) ON CONFLICT DO NOTHING`, u.ID, kept)
 }
 
-// UserByCustomerEmail answers the one user whose verified primary email an unclaimed customer has, or "" where there is none or more than
-// one. Where nobody has it who is there, it is a deleted user who had it, and whom the customer may be of: it was made while they were
-// there, or at a page that they may have left open. Of several the first who was deleted since, who was there when it was made.
+// UserByCustomerEmail answers the one user whose verified primary email an unclaimed customer has,
+// or "" where there is none or more than one. Where nobody has it who is there, it is a deleted
+// user who had it, and whom the customer may be of: it was made while they were there, or at a page
+// that they may have left open. Of several the first who was deleted since, who was there when it
+// was made.
 func (t *Tx) UserByCustomerEmail(ctx context.Context, customerID string) (clerkUserID string, err error) {
 	return userByCustomerEmail(ctx, t.tx, customerID)
 }

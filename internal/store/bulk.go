@@ -136,10 +136,12 @@ func (t *Tx) noteBulkPage(ctx context.Context, id string, p BulkPage, failed int
 		done = done + $5, failed = failed + $6, updated_at = now() WHERE id = $1`, id, p.Step, p.Next, counts, p.Done, failed)
 }
 
-// bulkRetry is how long something in quarantine is left alone after so many attempts ("attempts"): a minute, and twice as long each time.
+// bulkRetry is how long something in quarantine is left alone after so many attempts ("attempts"):
+// a minute, and twice as long each time.
 const bulkRetry = `interval '1 minute' * power(2, least(attempts, 10) - 1)`
 
-// bulkAttempts is how often something is tried before it counts as failed, about half an hour after the first time.
+// bulkAttempts is how often something is tried before it counts as failed, about half an hour after
+// the first time.
 const bulkAttempts = 6
 
 func (t *Tx) addBulkFailures(ctx context.Context, id string, failures map[account.Entity]string, again bool) (newly int64, err error) {
@@ -165,8 +167,8 @@ type BulkFailure struct {
 	RetryAt  *time.Time `db:"retry_at" json:"retryAt"`
 }
 
-// BulkRetries lists what is to be tried again by now. Where that is nothing, it answers how long it is until the next is, zero where
-// nothing is in quarantine.
+// BulkRetries lists what is to be tried again by now. Where that is nothing, it answers how long it
+// is until the next is, zero where nothing is in quarantine.
 func (s *Store) BulkRetries(ctx context.Context, id string, limit int) (due []account.Entity, wait time.Duration, err error) {
 	rows, _ := s.pool.Query(ctx, `SELECT entity, greatest(retry_at - now(), interval '0') FROM bulk_failures WHERE run_id = $1 AND retry_at IS NOT NULL
 		ORDER BY retry_at, entity LIMIT $2`, id, limit)
@@ -183,7 +185,8 @@ func (s *Store) BulkRetries(ctx context.Context, id string, limit int) (due []ac
 	return due, wait, classify("list what is to be tried again", err)
 }
 
-// BulkRetried is what came of trying again: what was brought in, what failed for good, and what is to be tried once more.
+// BulkRetried is what came of trying again: what was brought in, what failed for good, and what is
+// to be tried once more.
 type BulkRetried struct {
 	Done            []account.Entity
 	Failures, Again map[account.Entity]string
@@ -215,7 +218,8 @@ func (s *Store) NoteBulkRetries(ctx context.Context, id, step string, r BulkRetr
 	})
 }
 
-// BulkFailures lists what a pass could not bring in, in the order of their names, behind the one named.
+// BulkFailures lists what a pass could not bring in, in the order of their names, behind the one
+// named.
 func (s *Store) BulkFailures(ctx context.Context, id string, after account.Entity, limit int) ([]BulkFailure, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT entity, reason, at, attempts, retry_at FROM bulk_failures WHERE run_id = $1 AND entity > $2 ORDER BY entity LIMIT $3`, id, string(after), limit)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[BulkFailure])
@@ -228,15 +232,15 @@ func (s *Store) SetBulkUsers(ctx context.Context, id string, users int64) error 
 	return classify("count users", err)
 }
 
-// PauseBulk has a pass stop behind the page that is under way, or go on. It answers whether there is such a
-// pass that has not ended.
+// PauseBulk has a pass stop behind the page that is under way, or go on. It answers whether there
+// is such a pass that has not ended.
 func (s *Store) PauseBulk(ctx context.Context, id string, paused bool) (bool, error) {
 	tag, err := s.pool.Exec(ctx, `UPDATE bulk_runs SET paused = $2, updated_at = now() WHERE id = $1 AND finished_at IS NULL`, id, paused)
 	return tag.RowsAffected() > 0, classify("pause a bulk sync", err)
 }
 
-// FinishBulk records the end of a pass, and why it came early, "" if it did not. What is in quarantine then has failed: nobody
-// comes back to it. Recording it again changes nothing.
+// FinishBulk records the end of a pass, and why it came early, "" if it did not. What is in
+// quarantine then has failed: nobody comes back to it. Recording it again changes nothing.
 func (s *Store) FinishBulk(ctx context.Context, id, failure string) error {
 	_, err := s.pool.Exec(ctx, `WITH given_up AS (UPDATE bulk_failures SET retry_at = NULL WHERE run_id = $1 AND retry_at IS NOT NULL
 			AND EXISTS (SELECT FROM bulk_runs WHERE id = $1 AND finished_at IS NULL) RETURNING 1)
@@ -245,8 +249,9 @@ func (s *Store) FinishBulk(ctx context.Context, id, failure string) error {
 	return classify("finish a bulk sync", err)
 }
 
-// WithoutCustomer lists users who have no customer at Stripe and are not being deleted, in the order of our own ids,
-// behind the one named, and answers the id that the next page continues behind, "" after the last.
+// WithoutCustomer lists users who have no customer at Stripe and are not being deleted, in the
+// order of our own ids, behind the one named, and answers the id that the next page continues
+// behind, "" after the last.
 func (s *Store) WithoutCustomer(ctx context.Context, after string, limit int) (clerkUserIDs []string, next string, err error) {
 	type row struct{ ID, ClerkUserID string }
 	rows, _ := s.pool.Query(ctx, `SELECT id::text AS after, clerk_user_id FROM person_user u WHERE id > $1 AND deletion_requested_at IS NULL
@@ -265,8 +270,8 @@ func (s *Store) WithoutCustomer(ctx context.Context, after string, limit int) (c
 	return clerkUserIDs, next, nil
 }
 
-// ForgetProfile forgets which version of its user's profile a customer was given last, so that it is given it
-// again.
+// ForgetProfile forgets which version of its user's profile a customer was given last, so that it
+// is given it again.
 func (s *Store) ForgetProfile(ctx context.Context, customerID string) error {
 	return s.Update(ctx, "forget a customer's profile", Cause{}, func(ctx context.Context, tx *Tx) error {
 		_, err := tx.forgetProfile(ctx, customerID)

@@ -10,8 +10,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// What a product allows beside it and how a price's quantity comes about are compared with Stripe like the rest: one that
-// was stored before either was known is found, and reading it mends it.
+// What a product allows beside it and how a price's quantity comes about are compared with Stripe
+// like the rest: one that was stored before either was known is found, and reading it mends it.
 func TestCatalogueRulesAreCompared(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -54,8 +54,8 @@ func takeBack(t *testing.T, m *store.Migrator, name string) {
 	}
 }
 
-// A database from before has its products read for what it does not say, and its users given another customer where their
-// primary one is gone from Stripe.
+// A database from before has its products read for what it does not say, and its users given
+// another customer where their primary one is gone from Stripe.
 func TestCatalogueRulesOfAStoredDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := databases.DSN(t)
@@ -81,7 +81,8 @@ func TestCatalogueRulesOfAStoredDatabase(t *testing.T) {
 	}
 }
 
-// What a checkout said before it was told apart who had written it: where the event is kept, it tells.
+// What a checkout said before it was told apart who had written it: where the event is kept, it
+// tells.
 func TestStoredClaimsAreToldApart(t *testing.T) {
 	t.Parallel()
 	dsn := databases.DSN(t)
@@ -131,8 +132,8 @@ func TestWhatAnEndedPassHasPutAsideHasFailed(t *testing.T) {
 	}
 }
 
-// That Clerk does not have whom a claim names is asked again while the customer is nobody's, and stands once it is somebody's: nobody
-// asks any more, and the claim would come to be against them.
+// That Clerk does not have whom a claim names is asked again while the customer is nobody's, and
+// stands once it is somebody's: nobody asks any more, and the claim would come to be against them.
 func TestWhomClerkDoesNotHaveStaysSoBesideAnOwner(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

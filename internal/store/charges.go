@@ -8,8 +8,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// RecordCharges stores what Stripe would collect of a customer of a user who is being deleted, or is, as a read has listed it. What is not
-// listed any more is not pending any more. Both are audited.
+// RecordCharges stores what Stripe would collect of a customer of a user who is being deleted, or
+// is, as a read has listed it. What is not listed any more is not pending any more. Both are
+// audited.
 func (t *Tx) RecordCharges(ctx context.Context, u *User, customerID string, pending []account.PendingCharge) error {
 	stored, err := chargesOf(ctx, t.tx, customerID)
 	if err != nil {
@@ -62,8 +63,9 @@ func (s *Store) ChargeStopped(ctx context.Context, customerID string, p account.
 	})
 }
 
-// ChargesOf lists what is stored of what Stripe would collect of a customer: what is billed before what is credited for it, so that no more
-// than a credit is left where not all of it can be taken away.
+// ChargesOf lists what is stored of what Stripe would collect of a customer: what is billed before
+// what is credited for it, so that no more than a credit is left where not all of it can be taken
+// away.
 func (s *Store) ChargesOf(ctx context.Context, customerID string) ([]account.PendingCharge, error) {
 	return chargesOf(ctx, s.pool, customerID)
 }

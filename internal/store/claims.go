@@ -23,8 +23,8 @@ func (t *Tx) SetClaims(ctx context.Context, customerID string, claims []account.
 		AND (source LIKE 'customer:%' OR source LIKE 'subscription:%')`, customerID, kept)
 }
 
-// upsertClaims stores evidence in one order, so that two transactions do not wait for each other; of two claims in one
-// place the later counts. What is known already is not touched.
+// upsertClaims stores evidence in one order, so that two transactions do not wait for each other;
+// of two claims in one place the later counts. What is known already is not touched.
 const upsertClaims = `INSERT INTO customer_claims AS known (stripe_customer_id, clerk_user_id, source, event_id)
 	SELECT DISTINCT ON (customer, place) customer, clerk_user, place, nullif(event_id, '') FROM claims
 	WHERE NOT EXISTS (SELECT FROM customer_claims k WHERE k.stripe_customer_id = customer AND k.source = place AND k.clerk_user_id = clerk_user)
@@ -32,12 +32,12 @@ const upsertClaims = `INSERT INTO customer_claims AS known (stripe_customer_id, 
 	ON CONFLICT (stripe_customer_id, source) DO UPDATE SET clerk_user_id = excluded.clerk_user_id, event_id = excluded.event_id, claimed_at = now()
 	WHERE known.clerk_user_id <> excluded.clerk_user_id`
 
-// missingFor is for how long it counts that Clerk did not have a user: they may sign up, and nobody tell us. Once a customer is
-// somebody's it counts until they do, as nobody asks for them any more.
+// missingFor is for how long it counts that Clerk did not have a user: they may sign up, and nobody
+// tell us. Once a customer is somebody's it counts until they do, as nobody asks for them any more.
 const missingFor = "1 hour"
 
-// EvidenceOn reads all that is known of whose a customer is. shown is what a read of the customer has just shown, which
-// counts instead of what is stored of the same places.
+// EvidenceOn reads all that is known of whose a customer is. shown is what a read of the customer
+// has just shown, which counts instead of what is stored of the same places.
 func (t *Tx) EvidenceOn(ctx context.Context, customerID string, shown ...account.Claim) (account.Evidence, error) {
 	return t.store.evidenceOn(ctx, t.tx, customerID, shown)
 }
@@ -52,8 +52,8 @@ func (s *Store) evidenceOn(ctx context.Context, q querier, customerID string, sh
 	return all[customerID].Evidence, err
 }
 
-// evidenceOf is the evidence about one customer, and which of the users whom it names are known, or were shown by Clerk in a
-// comparison.
+// evidenceOf is the evidence about one customer, and which of the users whom it names are known, or
+// were shown by Clerk in a comparison.
 type evidenceOf struct {
 	account.Evidence
 	here map[string]bool
@@ -97,8 +97,9 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 	return all, classify("read evidence", err)
 }
 
-// NoteNotInClerk keeps that Clerk does not have a user whom a claim names, and has those customers looked at that name
-// somebody else too, or have the verified address of somebody, or of a deleted user: they may be somebody else's now.
+// NoteNotInClerk keeps that Clerk does not have a user whom a claim names, and has those customers
+// looked at that name somebody else too, or have the verified address of somebody, or of a deleted
+// user: they may be somebody else's now.
 func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string) error {
 	rows, _ := t.tx.Query(ctx, `WITH noted AS (INSERT INTO users_not_in_clerk (clerk_user_id) SELECT $1::text WHERE EXISTS (SELECT FROM customer_claims WHERE clerk_user_id = $1)
 			ON CONFLICT (clerk_user_id) DO UPDATE SET seen_at = now())
@@ -116,8 +117,9 @@ func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string) error {
 	return t.Poke(ctx, account.JobSync, contested...)
 }
 
-// UnlinkedClaimed lists the customers that no user owns and that may be this user's: those with evidence that names them,
-// and those with a mere reference to them whose address they have verified, or had before they were deleted.
+// UnlinkedClaimed lists the customers that no user owns and that may be this user's: those with
+// evidence that names them, and those with a mere reference to them whose address they have
+// verified, or had before they were deleted.
 func (s *Store) UnlinkedClaimed(ctx context.Context, clerkUserID string) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT DISTINCT cl.stripe_customer_id FROM customer_claims cl
 		LEFT JOIN stripe_customers c USING (stripe_customer_id)
@@ -134,8 +136,9 @@ func (s *Store) UnlinkedClaimed(ctx context.Context, clerkUserID string) ([]stri
 	return ids, classify("look for claims", err)
 }
 
-// UnlinkedByEmail lists the customers with this email that no user owns and about which there is no evidence, or none but of users
-// whom Clerk did not have, however long ago: whoever looks at the customer has that asked again.
+// UnlinkedByEmail lists the customers with this email that no user owns and about which there is no
+// evidence, or none but of users whom Clerk did not have, however long ago: whoever looks at the
+// customer has that asked again.
 func (s *Store) UnlinkedByEmail(ctx context.Context, email string) ([]string, error) {
 	if strings.TrimSpace(email) == "" {
 		return nil, nil
@@ -156,9 +159,10 @@ type ErrNotConfirmed string
 
 func (e ErrNotConfirmed) Error() string { return string(e) }
 
-// ConfirmOwner keeps an operator's word that a customer is a user's, and has the customer looked at, which links it. It counts
-// as what stands on a session does: what is written on the customer or a subscription at Stripe wins over it. A link that
-// there is already stays; one to another user is an [ErrNotConfirmed], as is a customer or a user whom we do not know.
+// ConfirmOwner keeps an operator's word that a customer is a user's, and has the customer looked
+// at, which links it. It counts as what stands on a session does: what is written on the customer
+// or a subscription at Stripe wins over it. A link that there is already stays; one to another user
+// is an [ErrNotConfirmed], as is a customer or a user whom we do not know.
 func (s *Store) ConfirmOwner(ctx context.Context, customerID, clerkUserID string, why Cause) error {
 	var refused ErrNotConfirmed
 	err := s.Update(ctx, "confirm a customer's owner", why, func(ctx context.Context, tx *Tx) error {
@@ -220,7 +224,8 @@ type claimOf struct {
 	eventID string
 }
 
-// columnsOf are claims as the arrays that a statement takes them in: customers, users, places and events.
+// columnsOf are claims as the arrays that a statement takes them in: customers, users, places and
+// events.
 func columnsOf(claims []claimOf) []any {
 	n := len(claims)
 	customers, users, places, events := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
@@ -238,8 +243,9 @@ func (t *Tx) addClaims(ctx context.Context, claims []claimOf) error {
 		WITH ORDINALITY AS c (customer, clerk_user, place, event_id, n)) `+upsertClaims, columnsOf(claims)...)
 }
 
-// AddClaim stores evidence that did not come with an event, and has the customer looked at, which links it. Both or neither: whoever
-// finds the evidence later takes the look for granted. Where it is stored and the customer has an owner, nothing is left to do.
+// AddClaim stores evidence that did not come with an event, and has the customer looked at, which
+// links it. Both or neither: whoever finds the evidence later takes the look for granted. Where it
+// is stored and the customer has an owner, nothing is left to do.
 func (s *Store) AddClaim(ctx context.Context, claim account.Claim) error {
 	var known bool
 	if err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM customer_claims k JOIN stripe_customers c USING (stripe_customer_id)

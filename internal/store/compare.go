@@ -30,8 +30,8 @@ func (d Difference) Same(e Difference) bool {
 	return d.Entity == e.Entity && d.Class == e.Class && d.Subject == e.Subject
 }
 
-// Comparison holds what a provider shows against what is stored. The answers of its methods are true of
-// the moment in which they were made: what is on its way shows as a difference, too.
+// Comparison holds what a provider shows against what is stored. The answers of its methods are
+// true of the moment in which they were made: what is on its way shows as a difference, too.
 type Comparison struct {
 	store *Store
 	// run is the comparison's run, whose record of what the lists showed is looked at.
@@ -39,7 +39,8 @@ type Comparison struct {
 	deletion account.DeletionPolicy
 }
 
-// Compare answers comparisons for a run. The policy says which subscriptions of a deleted user may go on.
+// Compare answers comparisons for a run. The policy says which subscriptions of a deleted user may
+// go on.
 func (s *Store) Compare(run string, deletion account.DeletionPolicy) Comparison {
 	return Comparison{store: s, run: run, deletion: deletion}
 }
@@ -104,7 +105,8 @@ type owned struct {
 	UserIsDeleting bool    `db:"user_is_deleting"`
 	// Unverified is set where the link rests on a reference alone.
 	Unverified bool `db:"unverified"`
-	// Contested is set where the product's own table names the customer for another user than the owner.
+	// Contested is set where the product's own table names the customer for another user than the
+	// owner.
 	Contested bool `db:"contested"`
 }
 
@@ -401,7 +403,8 @@ func (c Comparison) Prices(ctx context.Context, shown []account.Price) ([]Differ
 		p.IntervalCount, p.Created = max(p.IntervalCount, 1), time.Time{}
 		switch {
 		case !ok && !p.Active:
-			// Nobody is sold it any more, and who has it is found by the subscription: a product can have any number of such.
+			// Nobody is sold it any more, and who has it is found by the subscription: a product can have
+			// any number of such.
 			continue
 		case !ok:
 			d.Class = account.DriftMissingPlan

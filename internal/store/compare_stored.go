@@ -18,9 +18,9 @@ const (
 	SeenWatched = "watched"
 )
 
-// StoredPage compares what is stored with what the lists of the run have shown, for one page of users in
-// the order of our own ids: what no list shows, and what is wrong in itself. It answers the id that the
-// next page continues behind, "" after the last.
+// StoredPage compares what is stored with what the lists of the run have shown, for one page of
+// users in the order of our own ids: what no list shows, and what is wrong in itself. It answers
+// the id that the next page continues behind, "" after the last.
 //
 // What a list did not show is only suspected here: it has to be asked for by its id.
 func (c Comparison) StoredPage(ctx context.Context, after string, limit int) (found []Difference, users int, next string, err error) {
@@ -171,7 +171,8 @@ func (c Comparison) ofCustomers(h holding, seen map[string]map[string]bool) (fou
 	return found
 }
 
-// holdings reads what users have: customers that are not deleted, subscriptions that can still change.
+// holdings reads what users have: customers that are not deleted, subscriptions that can still
+// change.
 func (c Comparison) holdings(ctx context.Context, users []*User) ([]holding, error) {
 	ids := make([]string, len(users))
 	holdings := make([]holding, len(users))

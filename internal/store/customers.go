@@ -26,18 +26,20 @@ type Customer struct {
 	// SchedulesReadSeq is the number of the last read that listed the customer's schedules too. Only
 	// those of a user who is being deleted do.
 	SchedulesReadSeq int64 `db:"schedules_read_seq"`
-	// WholeSeq is the number of the last read that showed all of the customer: ReadSeq, unless the last read could not.
+	// WholeSeq is the number of the last read that showed all of the customer: ReadSeq, unless the
+	// last read could not.
 	WholeSeq int64 `db:"whole_seq"`
-	// MadeInVainFor is the user whom the customer was made for in vain, nil once it is kept. It stays on one that was removed: whoever
-	// read it before that does not link it.
+	// MadeInVainFor is the user whom the customer was made for in vain, nil once it is kept. It stays
+	// on one that was removed: whoever read it before that does not link it.
 	MadeInVainFor *string `db:"made_in_vain_for"`
 }
 
-// Exists tells whether the customer is at Stripe, as far as we were shown: neither deleted nor missing.
+// Exists tells whether the customer is at Stripe, as far as we were shown: neither deleted nor
+// missing.
 func (c Customer) Exists() bool { return !c.DeletedInStripe && c.MissingSince == nil }
 
-// ProfileForgotten tells whether the customer is to be given its user's profile again, although it was given
-// this version before: somebody has overwritten it at Stripe.
+// ProfileForgotten tells whether the customer is to be given its user's profile again, although it
+// was given this version before: somebody has overwritten it at Stripe.
 func (c Customer) ProfileForgotten() bool { return c.ProfileVersion < 0 }
 
 const customerColumns = `stripe_customer_id, user_id, link_source, read_seq, email, name, profile_version, stripe_created_at, deleted_in_stripe, missing_since, coalesce(schedules_read_seq, 0) AS schedules_read_seq, coalesce(whole_read_seq, read_seq) AS whole_seq, made_in_vain_for`
@@ -95,9 +97,10 @@ func (t *Tx) lockCustomerRow(ctx context.Context, customerID string) (*Customer,
 	return c, classify("lock a customer", err)
 }
 
-// SetCustomer stores what a read of Stripe showed of a customer and the number of that read. Stripe does not bring back who was deleted, so
-// that a read which shows the customer as it was before does not either.
-// personal is false where no personal data may be stored, because the owner is being deleted.
+// SetCustomer stores what a read of Stripe showed of a customer and the number of that read. Stripe
+// does not bring back who was deleted, so that a read which shows the customer as it was before
+// does not either. personal is false where no personal data may be stored, because the owner is
+// being deleted.
 func (t *Tx) SetCustomer(ctx context.Context, c *Customer, seen account.Customer, read int64, personal bool) error {
 	if !personal {
 		seen.Email, seen.Name = "", ""
@@ -110,15 +113,16 @@ func (t *Tx) SetCustomer(ctx context.Context, c *Customer, seen account.Customer
 		WHERE stripe_customer_id = $1`, c.ID, read, fit(seen.Email), fit(seen.Name), nullTime(seen.Created), seen.Deleted)
 }
 
-// ReadInPart notes that the read which has just been stored did not show all, and which one was the last that did. What it has left out
-// is as that one showed it: nothing is concluded from the number of this one.
+// ReadInPart notes that the read which has just been stored did not show all, and which one was the
+// last that did. What it has left out is as that one showed it: nothing is concluded from the
+// number of this one.
 func (t *Tx) ReadInPart(ctx context.Context, c *Customer, whole int64) error {
 	c.WholeSeq = whole
 	return t.tx.Later(ctx, "note that a customer was read in part", `UPDATE stripe_customers SET whole_read_seq = $2 WHERE stripe_customer_id = $1`, c.ID, whole)
 }
 
-// SetMissing stores that Stripe does not know a customer, as a read says that began at a moment by the database's clock, zero where that is
-// not known. Whatever else is stored of it stays.
+// SetMissing stores that Stripe does not know a customer, as a read says that began at a moment by
+// the database's clock, zero where that is not known. Whatever else is stored of it stays.
 func (t *Tx) SetMissing(ctx context.Context, c *Customer, began time.Time) error {
 	if c.MissingSince == nil {
 		c.MissingSince = new(time.Now())
@@ -132,9 +136,10 @@ func (t *Tx) SetDeleted(ctx context.Context, customerID string) error {
 	return t.tx.Later(ctx, "store that a customer is deleted", `UPDATE stripe_customers SET deleted_in_stripe = true WHERE stripe_customer_id = $1`, customerID)
 }
 
-// NoteGone records that a read of this number showed a user's customer to be deleted at Stripe or, unless deleted is set, to be missing
-// there, and gives the user another primary customer, or none. Their own syncs see to the rest. One that nobody owns and that the evidence
-// says is the user's is linked to them, so that it is kept whose it was.
+// NoteGone records that a read of this number showed a user's customer to be deleted at Stripe or,
+// unless deleted is set, to be missing there, and gives the user another primary customer, or none.
+// Their own syncs see to the rest. One that nobody owns and that the evidence says is the user's is
+// linked to them, so that it is kept whose it was.
 func (s *Store) NoteGone(ctx context.Context, clerkUserID, customerID string, read int64, deleted bool, policy account.AccessPolicy) error {
 	return s.Update(ctx, "note that a customer is gone", Cause{}, func(ctx context.Context, tx *Tx) error {
 		user, customer, err := tx.LockCustomerFor(ctx, clerkUserID, customerID)
@@ -194,8 +199,9 @@ func (t *Tx) Link(ctx context.Context, u *User, c *Customer, source string, prof
 		After: map[string]any{"source": source}, EventIDs: eventIDs})
 }
 
-// MadeInVain keeps that a customer was made for a user and must not stay, in the transaction that finds out: whoever was about
-// to undo it may be gone. "" for the user says that it is kept for good.
+// MadeInVain keeps that a customer was made for a user and must not stay, in the transaction that
+// finds out: whoever was about to undo it may be gone. "" for the user says that it is kept for
+// good.
 func (t *Tx) MadeInVain(ctx context.Context, customerID, clerkUserID string) error {
 	if clerkUserID == "" {
 		return t.tx.Later(ctx, "forget a customer made in vain", `UPDATE stripe_customers SET made_in_vain_for = NULL WHERE stripe_customer_id = $1 AND made_in_vain_for IS NOT NULL`, customerID)
@@ -204,7 +210,8 @@ func (t *Tx) MadeInVain(ctx context.Context, customerID, clerkUserID string) err
 		ON CONFLICT (stripe_customer_id) DO UPDATE SET made_in_vain_for = excluded.made_in_vain_for`, customerID, clerkUserID)
 }
 
-// MadeInVain answers a customer that was made for a user in vain and is not undone yet, "" where there is none.
+// MadeInVain answers a customer that was made for a user in vain and is not undone yet, "" where
+// there is none.
 func (s *Store) MadeInVain(ctx context.Context, clerkUserID string) (customerID string, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT stripe_customer_id FROM stripe_customers WHERE made_in_vain_for = $1 AND NOT deleted_in_stripe ORDER BY 1 LIMIT 1`, clerkUserID).Scan(&customerID)
 	if errors.Is(err, pgx.ErrNoRows) {

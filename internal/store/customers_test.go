@@ -110,7 +110,8 @@ func TestLockCustomerAtOnce(t *testing.T) {
 	}
 }
 
-// What a read shows is stored; a customer that is deleted in Stripe keeps what it had, and stays deleted.
+// What a read shows is stored; a customer that is deleted in Stripe keeps what it had, and stays
+// deleted.
 func TestSetCustomer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -263,8 +264,9 @@ func TestUserByCustomerEmail(t *testing.T) {
 	}
 }
 
-// An address is still that of a deleted user who had verified it, of a customer who was made while they were there or a day later at most;
-// of several, of the one who was there then. Whoever is there goes before.
+// An address is still that of a deleted user who had verified it, of a customer who was made while
+// they were there or a day later at most; of several, of the one who was there then. Whoever is
+// there goes before.
 func TestAddressOfADeletedUser(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

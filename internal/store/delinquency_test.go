@@ -29,7 +29,8 @@ func (w *world) owedSince() string {
 	return one[string](w, `SELECT coalesce(to_char(past_due_since AT TIME ZONE 'utc', 'MM-DD') || ' ' || coalesce(past_due_invoice, '-'), 'nothing') FROM subscriptions WHERE stripe_subscription_id = 'sub_1'`)
 }
 
-// Since when a subscription owes is stored while it does, and is nothing afterwards; the next time is another.
+// Since when a subscription owes is stored while it does, and is nothing afterwards; the next time
+// is another.
 func TestPastDueSinceIsStoredWhileItLasts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -74,7 +75,8 @@ func TestPastDueSinceIsStoredWhileItLasts(t *testing.T) {
 	}
 }
 
-// What a program of before stores beside this one is past_due, without since when: nobody loses their grace by that.
+// What a program of before stores beside this one is past_due, without since when: nobody loses
+// their grace by that.
 func TestPastDueSinceOfWhatAProgramOfBeforeStores(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -93,7 +95,8 @@ func TestPastDueSinceOfWhatAProgramOfBeforeStores(t *testing.T) {
 	}
 }
 
-// Whose open invoices have to be asked for: where neither the row nor an invoice of this delinquency says since when.
+// Whose open invoices have to be asked for: where neither the row nor an invoice of this
+// delinquency says since when.
 func TestOwedUnknown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -129,7 +132,8 @@ func TestOwedUnknown(t *testing.T) {
 	expect("that one was paid, and it still owes", "sub_1")
 }
 
-// The first of January's days on which everything was stored by the version before, with what it knew.
+// The first of January's days on which everything was stored by the version before, with what it
+// knew.
 func TestStoredDelinquenciesAndPlansAreMigrated(t *testing.T) {
 	t.Parallel()
 	dsn := databases.DSN(t)
@@ -234,8 +238,8 @@ func TestThePlanIsOneItemsWhateverTheirOrder(t *testing.T) {
 	}
 }
 
-// A product that becomes known, or an add-on, or none, has everybody looked at who holds an item of it, whichever
-// item makes the plan.
+// A product that becomes known, or an add-on, or none, has everybody looked at who holds an item of
+// it, whichever item makes the plan.
 func TestWhoHoldsAnItemIsAffectedByItsProduct(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -263,7 +267,8 @@ func TestWhoHoldsAnItemIsAffectedByItsProduct(t *testing.T) {
 		})
 		return got
 	}
-	// One whose price is not known still is told of nothing: its customers would have it read again, and it them.
+	// One whose price is not known still is told of nothing: its customers would have it read again,
+	// and it them.
 	if got := affected("prod_pro", false); len(got) != 0 {
 		t.Errorf("affected before the price is known: %v", got)
 	}

@@ -74,8 +74,9 @@ func (s *Store) Events(ctx context.Context, f EventFilter, after EventPlace, lim
 	return events, classify("list events", err)
 }
 
-// where is the filter as a condition. Every part of it is one of a few texts; what comes from outside is an
-// argument. Statuses are written out, so that the planner knows that an index of what is due holds them.
+// where is the filter as a condition. Every part of it is one of a few texts; what comes from
+// outside is an argument. Statuses are written out, so that the planner knows that an index of what
+// is due holds them.
 func (f EventFilter) where(after EventPlace) (condition string, args []any) {
 	var parts []string
 	add := func(part string, values ...any) {
@@ -169,9 +170,9 @@ type Replay struct {
 	Claims []account.Claim
 }
 
-// ReplayEvents has events that have ended, and whose payload is kept, taken again as if they had just been
-// delivered, and answers how many of them that is true of. What they told is not applied again: their
-// entity is read once more.
+// ReplayEvents has events that have ended, and whose payload is kept, taken again as if they had
+// just been delivered, and answers how many of them that is true of. What they told is not applied
+// again: their entity is read once more.
 func (s *Store) ReplayEvents(ctx context.Context, replays []Replay, why Cause) (replayed int, err error) {
 	events := make([]Event, len(replays))
 	for i, r := range replays {
@@ -264,7 +265,8 @@ type OpenDifference struct {
 
 const openDifferenceColumns = `id, class, entity, subject, detail, seen_at, last_seen_at, run_id, repair_asked_at`
 
-// OpenDifferences lists open differences in the order in which they were found, behind the one named.
+// OpenDifferences lists open differences in the order in which they were found, behind the one
+// named.
 func (s *Store) OpenDifferences(ctx context.Context, f DriftFilter, after int64, limit int) ([]OpenDifference, error) {
 	var rows pgx.Rows
 	switch {

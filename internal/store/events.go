@@ -46,10 +46,11 @@ type NewEvent struct {
 	Claims     []account.Claim
 	// Recovered is set for an event that was not delivered but found in the provider's own list.
 	Recovered bool
-	// Urgent is set where somebody waits for what comes of it: its entity is poked before those of a wave.
+	// Urgent is set where somebody waits for what comes of it: its entity is poked before those of a
+	// wave.
 	Urgent bool
-	// Shows is what the event itself shows of its user, nil where it shows nothing. One that shows what is stored is
-	// completed at once.
+	// Shows is what the event itself shows of its user, nil where it shows nothing. One that shows
+	// what is stored is completed at once.
 	Shows *account.ListedUser
 }
 
@@ -61,7 +62,8 @@ const (
 	AddedBefore Added = iota
 	// AddedDue is for one whose entity is poked and has to be looked at.
 	AddedDue
-	// AddedDone is for one with which nothing is left to do: it is ignored, or PostgreSQL has held before what it tells.
+	// AddedDone is for one with which nothing is left to do: it is ignored, or PostgreSQL has held
+	// before what it tells.
 	AddedDone
 )
 
@@ -72,7 +74,8 @@ func (s *Store) AddEvents(ctx context.Context, events []NewEvent, spacing time.D
 	shows := slices.ContainsFunc(events, func(e NewEvent) bool { return e.Shows != nil })
 	err = tryAgain(ctx, func() error {
 		if !shows {
-			// One statement is a transaction of its own, and takes one turn between the program and PostgreSQL.
+			// One statement is a transaction of its own, and takes one turn between the program and
+			// PostgreSQL.
 			added, err = addEvents(ctx, s.pool, events, nil, spacing)
 			return err
 		}
@@ -91,8 +94,8 @@ func (s *Store) AddEvents(ctx context.Context, events []NewEvent, spacing time.D
 // errNotMeant undoes what was only tried.
 var errNotMeant = errors.New("not meant")
 
-// TryAddEvents stores a delivery of the usual size and takes it back before anyone can see it: the error is
-// what keeps deliveries from being stored now, such as a full disk.
+// TryAddEvents stores a delivery of the usual size and takes it back before anyone can see it: the
+// error is what keeps deliveries from being stored now, such as a full disk.
 func (s *Store) TryAddEvents(ctx context.Context) error {
 	// As random as text can be, since what can be compressed takes no room.
 	filling := make([]byte, 16<<10)
@@ -112,8 +115,9 @@ func (s *Store) TryAddEvents(ctx context.Context) error {
 	return classify("try to store a delivery", err)
 }
 
-// storeEvents numbers events as they came, and writes events, claims and pokes each in one order, so that two copies
-// that are given the same deliveries do not wait for each other. Only what is new makes claims and pokes.
+// storeEvents numbers events as they came, and writes events, claims and pokes each in one order,
+// so that two copies that are given the same deliveries do not wait for each other. Only what is
+// new makes claims and pokes.
 const storeEvents = `WITH d AS MATERIALIZED (
 		SELECT nextval('sync_seq') AS seq, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::text[], $11::boolean[], $16::boolean[], $17::text[])
 			AS d (source, event_id, type, entity, job, reason, received_at, status, recovered, urgent, payload)),
@@ -164,7 +168,8 @@ func addEvents(ctx context.Context, q querier, events []NewEvent, held map[int]b
 		}
 	}
 	arguments := append([]any{spacing, sweepAfter, sources, ids, types, entities, jobs, reasons, times, statuses, recovered}, columnsOf(claims)...)
-	// The payloads last: the driver's buffer is made once for all that comes before them, and once for them.
+	// The payloads last: the driver's buffer is made once for all that comes before them, and once for
+	// them.
 	rows, err := q.Query(ctx, storeEvents, append(arguments, urgent, payloads)...)
 	if err != nil {
 		return nil, classify("store deliveries", err)
@@ -184,14 +189,15 @@ func addEvents(ctx context.Context, q querier, events []NewEvent, held map[int]b
 	return added, nil
 }
 
-// heldAlready answers the places of those events that show a user exactly as they are stored: a user who has a customer
-// with their latest name and email, whom Clerk holds the stored projection of, and about whom nothing is open. Nothing
-// would come of looking at them. As a rule it is what Clerk tells of our own write.
+// heldAlready answers the places of those events that show a user exactly as they are stored: a
+// user who has a customer with their latest name and email, whom Clerk holds the stored projection
+// of, and about whom nothing is open. Nothing would come of looking at them. As a rule it is what
+// Clerk tells of our own write.
 //
-// What an event shows can be older than what a look that is under way has read, and that look may be about to store
-// something older still. So the users' rows are locked against a change of the profile, and who changes one asks for
-// events that were completed here meanwhile: see [Tx.SetProfile]. A user whose profile is being changed in this moment
-// is looked at.
+// What an event shows can be older than what a look that is under way has read, and that look may
+// be about to store something older still. So the users' rows are locked against a change of the
+// profile, and who changes one asks for events that were completed here meanwhile: see
+// [Tx.SetProfile]. A user whose profile is being changed in this moment is looked at.
 func heldAlready(ctx context.Context, tx pgx.Tx, events []NewEvent) (map[int]bool, error) {
 	var ids []string
 	for _, e := range events {
@@ -233,8 +239,9 @@ type Due struct {
 	Ahead int64 `db:"ahead"`
 }
 
-// TakeEvents locks and answers every event of an entity that is due and was received before
-// the read with this number began, in the order in which they were received. [Tx.Reading] has been asked about that number.
+// TakeEvents locks and answers every event of an entity that is due and was received before the
+// read with this number began, in the order in which they were received. [Tx.Reading] has been
+// asked about that number.
 //
 // One whose own number the sequence has not reached is no later than the read: it is a failure.
 func (t *Tx) TakeEvents(ctx context.Context, entity account.Entity, read int64) ([]Due, error) {
@@ -255,8 +262,9 @@ func (t *Tx) TakeEvents(ctx context.Context, entity account.Entity, read int64) 
 	return due, nil
 }
 
-// ToldSince answers the payloads of an entity's events that came after a moment and were completed by reads before: what they tell is as old as they
-// are, and newer than what a read shows that does not show it any more.
+// ToldSince answers the payloads of an entity's events that came after a moment and were completed
+// by reads before: what they tell is as old as they are, and newer than what a read shows that does
+// not show it any more.
 func (t *Tx) ToldSince(ctx context.Context, entity account.Entity, since time.Time) ([]Due, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT source, event_id, type, status, payload, received_at, 0 AS ahead FROM webhook_events
 		WHERE entity = $1 AND received_at > $2 AND status = 'completed' AND payload IS NOT NULL ORDER BY seq`, string(entity), since)
@@ -264,7 +272,8 @@ func (t *Tx) ToldSince(ctx context.Context, entity account.Entity, since time.Ti
 	return told, classify("list what was told lately", err)
 }
 
-// Beginnings answers the due events of some customers that tell of a subscription that has begun, and that came after a moment: no read has shown it yet.
+// Beginnings answers the due events of some customers that tell of a subscription that has begun,
+// and that came after a moment: no read has shown it yet.
 func (s *Store) Beginnings(ctx context.Context, customers []account.Entity, since time.Time) (payloads []string, err error) {
 	rows, _ := s.pool.Query(ctx, `SELECT payload FROM webhook_events WHERE entity = ANY($1) AND status IN ('pending', 'failing', 'waiting') AND payload IS NOT NULL
 		AND received_at > $2 AND type IN ('checkout.session.completed', 'checkout.session.async_payment_succeeded', 'customer.subscription.created')`, customers, since)
@@ -285,8 +294,9 @@ func (t *Tx) CompleteEvents(ctx context.Context, events []Due, erase bool) error
 }
 
 // HoldEvents leaves events due, with the cause. They are retried by the sweep, half their age
-// later: soon at first, ever more slowly then, at least once an hour. erase drops their payloads, as in [Tx.CompleteEvents]:
-// nobody knows whether such an event will ever end otherwise than by being given up.
+// later: soon at first, ever more slowly then, at least once an hour. erase drops their payloads,
+// as in [Tx.CompleteEvents]: nobody knows whether such an event will ever end otherwise than by
+// being given up.
 func (t *Tx) HoldEvents(ctx context.Context, events []Due, status EventStatus, reason string, erase bool) error {
 	if len(events) == 0 {
 		return nil
@@ -342,8 +352,8 @@ func (t *Tx) MoveEvents(ctx context.Context, from, to account.Entity) error {
 const dueKeys = `unnest((SELECT array_agg(source) FROM due), (SELECT array_agg(event_id) FROM due)) AS k (source, event_id)
 	WHERE e.source = k.source AND e.event_id = k.event_id`
 
-// Sweep pokes whatever is still due although its poke was long ago: events, users whose
-// projection Clerk may not hold, and operations that have not ended. It answers how many entities it poked.
+// Sweep pokes whatever is still due although its poke was long ago: events, users whose projection
+// Clerk may not hold, and operations that have not ended. It answers how many entities it poked.
 func (s *Store) Sweep(ctx context.Context, limit int) (poked int, err error) {
 	err = s.Update(ctx, "sweep", Cause{}, func(ctx context.Context, tx *Tx) error {
 		jobs := map[account.Entity]account.Job{}
@@ -400,9 +410,9 @@ func JobOf(eventType string) account.Job {
 // WaitingNoUser begins the reasons of events that wait because their customer belongs to nobody.
 const WaitingNoUser = "no user: "
 
-// ExpireWaiting gives up on events that have waited longer than ttl, most of them for a user.
-// Their facts and claims are kept: a later link still syncs the customer. The payloads of whoever is being deleted, or is,
-// are dropped.
+// ExpireWaiting gives up on events that have waited longer than ttl, most of them for a user. Their
+// facts and claims are kept: a later link still syncs the customer. The payloads of whoever is
+// being deleted, or is, are dropped.
 func (s *Store) ExpireWaiting(ctx context.Context, ttl time.Duration, limit int) (int64, error) {
 	tag, err := s.pool.Exec(ctx, `WITH due AS MATERIALIZED (
 			SELECT source, event_id FROM webhook_events WHERE status = 'waiting' AND received_at < now() - $1::interval

@@ -381,7 +381,8 @@ func TestExpireWaiting(t *testing.T) {
 	}
 }
 
-// What waited too long loses its payload where it is of a user who is being deleted, and only there.
+// What waited too long loses its payload where it is of a user who is being deleted, and only
+// there.
 func TestExpireWaitingOfWhoIsDeleted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -312,8 +312,9 @@ func describe(w *world, table, where string, args ...any) string {
 	return fmt.Sprint(maps)
 }
 
-// A stored projection of before says false of a subscription's end by saying nothing. It is completed under a new version, which
-// falls due little by little; a complete one stays as it is, and one of no subscription says nothing of an end.
+// A stored projection of before says false of a subscription's end by saying nothing. It is
+// completed under a new version, which falls due little by little; a complete one stays as it is,
+// and one of no subscription says nothing of an end.
 func TestStoredProjectionsSayFalse(t *testing.T) {
 	t.Parallel()
 	dsn := databases.DSN(t)
@@ -360,7 +361,8 @@ func TestStoredProjectionsSayFalse(t *testing.T) {
 	}
 }
 
-// Of a customer whose last read did not show all it is not known which subscriptions it has shown: no request is told that it was seen.
+// Of a customer whose last read did not show all it is not known which subscriptions it has shown:
+// no request is told that it was seen.
 func TestWhatAStoredReadLeftOutIsNotTakenForShown(t *testing.T) {
 	t.Parallel()
 	dsn := databases.DSN(t)
@@ -380,8 +382,8 @@ func TestWhatAStoredReadLeftOutIsNotTakenForShown(t *testing.T) {
 	}
 }
 
-// Whoever was being deleted when addresses began to be kept had one too; of those who were erased nothing was left that tells. What is taken
-// back takes every address with it.
+// Whoever was being deleted when addresses began to be kept had one too; of those who were erased
+// nothing was left that tells. What is taken back takes every address with it.
 func TestAddressesOfThoseWhoAreBeingDeletedAreKept(t *testing.T) {
 	t.Parallel()
 	dsn := databases.DSN(t)
@@ -406,8 +408,9 @@ func TestAddressesOfThoseWhoAreBeingDeletedAreKept(t *testing.T) {
 	}
 }
 
-// Of whoever is not erased by now it is looked for what Stripe would still collect, and whom only the product has noted as deleted is looked at,
-// also where it has noted that it is done. Who was erased stays as they are.
+// Of whoever is not erased by now it is looked for what Stripe would still collect, and whom only
+// the product has noted as deleted is looked at, also where it has noted that it is done. Who was
+// erased stays as they are.
 func TestStoredDeletionsAreLookedAtOnceMore(t *testing.T) {
 	t.Parallel()
 	dsn := databases.DSN(t)

@@ -13,12 +13,13 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
 
-// Everything is ordered by the numbers of one sequence: deliveries, reads, requests. A database that was put back can hold
-// numbers that its sequence has not reached. Whatever was drawn then would be taken for older than what is stored, for as
-// long as it takes the sequence to get there.
+// Everything is ordered by the numbers of one sequence: deliveries, reads, requests. A database
+// that was put back can hold numbers that its sequence has not reached. Whatever was drawn then
+// would be taken for older than what is stored, for as long as it takes the sequence to get there.
 //
-// So nothing is concluded from such a number. Whoever meets one has the sequence raised, stores nothing, completes nothing
-// and fails; the next attempt draws a number that is higher than all that is stored.
+// So nothing is concluded from such a number. Whoever meets one has the sequence raised, stores
+// nothing, completes nothing and fails; the next attempt draws a number that is higher than all
+// that is stored.
 
 // codeBehind is the code of the failure of what has met a number that the sequence has not reached.
 const codeBehind = "sequence_behind"
@@ -28,7 +29,8 @@ type numbers struct {
 	// highest is the highest number that this program has drawn, or has raised the sequence to.
 	highest atomic.Int64
 
-	// compared is when the stored numbers were last looked through, took how long that lasted, and ahead what came of it.
+	// compared is when the stored numbers were last looked through, took how long that lasted, and
+	// ahead what came of it.
 	mu       sync.Mutex
 	compared time.Time
 	took     time.Duration
@@ -54,7 +56,8 @@ func (s *Store) NextRead(ctx context.Context) (int64, error) {
 	})
 }
 
-// inOrder draws a number, and has the sequence raised and another drawn where it was set back since this program drew its last.
+// inOrder draws a number, and has the sequence raised and another drawn where it was set back since
+// this program drew its last.
 func (s *Store) inOrder(ctx context.Context, draw func() (int64, error)) (int64, error) {
 	// Whoever draws beside this may be the later one to know: what was known before is what counts.
 	known := s.numbers.highest.Load()
@@ -74,8 +77,9 @@ func (s *Store) inOrder(ctx context.Context, draw func() (int64, error)) (int64,
 // raiseTimeout bounds a raise, which looks through whole tables.
 const raiseTimeout = "300000" // milliseconds
 
-// RaiseNumbers sees to it that the sequence is past every number that is stored, and answers where it stands. met is a
-// number that it ought to have reached, so that of many who have met one only the first looks for more; zero looks in any case.
+// RaiseNumbers sees to it that the sequence is past every number that is stored, and answers where
+// it stands. met is a number that it ought to have reached, so that of many who have met one only
+// the first looks for more; zero looks in any case.
 func (s *Store) RaiseNumbers(ctx context.Context, met int64) (reached int64, err error) {
 	err = pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = `+raiseTimeout+`; SET LOCAL lock_timeout = `+raiseTimeout); err != nil {
@@ -86,7 +90,8 @@ func (s *Store) RaiseNumbers(ctx context.Context, met int64) (reached int64, err
 	if err != nil {
 		return 0, classify("raise the number sequence", err)
 	}
-	// Also where it is lower than what this program has drawn: those numbers are gone with the database that they were drawn from.
+	// Also where it is lower than what this program has drawn: those numbers are gone with the
+	// database that they were drawn from.
 	s.numbers.highest.Store(reached)
 	return reached, nil
 }
@@ -101,9 +106,10 @@ func (m *Migrator) RaiseNumbers(ctx context.Context) (reached int64, err error) 
 	return reached, nil
 }
 
-// Reading fails unless what the read with this number showed can be ordered among what is stored: where the sequence has
-// handed out neither its number nor one of these, which stand in rows that the transaction has locked, and where it would
-// lose to one that no read of this sequence had. Every transaction that stores a read asks this first, behind its locks.
+// Reading fails unless what the read with this number showed can be ordered among what is stored:
+// where the sequence has handed out neither its number nor one of these, which stand in rows that
+// the transaction has locked, and where it would lose to one that no read of this sequence had.
+// Every transaction that stores a read asks this first, behind its locks.
 //
 // The clock that it takes along is [Tx.Now]'s.
 func (t *Tx) Reading(ctx context.Context, read int64, stored ...int64) error {
@@ -127,7 +133,8 @@ type rowQuerier interface {
 func ordered(ctx context.Context, q rowQuerier, read, stored int64) (now time.Time, err error) {
 	const operation = "order a read"
 	var known bool
-	// The sequence is looked at after the rows were: what they hold it has handed out before, if it has at all.
+	// The sequence is looked at after the rows were: what they hold it has handed out before, if it
+	// has at all.
 	err = q.QueryRow(ctx, `SELECT now(), greatest($1::bigint, $2::bigint) <= coalesce(pg_sequence_last_value('sync_seq'), 0)
 		AND NOT EXISTS (SELECT FROM number_raises WHERE $1 > after AND $1 <= up_to OR $1 > 0 AND $2 > $1 AND $2 > after AND $2 <= up_to)`, read, stored).Scan(&now, &known)
 	if err != nil {
@@ -169,11 +176,13 @@ func (s *Store) Overtaken(ctx context.Context, entity account.Entity, read int64
 	return stored > read, nil
 }
 
-// comparedAtMost is which part of its time the database may be busy with looking through stored numbers.
+// comparedAtMost is which part of its time the database may be busy with looking through stored
+// numbers.
 const comparedAtMost = 1000
 
-// NumbersBehind is an operator failure while the sequence is behind numbers that are stored, or that this program has drawn. It
-// raises nothing. All that is stored is looked through only so often that it costs next to nothing.
+// NumbersBehind is an operator failure while the sequence is behind numbers that are stored, or
+// that this program has drawn. It raises nothing. All that is stored is looked through only so
+// often that it costs next to nothing.
 func (s *Store) NumbersBehind(ctx context.Context) error {
 	const operation = "compare the number sequence"
 	known := s.numbers.highest.Load()

@@ -39,7 +39,8 @@ func numberColumns(w *world) []string {
 	return columns
 }
 
-// Whatever column a number stands in, the sequence is raised past it, and by a program's check it is seen.
+// Whatever column a number stands in, the sequence is raised past it, and by a program's check it
+// is seen.
 func TestSequenceIsRaisedPastEveryStoredNumber(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -76,8 +77,9 @@ func TestSequenceIsRaisedPastEveryStoredNumber(t *testing.T) {
 	}
 }
 
-// Each column of whole numbers is either known to hold something else, or the sequence is raised past it. Whoever adds one says which:
-// a column of numbers belongs into raise_sync_seq, whose next version is a later migration's, and into storedAhead.
+// Each column of whole numbers is either known to hold something else, or the sequence is raised
+// past it. Whoever adds one says which: a column of numbers belongs into raise_sync_seq, whose next
+// version is a later migration's, and into storedAhead.
 func TestEveryColumnOfNumbersIsKnown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -102,7 +104,8 @@ func TestEveryColumnOfNumbersIsKnown(t *testing.T) {
 	}
 }
 
-// It is never lowered, however often and by however many it is called while numbers are drawn, and no number is drawn twice.
+// It is never lowered, however often and by however many it is called while numbers are drawn, and
+// no number is drawn twice.
 func TestSequenceIsNeverLowered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -172,8 +175,8 @@ func TestNextReadNoticesASequenceThatWasSetBack(t *testing.T) {
 	}
 }
 
-// The programs' own role may draw numbers and not set them: it raises the sequence through the owner's function, whose
-// names it cannot put others behind.
+// The programs' own role may draw numbers and not set them: it raises the sequence through the
+// owner's function, whose names it cannot put others behind.
 func TestProgramsRaiseTheSequenceWithoutOwningIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -217,8 +220,9 @@ func TestProgramsRaiseTheSequenceWithoutOwningIt(t *testing.T) {
 	}
 }
 
-// Nothing is concluded from a number that the sequence has not handed out, be it stored or the read's own, nor from one that was
-// left out when it was raised. Afterwards the sequence is past all of them.
+// Nothing is concluded from a number that the sequence has not handed out, be it stored or the
+// read's own, nor from one that was left out when it was raised. Afterwards the sequence is past
+// all of them.
 func TestNothingIsConcludedFromNumbersThatWereNotHandedOut(t *testing.T) {
 	t.Parallel()
 	reading := func(w *world, read int64, stored ...int64) error {
@@ -250,7 +254,8 @@ func TestNothingIsConcludedFromNumbersThatWereNotHandedOut(t *testing.T) {
 				t.Errorf("the sequence stands at %d", reached)
 			}
 			if c.refused {
-				// What was left out counts for nothing still: not as a read, and not as what a read from before the raise has lost to.
+				// What was left out counts for nothing still: not as a read, and not as what a read from before
+				// the raise has lost to.
 				if err := reading(w, 300); !store.IsBehind(err) {
 					t.Errorf("a read with a number that was left out ended with %v", err)
 				}

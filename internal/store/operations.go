@@ -84,11 +84,13 @@ type Operation struct {
 	ReleaseSchedule string `db:"release_schedule"`
 	// DroppedJSON is set once that schedule was to be released: the phases that it loses with that.
 	DroppedJSON []byte `db:"dropped_phases"`
-	// OtherSchedules are those of the same customer that a command leaves alone, as far as events and lists have told.
+	// OtherSchedules are those of the same customer that a command leaves alone, as far as events and
+	// lists have told.
 	OtherSchedules []string `db:"other_schedules"`
-	// OutdoneBy is what was asked for the same subscription later, of several the last, and is done, or is being done and something
-	// else, where this command has not ended; "" where there is none. Commands that are asked for within five seconds have no order: each
-	// is done in the order in which the workflow receives them, which is that in which they begin to act.
+	// OutdoneBy is what was asked for the same subscription later, of several the last, and is done,
+	// or is being done and something else, where this command has not ended; "" where there is none.
+	// Commands that are asked for within five seconds have no order: each is done in the order in
+	// which the workflow receives them, which is that in which they begin to act.
 	OutdoneBy Action `db:"outdone_by"`
 	// LaterDone is the same whenever it was asked for, for one of which it is known that it gave way.
 	LaterDone   Action     `db:"later_done"`
@@ -99,8 +101,8 @@ type Operation struct {
 	SettledAt   *time.Time `db:"settled_at"`
 }
 
-// laterDone are those that were asked for the same subscription later than an operation that has not ended, and are done, or are being done
-// and ask for something else.
+// laterDone are those that were asked for the same subscription later than an operation that has
+// not ended, and are done, or are being done and ask for something else.
 const laterDone = `FROM operations later WHERE operations.status IN ('accepted', 'acting')
 	AND later.stripe_subscription_id = operations.stripe_subscription_id AND later.seq > operations.seq
 	AND later.status IN ('acting', 'recorded', 'done') AND later.action IN ('cancel', 'cancel_now', 'reactivate')
@@ -120,14 +122,16 @@ func (o *Operation) Before() (account.Ending, error) { return endingOf(o.BeforeJ
 // Left is how the operation's step left it.
 func (o *Operation) Left() (account.Ending, error) { return endingOf(o.LeftJSON) }
 
-// NotRecorded is why an operation came to nothing that our own database refuses to store. While the operation is acting it says
-// that what Stripe has done is being taken back.
+// NotRecorded is why an operation came to nothing that our own database refuses to store. While the
+// operation is acting it says that what Stripe has done is being taken back.
 const NotRecorded = "not_recorded"
 
-// NotPublished is why an operation was undone that Clerk refuses for good. While the operation is recorded it says that it is being undone.
+// NotPublished is why an operation was undone that Clerk refuses for good. While the operation is
+// recorded it says that it is being undone.
 const NotPublished = "not_published"
 
-// TakenBack tells whether what Stripe has done for an operation is being taken back, because our own database refuses it, or Clerk does.
+// TakenBack tells whether what Stripe has done for an operation is being taken back, because our
+// own database refuses it, or Clerk does.
 func (o *Operation) TakenBack() bool {
 	return o.Status == OperationActing && o.Reason == NotRecorded || o.Status == OperationRecorded && o.Reason == NotPublished
 }
@@ -185,17 +189,19 @@ func ValidOperationID(id string) bool {
 	return ok && rest != "" && len(rest) <= 100 && strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
 }
 
-// NewOperationID makes an id up. It is not made from the caller's key: a workflow remembers an update's id for as long as a
-// run lasts, which may be longer than a key is kept.
+// NewOperationID makes an id up. It is not made from the caller's key: a workflow remembers an
+// update's id for as long as a run lasts, which may be longer than a key is kept.
 func NewOperationID() string { return operationPrefix + strings.ToLower(rand.Text()) }
 
-// CommitUnknown is the code of the failure of a commit whose outcome is not known: it was sent, and no answer came.
+// CommitUnknown is the code of the failure of a commit whose outcome is not known: it was sent, and
+// no answer came.
 const CommitUnknown = "commit_unknown"
 
 // BeginOperation commits a request, and answers it; or, where the same key has been used within its
 // lifetime, the operation that it began. The caller compares the request hashes.
 //
-// A failure of the code [CommitUnknown] may have begun the operation. Beginning it again, with the same id, tells.
+// A failure of the code [CommitUnknown] may have begun the operation. Beginning it again, with the
+// same id, tells.
 func (s *Store) BeginOperation(ctx context.Context, n NewOperation) (op *Operation, isNew bool, err error) {
 	if n.ID == "" {
 		n.ID = NewOperationID()
@@ -246,11 +252,12 @@ func (s *Store) Operation(ctx context.Context, id string) (*Operation, error) {
 	return oneOperation("read an operation", rows)
 }
 
-// seen holds of an operation o and its user u once both providers have been read since the request, and
-// Clerk has what came of it: for a sync the user and all of their customers, each of them whole, for a return from a
-// checkout the subscription that it names, whatever else of the customer could not be read, or where it names none the customer who paid,
-// whole. A customer that a read begun since has shown to be missing is not waited for. A subscription that is not paid yet is waited for
-// as long as returnWaits, since Stripe's session says that it is.
+// seen holds of an operation o and its user u once both providers have been read since the request,
+// and Clerk has what came of it: for a sync the user and all of their customers, each of them
+// whole, for a return from a checkout the subscription that it names, whatever else of the customer
+// could not be read, or where it names none the customer who paid, whole. A customer that a read
+// begun since has shown to be missing is not waited for. A subscription that is not paid yet is
+// waited for as long as returnWaits, since Stripe's session says that it is.
 const seen = `u.projection_version = u.published_version AND u.projection_version > 0 AND CASE o.action
 	WHEN 'sync' THEN u.read_seq > o.seq AND EXISTS (SELECT FROM stripe_customers p WHERE p.stripe_customer_id = u.stripe_customer_id AND p.user_id = u.id)
 		AND NOT EXISTS (SELECT FROM stripe_customers c
@@ -271,23 +278,26 @@ func (t *Tx) LockOperation(ctx context.Context, id string) (*Operation, error) {
 	return oneOperation("lock an operation", rows)
 }
 
-// Rivals lists and locks the other commands of a subscription whose late requests would undo what this one is about to do: those that act and
-// ask for something else, and those that are being undone. The oldest comes first.
+// Rivals lists and locks the other commands of a subscription whose late requests would undo what
+// this one is about to do: those that act and ask for something else, and those that are being
+// undone. The oldest comes first.
 func (t *Tx) Rivals(ctx context.Context, o *Operation) ([]*Operation, error) {
 	return t.commandsBeside(ctx, "list rival operations", o,
 		`(status = 'acting' AND (action <> $3 OR reason = 'not_recorded') OR status = 'recorded' AND reason = 'not_published')`)
 }
 
-// Reliant lists and locks the other commands of a subscription that have asked for the same, have it, and wait for Clerk. The oldest comes first.
-// Those with a command between that asked for something else do not rely on this one: that command has changed what they did.
+// Reliant lists and locks the other commands of a subscription that have asked for the same, have
+// it, and wait for Clerk. The oldest comes first. Those with a command between that asked for
+// something else do not rely on this one: that command has changed what they did.
 func (t *Tx) Reliant(ctx context.Context, o *Operation) ([]*Operation, error) {
 	return t.commandsBeside(ctx, "list reliant operations", o, `status = 'recorded' AND action = $3
 		AND NOT EXISTS (SELECT FROM operations other WHERE other.stripe_subscription_id = $1 AND other.action IN ('cancel', 'cancel_now', 'reactivate')
 			AND other.action <> $3 AND other.status IN ('acting', 'recorded') AND other.seq BETWEEN least(operations.seq, $4) AND greatest(operations.seq, $4))`, o.Seq)
 }
 
-// commandsBeside lists and locks the commands under way beside another one for which a condition holds. The condition has the subscription as
-// $1, the other command's id and action as $2 and $3, and its own arguments from $4 on.
+// commandsBeside lists and locks the commands under way beside another one for which a condition
+// holds. The condition has the subscription as $1, the other command's id and action as $2 and $3,
+// and its own arguments from $4 on.
 func (t *Tx) commandsBeside(ctx context.Context, what string, o *Operation, condition string, arguments ...any) ([]*Operation, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE stripe_subscription_id = $1 AND id <> $2
 			AND status IN ('acting', 'recorded') AND action IN ('cancel', 'cancel_now', 'reactivate') AND `+condition+`
@@ -308,20 +318,22 @@ func (t *Tx) ActOn(ctx context.Context, o *Operation, before account.Subscriptio
 		reversible = $5, acting_since = now() WHERE id = $1`, o.ID, string(before.Status), raw, d.ReleaseSchedule, o.Reversible)
 }
 
-// Undoing notes that a recorded command is about to be undone. From then on no publish marks a command of its subscription done: another may
-// rely on what is undone.
+// Undoing notes that a recorded command is about to be undone. From then on no publish marks a
+// command of its subscription done: another may rely on what is undone.
 func (t *Tx) Undoing(ctx context.Context, o *Operation) error {
 	o.Reason = NotPublished
 	return t.tx.Later(ctx, "note that an operation is undone", `UPDATE operations SET reason = $2 WHERE id = $1 AND status = 'recorded'`, o.ID, NotPublished)
 }
 
-// Stays notes that a recorded command cannot be undone, since Stripe refuses that for good. It goes forward.
+// Stays notes that a recorded command cannot be undone, since Stripe refuses that for good. It goes
+// forward.
 func (t *Tx) Stays(ctx context.Context, o *Operation) error {
 	o.Reason, o.Reversible = "", false
 	return t.tx.Later(ctx, "note that an operation stays", `UPDATE operations SET reason = NULL, reversible = false WHERE id = $1 AND status = 'recorded'`, o.ID)
 }
 
-// TakeBack notes that what Stripe has done for an operation is about to be taken back, and how it left the subscription.
+// TakeBack notes that what Stripe has done for an operation is about to be taken back, and how it
+// left the subscription.
 func (s *Store) TakeBack(ctx context.Context, o *Operation, left account.Ending) error {
 	raw, err := json.Marshal(left)
 	if err != nil {
@@ -334,8 +346,9 @@ func (s *Store) TakeBack(ctx context.Context, o *Operation, left account.Ending)
 	return classify("note that an operation is taken back", err)
 }
 
-// RecordOperation notes that Stripe has confirmed an operation's step and that our rows show it. It is
-// done where Clerk has nothing to be told; else it is done when Clerk has the user's projection of now.
+// RecordOperation notes that Stripe has confirmed an operation's step and that our rows show it. It
+// is done where Clerk has nothing to be told; else it is done when Clerk has the user's projection
+// of now.
 func (t *Tx) RecordOperation(ctx context.Context, o *Operation, left account.Ending, u *User) error {
 	raw, err := json.Marshal(left)
 	if err != nil {
@@ -357,8 +370,8 @@ func (t *Tx) SettleOperation(ctx context.Context, o *Operation, status Operation
 		o.ID, string(status), reason)
 }
 
-// SettleOperation is [Tx.SettleOperation] in a transaction of its own, with a line of audit. It does
-// nothing where the operation has ended.
+// SettleOperation is [Tx.SettleOperation] in a transaction of its own, with a line of audit. It
+// does nothing where the operation has ended.
 func (s *Store) SettleOperation(ctx context.Context, id string, status OperationStatus, reason string) error {
 	return s.Update(ctx, "settle an operation", Cause{}, func(ctx context.Context, tx *Tx) error {
 		o, err := tx.LockOperation(ctx, id)
@@ -369,9 +382,9 @@ func (s *Store) SettleOperation(ctx context.Context, id string, status Operation
 	})
 }
 
-// NoteRelease notes, before Stripe is asked to, that the schedule which manages an operation's subscription is to be
-// released, and which phases are dropped with that, beside those of another one that was to be released before. What was done cannot be
-// taken back from then on.
+// NoteRelease notes, before Stripe is asked to, that the schedule which manages an operation's
+// subscription is to be released, and which phases are dropped with that, beside those of another
+// one that was to be released before. What was done cannot be taken back from then on.
 func (s *Store) NoteRelease(ctx context.Context, o *Operation, schedule string, dropped []account.Phase) error {
 	if dropped == nil {
 		dropped = []account.Phase{} // there are none, which is not that none was released
@@ -387,7 +400,8 @@ func (s *Store) NoteRelease(ctx context.Context, o *Operation, schedule string, 
 	return classify("note that a schedule is to be released", err)
 }
 
-// ForgetRelease forgets, when an operation is recorded or ends, that its schedule was to be released: it never was.
+// ForgetRelease forgets, when an operation is recorded or ends, that its schedule was to be
+// released: it never was.
 func (t *Tx) ForgetRelease(ctx context.Context, o *Operation) error {
 	o.DroppedJSON = nil
 	return t.tx.Later(ctx, "forget that a schedule was to be released", `UPDATE operations SET dropped_phases = NULL WHERE id = $1`, o.ID)
@@ -396,8 +410,8 @@ func (t *Tx) ForgetRelease(ctx context.Context, o *Operation) error {
 // Because makes an operation the cause of what this transaction changes from here on.
 func (t *Tx) Because(o *Operation) { t.why.Caller, t.why.OperationID = o.Caller, o.ID }
 
-// AuditOperation writes what became of a command into the audit log: what the subscription was, what
-// it is, and how the operation stands. The caller has called [Tx.Because].
+// AuditOperation writes what became of a command into the audit log: what the subscription was,
+// what it is, and how the operation stands. The caller has called [Tx.Because].
 func (t *Tx) AuditOperation(ctx context.Context, o *Operation, before, after *account.Subscription) error {
 	entry := Entry{Action: "operation." + string(o.Action), Entity: o.Entity, Subject: o.SubscriptionID, Before: endOf(before), After: endOf(after)}
 	if entry.Subject == "" {
@@ -450,7 +464,8 @@ type Unsettled struct {
 	Returning bool
 }
 
-// UnsettledOperations tells what has not ended of what was asked for of a customer or of their user.
+// UnsettledOperations tells what has not ended of what was asked for of a customer or of their
+// user.
 func (t *Tx) UnsettledOperations(ctx context.Context, customer, user account.Entity) (u Unsettled, err error) {
 	rows, _ := t.tx.Query(ctx, `SELECT id, action, created_at > now() - interval '2 minutes', created_at > now() - $3::interval FROM operations
 		WHERE entity = ANY(ARRAY[$1::text, $2::text]) AND status IN ('accepted', 'acting', 'recorded') ORDER BY seq`, string(customer), string(user), returnWaits)
@@ -505,23 +520,25 @@ func (s *Store) SettleUnpublishable(ctx context.Context, clerkUserID string) err
 	})
 }
 
-// Why what only waits for something to be seen has failed: the provider says that it does not have it.
+// Why what only waits for something to be seen has failed: the provider says that it does not have
+// it.
 const (
 	NoSuchUser     = "user_not_found"
 	NoSuchCustomer = "customer_not_found"
 )
 
-// EndWaits ends what only waits for an entity to be read that its provider does not have, as a read of that number has shown. What was
-// asked for after that read began goes on waiting.
+// EndWaits ends what only waits for an entity to be read that its provider does not have, as a read
+// of that number has shown. What was asked for after that read began goes on waiting.
 func (t *Tx) EndWaits(ctx context.Context, entity account.Entity, read int64, reason string) error {
 	return t.endWaits(ctx, entity, read, reason, "0")
 }
 
-// returnWaits is for how long a return from a checkout waits for a customer who does not show, or for a subscription that is not shown as
-// paid: Stripe has said to the caller that it is.
+// returnWaits is for how long a return from a checkout waits for a customer who does not show, or
+// for a subscription that is not shown as paid: Stripe has said to the caller that it is.
 const returnWaits = "30 seconds"
 
-// EndCustomerWaits is [Tx.EndWaits] for a customer. waits tells whether a return from a checkout goes on waiting, for half a minute at most.
+// EndCustomerWaits is [Tx.EndWaits] for a customer. waits tells whether a return from a checkout
+// goes on waiting, for half a minute at most.
 func (t *Tx) EndCustomerWaits(ctx context.Context, customerID string, read int64) (waits bool, err error) {
 	entity := account.CustomerEntity(customerID)
 	if err := t.endWaits(ctx, entity, read, NoSuchCustomer, returnWaits); err != nil {
@@ -537,8 +554,9 @@ func (t *Tx) endWaits(ctx context.Context, entity account.Entity, read int64, re
 		string(entity), read, reason, returnsFor)
 }
 
-// sweepOperations ends those that only wait for something to be read that was, where nobody has asked since, pokes the workflows of
-// operations that have not ended long after they were asked for, and gives up on those that nobody began in time.
+// sweepOperations ends those that only wait for something to be read that was, where nobody has
+// asked since, pokes the workflows of operations that have not ended long after they were asked
+// for, and gives up on those that nobody began in time.
 func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
 	if _, err := t.tx.Exec(ctx, `UPDATE operations o SET status = 'done', settled_at = now(), retry_at = NULL FROM person_user u
 		WHERE o.id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()
@@ -600,7 +618,8 @@ func (s *Store) CheckoutOpened(ctx context.Context, id, sessionID string) error 
 	})
 }
 
-// RefuseCheckout ends an operation because of a subscription, "" where it is because of none, which is set to end like this.
+// RefuseCheckout ends an operation because of a subscription, "" where it is because of none, which
+// is set to end like this.
 func (s *Store) RefuseCheckout(ctx context.Context, id, reason, subscriptionID string, ending account.Ending) error {
 	raw, err := json.Marshal(ending)
 	if err != nil {
@@ -629,20 +648,21 @@ func (t *Tx) settle(ctx context.Context, o *Operation, status OperationStatus, r
 	return t.AuditOperation(ctx, o, nil, nil)
 }
 
-// LeftCheckouts answers the request that held a user's lease and did not give it back, "" for none: its process has ended, or could not
-// close what it had opened. due is set where checkouts may be open on a customer whose checkouts nobody could list for the user.
+// LeftCheckouts answers the request that held a user's lease and did not give it back, "" for none:
+// its process has ended, or could not close what it had opened. due is set where checkouts may be
+// open on a customer whose checkouts nobody could list for the user.
 func (s *Store) LeftCheckouts(ctx context.Context, userID string) (holder string, due bool, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT coalesce((SELECT operation FROM checkout_leases WHERE user_id = $1 AND until < now()), ''),
 		EXISTS (SELECT FROM stripe_customers WHERE user_id = $1 AND `+checkoutsDue+`)`, userID).Scan(&holder, &due)
 	return holder, due, classify("look for checkouts that were left", err)
 }
 
-// checkoutsDue holds of a customer on whom checkouts may be open, of a user who is being deleted, or is. One that Stripe does not have is
-// left alone until it is there again.
+// checkoutsDue holds of a customer on whom checkouts may be open, of a user who is being deleted,
+// or is. One that Stripe does not have is left alone until it is there again.
 const checkoutsDue = `checkouts_due AND missing_since IS NULL`
 
-// CheckoutsDue notes that checkouts may be open on a customer which has come to a user who is being deleted, or is, or has come back, and
-// has them closed: nobody has listed them for that user.
+// CheckoutsDue notes that checkouts may be open on a customer which has come to a user who is being
+// deleted, or is, or has come back, and has them closed: nobody has listed them for that user.
 func (t *Tx) CheckoutsDue(ctx context.Context, u *User, customerID string) error {
 	if err := t.tx.Later(ctx, "note that checkouts may be open", `UPDATE stripe_customers SET checkouts_due = true WHERE stripe_customer_id = $1`, customerID); err != nil {
 		return err
@@ -656,13 +676,15 @@ func (s *Store) CheckoutsListed(ctx context.Context, customerIDs []string) error
 	return classify("note that no checkouts are open", err)
 }
 
-// CheckoutsNotListed notes the same of customers whose checkouts were asked for and whom Stripe said not to have: they may be back.
+// CheckoutsNotListed notes the same of customers whose checkouts were asked for and whom Stripe
+// said not to have: they may be back.
 func (s *Store) CheckoutsNotListed(ctx context.Context, customerIDs []string) error {
 	_, err := s.pool.Exec(ctx, `UPDATE stripe_customers SET checkouts_due = true WHERE stripe_customer_id = ANY($1) AND NOT checkouts_due`, customerIDs)
 	return classify("note that checkouts may be open", err)
 }
 
-// sweepCheckouts has the workflows of users who are being deleted, or are, close what a request may have left open.
+// sweepCheckouts has the workflows of users who are being deleted, or are, close what a request may
+// have left open.
 func (t *Tx) sweepCheckouts(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
 	rows, _ := t.tx.Query(ctx, `SELECT u.clerk_user_id FROM person_user u JOIN (SELECT user_id FROM checkout_leases WHERE until < now()
 			UNION SELECT user_id FROM stripe_customers WHERE `+checkoutsDue+`) AS left_open ON left_open.user_id = u.id
@@ -677,8 +699,8 @@ func (t *Tx) sweepCheckouts(ctx context.Context, limit int, jobs map[account.Ent
 	return nil
 }
 
-// LeaseCheckout takes a user's lease for opening a checkout, or answers false while another request has
-// it. A lease that the same request takes again is extended.
+// LeaseCheckout takes a user's lease for opening a checkout, or answers false while another request
+// has it. A lease that the same request takes again is extended.
 func (s *Store) LeaseCheckout(ctx context.Context, userID, holder string, lease time.Duration) (bool, error) {
 	tag, err := s.pool.Exec(ctx, `INSERT INTO checkout_leases AS l (user_id, operation, until) VALUES ($1, $2, now() + $3::interval)
 		ON CONFLICT (user_id) DO UPDATE SET operation = excluded.operation, until = excluded.until

@@ -62,8 +62,8 @@ func TestOneOperationAKey(t *testing.T) {
 	}
 }
 
-// A command is recorded with the user's projection of that moment, and done when Clerk has that or a
-// newer one: not before.
+// A command is recorded with the user's projection of that moment, and done when Clerk has that or
+// a newer one: not before.
 func TestCommandIsDoneWhenClerkHasIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -106,8 +106,8 @@ func TestCommandIsDoneWhenClerkHasIt(t *testing.T) {
 	}
 }
 
-// A sync is over when the user and all of their customers were read after it was asked for, and Clerk
-// has what came of it.
+// A sync is over when the user and all of their customers were read after it was asked for, and
+// Clerk has what came of it.
 func TestSyncIsOverWhenItCanBeSeen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -140,8 +140,9 @@ func TestSyncIsOverWhenItCanBeSeen(t *testing.T) {
 	}
 }
 
-// A return from a checkout that names a subscription is over when a read that was asked for later has shown that one, whatever else it could
-// not show; one that names none, when a read has shown all.
+// A return from a checkout that names a subscription is over when a read that was asked for later
+// has shown that one, whatever else it could not show; one that names none, when a read has shown
+// all.
 func TestReturnIsOverWhenItsSubscriptionWasShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -253,8 +254,8 @@ func TestSyncThatNobodyAsksAboutEnds(t *testing.T) {
 	}
 }
 
-// What has not ended is poked again by the sweep, what was not begun in time has expired, and what has
-// ended is forgotten with its key.
+// What has not ended is poked again by the sweep, what was not begun in time has expired, and what
+// has ended is forgotten with its key.
 func TestSweepOfOperations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -15,8 +15,8 @@ import (
 // only grow, what says how things stand follows the most final status, of several
 // equally final ones the latest told, and what only some events name is kept once it is known.
 //
-// What was refunded of a charge is what its latest event told, and what its refunds have told since: one that fails
-// takes its amount back.
+// What was refunded of a charge is what its latest event told, and what its refunds have told
+// since: one that fails takes its amount back.
 func (t *Tx) RecordPayment(ctx context.Context, p account.Payment, eventID string, told time.Time) error {
 	status, rank := p.Status, p.Rank()
 	var refunded *int64
@@ -77,9 +77,10 @@ func (t *Tx) RecordPayment(ctx context.Context, p account.Payment, eventID strin
 	return t.applyRefunds(ctx, p.ChargeID, p.IntentID)
 }
 
-// applyRefunds makes what was refunded of a charge, or of that of an intent, what is known of it by now. The
-// charge's event tells the sum of its moment. What failed since is taken off it, what began since is added; and of one
-// second, which has no order, what was refunded from it on counts at least.
+// applyRefunds makes what was refunded of a charge, or of that of an intent, what is known of it by
+// now. The charge's event tells the sum of its moment. What failed since is taken off it, what
+// began since is added; and of one second, which has no order, what was refunded from it on counts
+// at least.
 func (t *Tx) applyRefunds(ctx context.Context, chargeID, intentID string) error {
 	return t.tx.Later(ctx, "apply refunds", `UPDATE payments c SET amount_refunded = n.refunded, updated_at = now(),
 		status = CASE WHEN n.refunded <= 0 THEN 'succeeded' WHEN n.refunded < c.amount THEN 'partially_refunded' ELSE 'refunded' END
@@ -104,7 +105,8 @@ const (
 	laterRefunded = `(excluded.refunded_told_at IS NOT NULL AND (p.refunded_told_at IS NULL OR (excluded.refunded_told_at, excluded.refunded_told) > (p.refunded_told_at, p.refunded_told)))`
 )
 
-// CustomerOfCharge answers the customer of the payment that we recorded for a charge, or for a payment intent, or "".
+// CustomerOfCharge answers the customer of the payment that we recorded for a charge, or for a
+// payment intent, or "".
 func (s *Store) CustomerOfCharge(ctx context.Context, id string) (string, error) {
 	var customerID string
 	err := s.pool.QueryRow(ctx, `SELECT stripe_customer_id FROM payments WHERE (charge_id = $1 OR payment_intent_id = $1)
@@ -115,9 +117,10 @@ func (s *Store) CustomerOfCharge(ctx context.Context, id string) (string, error)
 	return customerID, classify("look a charge up", err)
 }
 
-// OwedUnknown answers which of a customer's past_due subscriptions owe we do not know since when: neither was it stored
-// before, unless for an invoice that is paid by now, nor does a row of an open invoice of this delinquency say it. See
-// [account.PastDueSince]. Where an event of a payment is to be taken by a read of this number, it may end what was known.
+// OwedUnknown answers which of a customer's past_due subscriptions owe we do not know since when:
+// neither was it stored before, unless for an invoice that is paid by now, nor does a row of an
+// open invoice of this delinquency say it. See [account.PastDueSince]. Where an event of a payment
+// is to be taken by a read of this number, it may end what was known.
 func (s *Store) OwedUnknown(ctx context.Context, entity account.Entity, number int64, subscriptionIDs []string) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT owing.sub FROM unnest($1::text[]) AS owing (sub)
 		WHERE NOT EXISTS (SELECT FROM subscriptions WHERE stripe_subscription_id = owing.sub AND status = 'past_due' AND past_due_since IS NOT NULL
@@ -130,7 +133,8 @@ func (s *Store) OwedUnknown(ctx context.Context, entity account.Entity, number i
 	return ids, classify("look for what is owed", err)
 }
 
-// PendingInvoices answers the payloads of an entity's events about invoices that a read of this number is to take.
+// PendingInvoices answers the payloads of an entity's events about invoices that a read of this
+// number is to take.
 func (s *Store) PendingInvoices(ctx context.Context, entity account.Entity, number int64) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT payload FROM webhook_events WHERE entity = $1 AND status IN ('pending', 'failing', 'waiting')
 		AND seq < $2 AND type LIKE 'invoice.%' AND payload IS NOT NULL`, string(entity), number)
@@ -141,8 +145,8 @@ func (s *Store) PendingInvoices(ctx context.Context, entity account.Entity, numb
 // mostOfBilling bounds how many events are looked through for what bills a customer.
 const mostOfBilling = 200
 
-// PendingOfBilling answers the payloads of a customer's events that have not ended and may name a subscription or a schedule, the latest
-// first; of very many, the latest.
+// PendingOfBilling answers the payloads of a customer's events that have not ended and may name a
+// subscription or a schedule, the latest first; of very many, the latest.
 func (s *Store) PendingOfBilling(ctx context.Context, entity account.Entity) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT payload FROM webhook_events WHERE entity = $1 AND status IN ('pending', 'failing', 'waiting') AND payload IS NOT NULL
 		AND (type LIKE 'customer.subscription.%' OR type LIKE 'subscription\_schedule.%' OR type LIKE 'invoice.%' OR type LIKE 'checkout.session.%')
@@ -156,8 +160,8 @@ func lastPaid(id string) string {
 	return `coalesce((SELECT max(paid.occurred_at) FROM payments paid WHERE paid.kind = 'invoice' AND paid.status = 'paid' AND paid.stripe_subscription_id = ` + id + `), '-infinity')`
 }
 
-// Owed answers what was found of a past_due subscription before, and what decides since when it owes: its last paid invoice, all that came
-// after it, and the one that decided before.
+// Owed answers what was found of a past_due subscription before, and what decides since when it
+// owes: its last paid invoice, all that came after it, and the one that decided before.
 func (s *Store) Owed(ctx context.Context, subscriptionID string) (invoices []account.Invoice, was account.Delinquency, err error) {
 	rows, _ := s.pool.Query(ctx, `SELECT status, past_due_since, past_due_invoice, items FROM subscriptions WHERE stripe_subscription_id = $1`, subscriptionID)
 	stored, err := pgx.CollectRows(rows, pgx.RowToStructByNameLax[Subscription])
@@ -171,8 +175,8 @@ func (s *Store) Owed(ctx context.Context, subscriptionID string) (invoices []acc
 	return invoices, was, err
 }
 
-// invoicesOwed reads what decides since when a subscription owes: its last paid invoice, all that came after it, and the
-// one that decided before.
+// invoicesOwed reads what decides since when a subscription owes: its last paid invoice, all that
+// came after it, and the one that decided before.
 func invoicesOwed(ctx context.Context, q querier, subscriptionID, before string) ([]account.Invoice, error) {
 	rows, _ := q.Query(ctx, `SELECT id, status, occurred_at, due_at, finalized_at, first_failed_at, first_failed_attempt, paid_at, attempts FROM payments
 		WHERE kind = 'invoice' AND stripe_subscription_id = $1 AND occurred_at IS NOT NULL AND (id = $2 OR occurred_at >= `+lastPaid("$1")+`)`, subscriptionID, before)

@@ -146,7 +146,8 @@ func TestPaymentsInAnyOrder(t *testing.T) {
 	}
 }
 
-// A failed refund is no refund: what was refunded of its charge goes back, whatever the order in which that is told.
+// A failed refund is no refund: what was refunded of its charge goes back, whatever the order in
+// which that is told.
 func TestAmountsGoBackWhereARefundFails(t *testing.T) {
 	t.Parallel()
 	minute := func(n int) time.Time { return at(2).Add(time.Duration(n) * time.Minute) }

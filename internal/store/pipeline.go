@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// pipeline sends a transaction's statements. Those that nobody needs an answer to may wait for the next one
-// ([pipeline.Later]): they go to PostgreSQL together with it, in the order in which they were given, so that the
-// rows that the transaction has locked are not locked for a way there and back for each. Each statement sees what those
-// before it did, whether or not they waited.
+// pipeline sends a transaction's statements. Those that nobody needs an answer to may wait for the
+// next one ([pipeline.Later]): they go to PostgreSQL together with it, in the order in which they
+// were given, so that the rows that the transaction has locked are not locked for a way there and
+// back for each. Each statement sees what those before it did, whether or not they waited.
 type pipeline struct {
 	tx      pgx.Tx
 	waiting []waiting
@@ -24,8 +24,8 @@ type waiting struct {
 	args           []any
 }
 
-// Later has a statement executed before the next one, or before the commit. That it failed is the error of whatever
-// it is sent with, under the name of this operation.
+// Later has a statement executed before the next one, or before the commit. That it failed is the
+// error of whatever it is sent with, under the name of this operation.
 func (p *pipeline) Later(ctx context.Context, operation, sql string, args ...any) error {
 	p.waiting = append(p.waiting, waiting{operation, sql, args})
 	if len(p.waiting) < mostWaiting {
@@ -108,7 +108,8 @@ func (p *pipeline) send(ctx context.Context, behind ...*pgx.QueuedQuery) (pgx.Ba
 	return results, nil
 }
 
-// answer are the rows of the last statement of a batch. The connection is free once they are closed.
+// answer are the rows of the last statement of a batch. The connection is free once they are
+// closed.
 type answer struct {
 	pgx.Rows
 	results pgx.BatchResults

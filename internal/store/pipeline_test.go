@@ -32,8 +32,8 @@ func line(subject string) store.Entry {
 	return store.Entry{Action: "test", Entity: "customer/cus_1", Subject: subject}
 }
 
-// A statement that waits for others fails what it is sent with, under its own name. Nothing of its transaction is
-// kept, and the connection is as good as before.
+// A statement that waits for others fails what it is sent with, under its own name. Nothing of its
+// transaction is kept, and the connection is as good as before.
 func TestAStatementThatWaitsFails(t *testing.T) {
 	t.Parallel()
 	with := map[string]func(ctx context.Context, tx *store.Tx, u *store.User) error{
@@ -78,8 +78,8 @@ func TestAStatementThatWaitsFails(t *testing.T) {
 	}
 }
 
-// Statements are executed in the order in which they were given, whether they wait or not and however many they are,
-// and each sees what those before it did.
+// Statements are executed in the order in which they were given, whether they wait or not and
+// however many they are, and each sees what those before it did.
 func TestStatementsThatWaitKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	sent := &largest{recorder: newRecorder()}

@@ -26,7 +26,8 @@ func (t *Tx) LockPlan(ctx context.Context, productID, name string) (planID int32
 	return planID, readSeq, classify("lock a plan", err)
 }
 
-// PlanNumber locks the plan of a Stripe product, if there is one, and answers the number of the last read that was stored.
+// PlanNumber locks the plan of a Stripe product, if there is one, and answers the number of the
+// last read that was stored.
 func (t *Tx) PlanNumber(ctx context.Context, productID string) (readSeq int64, err error) {
 	err = t.tx.QueryRow(ctx, `SELECT read_seq FROM plans WHERE stripe_product_id = $1 FOR UPDATE`, productID).Scan(&readSeq)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -61,8 +62,9 @@ func (t *Tx) SetPlan(ctx context.Context, planID int32, p account.Product, read 
 // mostPrices is how many prices one read of a product asks for by their ids.
 const mostPrices = 200
 
-// PricesWanted lists the prices of a product that were not among those listed, and that have to be read by themselves: those of
-// items of subscriptions that the catalogue does not have, and those that the catalogue believes to be sold.
+// PricesWanted lists the prices of a product that were not among those listed, and that have to be
+// read by themselves: those of items of subscriptions that the catalogue does not have, and those
+// that the catalogue believes to be sold.
 func (s *Store) PricesWanted(ctx context.Context, productID string, listed []string) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT id FROM (SELECT stripe_price_id AS id, 0 AS n FROM subscriptions
 				WHERE stripe_product_id = $1 AND NOT price_known AND stripe_price_id IS NOT NULL
@@ -83,8 +85,9 @@ func amountOf(p account.Price) *int64 {
 }
 
 // CustomersAffectedByPlan lists the customers whose projection may say something else now: those
-// with an item at a price of this product that was unknown and is not any more, or, where its name or what it is has changed, with any item
-// of it. A subscription that has ended counts too: a user who has no other is still told its plan.
+// with an item at a price of this product that was unknown and is not any more, or, where its name
+// or what it is has changed, with any item of it. A subscription that has ended counts too: a user
+// who has no other is still told its plan.
 func (t *Tx) CustomersAffectedByPlan(ctx context.Context, productID string, changed bool) ([]string, error) {
 	holding := func(item map[string]any) string {
 		item["product"] = productID
@@ -112,8 +115,8 @@ func (t *Tx) PlanName(ctx context.Context, planID int32) (name string, err error
 	return name, err
 }
 
-// PlanTold is what a plan is, as far as a customer's projection depends on it: its stored name, and whether it is an
-// add-on.
+// PlanTold is what a plan is, as far as a customer's projection depends on it: its stored name, and
+// whether it is an add-on.
 func (t *Tx) PlanTold(ctx context.Context, planID int32) (name string, addOn bool, err error) {
 	err = t.tx.QueryRow(ctx, `SELECT plan_name, add_on FROM plans WHERE id = $1`, planID).Scan(&name, &addOn)
 	return name, addOn, classify("read a plan", err)

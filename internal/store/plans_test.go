@@ -323,7 +323,8 @@ func operations(t *testing.T, w *world) {
 	})
 }
 
-// deleted is the part of everything that is about users who are being deleted, and what may still bill them.
+// deleted is the part of everything that is about users who are being deleted, and what may still
+// bill them.
 func deleted(t *testing.T, w *world, op *store.Operation) {
 	t.Helper()
 	ctx := t.Context()
@@ -678,7 +679,8 @@ func TestFullReadsAreFound(t *testing.T) {
 // sender is a place that sends a statement.
 type sender struct {
 	method string
-	// begins is how the statement begins of which only that is known where it is sent: it waits for others.
+	// begins is how the statement begins of which only that is known where it is sent: it waits for
+	// others.
 	begins string
 }
 

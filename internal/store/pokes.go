@@ -17,7 +17,8 @@ import (
 // something to poke. Deliveries do without: their dispatcher lives in the same program.
 const pokeChannel = "clerk_stripe_sync_pokes"
 
-// Poke asks for entities to be looked at once this transaction has committed, before what is routine.
+// Poke asks for entities to be looked at once this transaction has committed, before what is
+// routine.
 func (t *Tx) Poke(ctx context.Context, job account.Job, entities ...account.Entity) error {
 	return t.pokeAll(ctx, job, true, entities)
 }
@@ -41,8 +42,8 @@ func (t *Tx) pokeAll(ctx context.Context, job account.Job, urgent bool, entities
 	return t.announce(ctx)
 }
 
-// PokeWithin is [Tx.PokeRoutinely] for somebody who sees to the entities first, and may die before: they are looked at after a while at the
-// latest.
+// PokeWithin is [Tx.PokeRoutinely] for somebody who sees to the entities first, and may die before:
+// they are looked at after a while at the latest.
 func (t *Tx) PokeWithin(ctx context.Context, after time.Duration, job account.Job, entities ...account.Entity) error {
 	names := make([]string, len(entities))
 	for i, e := range entities {
@@ -107,10 +108,11 @@ type Poke struct {
 	forEvents bool
 }
 
-// claimRoutine takes what is routine of customers, or of all else, so much that no more than a window of them are under way:
-// poked a little while ago, with an event that no look has taken yet, or a customer whom no look begun since has read. Who
-// has not been looked at after that while will not be soon: a worker is gone, or a provider. What waits for Clerk does so
-// apart from what waits for Stripe.
+// claimRoutine takes what is routine of customers, or of all else, so much that no more than a
+// window of them are under way: poked a little while ago, with an event that no look has taken yet,
+// or a customer whom no look begun since has read. Who has not been looked at after that while will
+// not be soon: a worker is gone, or a provider. What waits for Clerk does so apart from what waits
+// for Stripe.
 func claimRoutine(kind string) string {
 	return `ARRAY(SELECT entity FROM pokes WHERE NOT urgent AND entity ` + kind + ` AND due_at <= clock_timestamp() ORDER BY due_at
 		LIMIT CASE WHEN $3::int > 0 THEN greatest($3::int - (SELECT count(*) FROM pokes p
@@ -120,15 +122,16 @@ func claimRoutine(kind string) string {
 		FOR UPDATE SKIP LOCKED)`
 }
 
-// ClaimPokes takes what is due for as long as the lease lasts: of what is urgent at most limit, and of what is routine so much
-// that no more than window are under way then, of customers and of all else each. A dispatcher that dies after this call
-// leaves them to the next one.
+// ClaimPokes takes what is due for as long as the lease lasts: of what is urgent at most limit, and
+// of what is routine so much that no more than window are under way then, of customers and of all
+// else each. A dispatcher that dies after this call leaves them to the next one.
 //
-// wait is how long until something else falls due, at most the lease, and zero if there may be more due now. held is set
-// where that is routine, or where a window of zero has left it out: it may be asked for again after a pause.
+// wait is how long until something else falls due, at most the lease, and zero if there may be more
+// due now. held is set where that is routine, or where a window of zero has left it out: it may be
+// asked for again after a pause.
 func (s *Store) ClaimPokes(ctx context.Context, limit, window int, lease time.Duration) (claimed []Poke, wait time.Duration, held bool, err error) {
-	// Behind the claim the mark of deliveries is -1, which is no token: whoever claims once more when the lease is over
-	// pokes, whatever has become of the events.
+	// Behind the claim the mark of deliveries is -1, which is no token: whoever claims once more when
+	// the lease is over pokes, whatever has become of the events.
 	rows, _ := s.pool.Query(ctx, `UPDATE pokes SET due_at = clock_timestamp() + $2::interval, poked_at = clock_timestamp(),
 			attempts = attempts + 1, token = nextval('sync_seq'), event_token = CASE WHEN event_token = token THEN -1 ELSE 0 END
 		WHERE entity = ANY(ARRAY(SELECT entity FROM pokes WHERE urgent AND due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
@@ -161,9 +164,9 @@ func (s *Store) ClaimPokes(ctx context.Context, limit, window int, lease time.Du
 	return claimed, wait, wait == 0, nil
 }
 
-// withoutIdle clears and leaves out the customers for whom nobody but deliveries has asked and whose events have been
-// taken since. As a rule that is the rest of a burst, which the look at its start has caught. A delivery that commits
-// while this looks asks anew.
+// withoutIdle clears and leaves out the customers for whom nobody but deliveries has asked and
+// whose events have been taken since. As a rule that is the rest of a burst, which the look at its
+// start has caught. A delivery that commits while this looks asks anew.
 func (s *Store) withoutIdle(ctx context.Context, claimed []Poke) ([]Poke, error) {
 	var told []string
 	for _, p := range claimed {
@@ -225,8 +228,8 @@ func (s *Store) ForgetIdlePokes(ctx context.Context, idle time.Duration, limit i
 	return tag.RowsAffected(), classify("forget idle pokes", err)
 }
 
-// ListenForPokes calls wake whenever a transaction elsewhere has asked for a poke, and once when
-// it begins to listen, since what was announced before that went unheard. It holds one connection of
+// ListenForPokes calls wake whenever a transaction elsewhere has asked for a poke, and once when it
+// begins to listen, since what was announced before that went unheard. It holds one connection of
 // its own and returns when that is lost or the context ends.
 func (s *Store) ListenForPokes(ctx context.Context, wake func()) error {
 	config := s.pool.Config().ConnConfig.Copy()

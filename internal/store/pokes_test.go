@@ -33,8 +33,9 @@ func (w *world) addSpaced(id string, spacing time.Duration) {
 	}
 }
 
-// What deliveries have told of a customer and a sync has taken is not poked for. Whatever else was asked for is, and so
-// is an event that is still due, a user, and a claim whose dispatcher has died.
+// What deliveries have told of a customer and a sync has taken is not poked for. Whatever else was
+// asked for is, and so is an event that is still due, a user, and a claim whose dispatcher has
+// died.
 func TestPokesForEventsThatAreTaken(t *testing.T) {
 	t.Parallel()
 	taken := func(w *world) { w.exec(`UPDATE webhook_events SET status = 'completed'`) }
@@ -279,9 +280,10 @@ func TestClaimAtOnce(t *testing.T) {
 	}
 }
 
-// What somebody waits for is taken before what is routine, however long that has been due. Of what is routine no more is
-// taken than may be under way: what was poked and has not been looked at counts, with an event or without, but not for
-// ever. Once asked for so, a poke stays urgent until it is poked.
+// What somebody waits for is taken before what is routine, however long that has been due. Of what
+// is routine no more is taken than may be under way: what was poked and has not been looked at
+// counts, with an event or without, but not for ever. Once asked for so, a poke stays urgent until
+// it is poked.
 func TestClaimUrgentFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -326,7 +328,8 @@ func TestClaimUrgentFirst(t *testing.T) {
 	claim(1, true)
 	w.exec(`UPDATE webhook_events SET status = 'completed' WHERE entity = 'user/user_1'`)
 	claim(1, true, "user/user_2 false")
-	// A customer who is poked without an event, as when a plan is renamed, counts until a look that began since has read them.
+	// A customer who is poked without an event, as when a plan is renamed, counts until a look that
+	// began since has read them.
 	w.exec(`UPDATE webhook_events SET status = 'completed'`)
 	claim(5, false) // its event has been taken
 	w.link(w.user(1), "cus_linked")

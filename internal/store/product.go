@@ -9,12 +9,14 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// A product that was there before us has noted in its own tables whose a customer is: in person_user, and in the subscriptions of a
-// user. That is its server's word, and evidence as it stands at any time: nothing is copied, so that what the product writes later, by
-// an older version of it that still runs, counts as well. What we write there ourselves names customers that are linked, and is no evidence.
+// A product that was there before us has noted in its own tables whose a customer is: in
+// person_user, and in the subscriptions of a user. That is its server's word, and evidence as it
+// stands at any time: nothing is copied, so that what the product writes later, by an older version
+// of it that still runs, counts as well. What we write there ourselves names customers that are
+// linked, and is no evidence.
 
-// productClaims selects that evidence as customer, clerk_user and source, without what it says of owners. The conditions are on users p, and
-// on subscriptions s of users p.
+// productClaims selects that evidence as customer, clerk_user and source, without what it says of
+// owners. The conditions are on users p, and on subscriptions s of users p.
 func productClaims(ofUsers, ofSubscriptions string) string {
 	const form = ` ~ '` + account.CustomerIDPattern + `'`
 	return `SELECT p.stripe_customer_id, p.clerk_user_id, '` + account.PlaceProduct + `:' || p.clerk_user_id FROM person_user p
@@ -24,31 +26,36 @@ func productClaims(ofUsers, ofSubscriptions string) string {
 			AND NOT EXISTS (SELECT FROM stripe_customers o WHERE o.stripe_customer_id = s.stripe_customer_id AND o.user_id = p.id)`
 }
 
-// toAdopt selects the customers that the product's own tables name for the user $1, who does not own them, and that are at Stripe as far as
-// we were shown. Of subscriptions those count that can still change. taken is set where another user owns the customer.
+// toAdopt selects the customers that the product's own tables name for the user $1, who does not
+// own them, and that are at Stripe as far as we were shown. Of subscriptions those count that can
+// still change. taken is set where another user owns the customer.
 const toAdopt = `SELECT n.id, c.user_id IS NOT NULL AS taken FROM (SELECT stripe_customer_id FROM person_user WHERE id = $1
 			UNION SELECT stripe_customer_id FROM subscriptions WHERE user_id = $1 AND status NOT IN ('canceled', 'incomplete_expired')) n (id)
 		LEFT JOIN stripe_customers c ON c.stripe_customer_id = n.id
 		WHERE n.id ~ '` + account.CustomerIDPattern + `' AND c.user_id IS DISTINCT FROM $1
 			AND (c.user_id IS NOT NULL OR NOT coalesce(c.deleted_in_stripe OR c.missing_since IS NOT NULL, false))`
 
-// ToAdopt lists the customers that the product's own tables name for a user, and that are not linked to them yet. Until they are, or are
-// found to be gone from Stripe, nothing is made for the user, nor sold to them.
+// ToAdopt lists the customers that the product's own tables name for a user, and that are not
+// linked to them yet. Until they are, or are found to be gone from Stripe, nothing is made for the
+// user, nor sold to them.
 func (s *Store) ToAdopt(ctx context.Context, u *User) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT id FROM (`+toAdopt+`) a ORDER BY 1`, u.ID)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for customers to adopt", err)
 }
 
-// Undecided is a customer that the product's own table of users names for a user, and that is not linked to them: "" where there is none.
+// Undecided is a customer that the product's own table of users names for a user, and that is not
+// linked to them: "" where there is none.
 type Undecided struct {
 	CustomerID string
-	// Taken is set where another user owns the customer: the link stays, and a person has to correct the table.
+	// Taken is set where another user owns the customer: the link stays, and a person has to correct
+	// the table.
 	Taken bool
 }
 
-// Undecided answers the customer that the product's own table names for a user and that none of their own customers is. One that is gone
-// from Stripe, and nobody's, is none: the user may have another. As a rule nothing is asked for it.
+// Undecided answers the customer that the product's own table names for a user and that none of
+// their own customers is. One that is gone from Stripe, and nobody's, is none: the user may have
+// another. As a rule nothing is asked for it.
 func (t *Tx) Undecided(ctx context.Context, u *User, own []Customer) (Undecided, error) {
 	return undecided(ctx, t.tx, u, own)
 }
@@ -76,7 +83,8 @@ func undecided(ctx context.Context, q querier, u *User, own []Customer) (Undecid
 	return found, classify("look for a customer to adopt", err)
 }
 
-// ResolveConflict closes the conflict about a customer that a user owns, unless the product's own table names it for another user.
+// ResolveConflict closes the conflict about a customer that a user owns, unless the product's own
+// table names it for another user.
 func (t *Tx) ResolveConflict(ctx context.Context, owner *User, customerID string) error {
 	return t.tx.Later(ctx, "resolve a conflict", `UPDATE drift SET resolved_at = now() WHERE entity = $1 AND class = $2 AND resolved_at IS NULL
 		AND NOT EXISTS (SELECT FROM person_user WHERE stripe_customer_id = $3 AND id <> $4)`,

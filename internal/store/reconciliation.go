@@ -28,13 +28,13 @@ type Reconciliation struct {
 	Complete bool `db:"complete" json:"complete"`
 	// Failure is why it was given up, nil where it was not.
 	Failure *string `db:"failure" json:"failure"`
-	// Compared counts what was read by kind, Confirmed the differences by class, Repaired those that were
-	// repaired.
+	// Compared counts what was read by kind, Confirmed the differences by class, Repaired those that
+	// were repaired.
 	Compared  map[string]int64 `db:"compared" json:"compared"`
 	Confirmed map[string]int64 `db:"confirmed" json:"confirmed"`
 	Repaired  map[string]int64 `db:"repaired" json:"repaired"`
-	// Unread are the entities that differ as far as the lists show and could not be read by themselves, and why. Nothing is
-	// concluded about them.
+	// Unread are the entities that differ as far as the lists show and could not be read by
+	// themselves, and why. Nothing is concluded about them.
 	Unread map[string]string `db:"unread" json:"unread"`
 }
 
@@ -129,12 +129,12 @@ type Found struct {
 	Busy bool
 }
 
-// publishPatience is how long a projection may be on its way to Clerk before that it is not there counts
-// as a difference.
+// publishPatience is how long a projection may be on its way to Clerk before that it is not there
+// counts as a difference.
 const publishPatience = 5 * time.Minute
 
-// FoundPage lists the entities of a kind with differences that are to be looked at once more, in their
-// order: those not confirmed yet, or those under repair.
+// FoundPage lists the entities of a kind with differences that are to be looked at once more, in
+// their order: those not confirmed yet, or those under repair.
 func (s *Store) FoundPage(ctx context.Context, run string, kind account.Kind, repairing bool, after account.Entity, limit int) ([]Found, error) {
 	type row struct {
 		Entity  string `db:"entity"`
@@ -169,8 +169,8 @@ func (s *Store) FoundPage(ctx context.Context, run string, kind account.Kind, re
 	return found, nil
 }
 
-// Confirm ends a second look at an entity: what is confirmed becomes open drift, what was dropped is
-// forgotten.
+// Confirm ends a second look at an entity: what is confirmed becomes open drift, what was dropped
+// is forgotten.
 func (s *Store) Confirm(ctx context.Context, run string, confirmed, dropped []Difference) error {
 	return s.Update(ctx, "confirm differences", Cause{}, func(ctx context.Context, tx *Tx) error {
 		if err := tx.forgetFound(ctx, run, dropped); err != nil {
@@ -188,7 +188,8 @@ func (s *Store) Confirm(ctx context.Context, run string, confirmed, dropped []Di
 	})
 }
 
-// NoteUnread keeps of which entities of a page a run could not read what is so, and why, and forgets those that it could.
+// NoteUnread keeps of which entities of a page a run could not read what is so, and why, and
+// forgets those that it could.
 func (s *Store) NoteUnread(ctx context.Context, run string, unread map[account.Entity]string, read []account.Entity) error {
 	var entities, reasons []string
 	for entity, reason := range unread {
@@ -236,8 +237,8 @@ func (t *Tx) count(ctx context.Context, run, column, name string, n int64) error
 	return t.tx.Later(ctx, "count", `UPDATE reconciliation_runs SET `+column+` = jsonb_set(`+column+`, ARRAY[$2], to_jsonb(coalesce((`+column+`->>$2)::bigint, 0) + $3)) WHERE id = $1`, run, name, n)
 }
 
-// ConcludeComparison ends the comparing of a run that was complete: what it knows how to find and has not
-// met again is closed, and what it has confirmed is counted.
+// ConcludeComparison ends the comparing of a run that was complete: what it knows how to find and
+// has not met again is closed, and what it has confirmed is counted.
 func (s *Store) ConcludeComparison(ctx context.Context, run string, compared map[string]int64) (confirmed map[string]int64, err error) {
 	err = s.Update(ctx, "conclude a comparison", Cause{}, func(ctx context.Context, tx *Tx) error {
 		if err := tx.tx.Later(ctx, "close differences", `UPDATE drift d SET resolved_at = now() FROM reconciliation_runs r
@@ -272,9 +273,9 @@ func (s *Store) ForgetRun(ctx context.Context, run string, limit int) (more bool
 	return false, classify("forget what was found", err)
 }
 
-// RepairPage asks for the repair of the next confirmed differences of these classes, of so many entities
-// at a time and never of more than most in the whole run, and answers of how many it has by now and
-// whether that is all. Who asked is in the audit log.
+// RepairPage asks for the repair of the next confirmed differences of these classes, of so many
+// entities at a time and never of more than most in the whole run, and answers of how many it has
+// by now and whether that is all. Who asked is in the audit log.
 func (s *Store) RepairPage(ctx context.Context, run string, classes []account.Drift, limit, most int, why Cause) (asked int, last bool, err error) {
 	err = s.Update(ctx, "repair differences", why, func(ctx context.Context, tx *Tx) error {
 		if err := tx.tx.QueryRow(ctx, `SELECT asked FROM reconciliation_runs WHERE id = $1 FOR UPDATE`, run).Scan(&asked); err != nil {
@@ -322,8 +323,8 @@ func (t *Tx) nextRepairs(ctx context.Context, run string, classes []account.Drif
 	return found, classify("choose repairs", err)
 }
 
-// repair asks for what mends a difference: a look at its entity, which takes what the provider says for
-// true. Only two classes need more.
+// repair asks for what mends a difference: a look at its entity, which takes what the provider says
+// for true. Only two classes need more.
 func (t *Tx) repair(ctx context.Context, d Difference) error {
 	if err := t.tx.Later(ctx, "note a repair", `UPDATE drift SET repair_asked_at = now() WHERE entity = $1 AND class = $2 AND subject = $3 AND resolved_at IS NULL`,
 		string(d.Entity), string(d.Class), d.Subject); err != nil {
@@ -371,8 +372,9 @@ func jobOfRepair(class account.Drift) account.Job {
 	}
 }
 
-// forgetProfile forgets which version of its user's profile a customer was given last, so that it is
-// given it again, and answers the user. What stands instead of the version is another number each time.
+// forgetProfile forgets which version of its user's profile a customer was given last, so that it
+// is given it again, and answers the user. What stands instead of the version is another number
+// each time.
 func (t *Tx) forgetProfile(ctx context.Context, customerID string) (*User, error) {
 	user, customer, err := t.LockCustomer(ctx, customerID)
 	if err != nil || user == nil {
@@ -381,8 +383,8 @@ func (t *Tx) forgetProfile(ctx context.Context, customerID string) (*User, error
 	return user, t.tx.Later(ctx, "forget a customer's profile", `UPDATE stripe_customers SET profile_version = -nextval('sync_seq') WHERE stripe_customer_id = $1`, customer.ID)
 }
 
-// readSeqOf answers the number of the last read of an entity whose result was stored, 0 where there is
-// none.
+// readSeqOf answers the number of the last read of an entity whose result was stored, 0 where there
+// is none.
 func (s *Store) readSeqOf(ctx context.Context, entity account.Entity) (read int64, err error) {
 	kind, id := entity.Split()
 	var sql string

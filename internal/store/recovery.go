@@ -9,8 +9,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// recoveryBefore is how far back the first pass over a provider's list looks: what happened before we
-// were there is for a comparison of everything, not for events.
+// recoveryBefore is how far back the first pass over a provider's list looks: what happened before
+// we were there is for a comparison of everything, not for events.
 const recoveryBefore = time.Hour
 
 // RecoveryCursor answers up to when, at the provider's own clock, everything that happened there is
@@ -21,9 +21,10 @@ func (s *Store) RecoveryCursor(ctx context.Context, source string) (safeUntil ti
 	return safeUntil.UTC(), classify("read the recovery cursor", err)
 }
 
-// AdvanceRecovery ends a pass over a provider's list that was complete from one moment until another: in between everything is known,
-// and so many were missing. The cursor never moves back, and never over what the pass has not covered: where the database was put back
-// meanwhile, the next pass begins where that ends. With a zero time, for a list that was empty, it stays where it is.
+// AdvanceRecovery ends a pass over a provider's list that was complete from one moment until
+// another: in between everything is known, and so many were missing. The cursor never moves back,
+// and never over what the pass has not covered: where the database was put back meanwhile, the next
+// pass begins where that ends. With a zero time, for a list that was empty, it stays where it is.
 func (s *Store) AdvanceRecovery(ctx context.Context, source string, from, until time.Time, missing int) error {
 	_, err := s.pool.Exec(ctx, `INSERT INTO recovery_cursors AS c (source, safe_until, missing, missing_all)
 		VALUES ($1, CASE WHEN $5 <= now() - $4::interval THEN coalesce($2, now() - $4::interval) ELSE now() - $4::interval END, $3, $3)
@@ -32,8 +33,8 @@ func (s *Store) AdvanceRecovery(ctx context.Context, source string, from, until 
 	return classify("advance the recovery cursor", err)
 }
 
-// RecoverEvents commits events that a provider lists as [Store.AddEvents] commits deliveries, and has
-// their entities poked. It answers for each what became of it.
+// RecoverEvents commits events that a provider lists as [Store.AddEvents] commits deliveries, and
+// has their entities poked. It answers for each what became of it.
 func (s *Store) RecoverEvents(ctx context.Context, events []NewEvent, spacing time.Duration) (added []Added, err error) {
 	err = s.Update(ctx, "recover events", Cause{}, func(ctx context.Context, tx *Tx) error {
 		if added, err = addEvents(ctx, tx.tx, events, nil, spacing); err != nil {
@@ -60,8 +61,8 @@ func (s *Store) RecoveryStates(ctx context.Context) ([]RecoveryState, error) {
 	return states, classify("read the recovery cursors", err)
 }
 
-// LookAges answers how long ago, in seconds, each provider's own list was last read to its end, and how
-// long ago the last comparison that came to its end began; nil where there was none.
+// LookAges answers how long ago, in seconds, each provider's own list was last read to its end, and
+// how long ago the last comparison that came to its end began; nil where there was none.
 func (s *Store) LookAges(ctx context.Context) (recovery map[string]float64, reconciliation *float64, err error) {
 	recovery = map[string]float64{}
 	var source string

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A pass over a provider's list that goes on while the database is put back has covered only what it began with: what lies between what the
-// database knows then and that is left to the next pass.
+// A pass over a provider's list that goes on while the database is put back has covered only what
+// it began with: what lies between what the database knows then and that is left to the next pass.
 func TestRecoveryLeavesNothingOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -7,7 +7,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// No row is left out, however many there are, nor does a sum that no integer column could hold come out wrong.
+// No row is left out, however many there are, nor does a sum that no integer column could hold come
+// out wrong.
 func TestBilledAddsUpEveryRow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -8,7 +8,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// A run that a restored database knows nothing of ends, and is not tried for hours while no other can begin.
+// A run that a restored database knows nothing of ends, and is not tried for hours while no other
+// can begin.
 func TestARunThatIsForgottenEndsForGood(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -15,8 +15,8 @@ func scheduleRank(column string) string {
 	return `CASE ` + column + ` WHEN 'not_started' THEN 1 WHEN 'active' THEN 2 ELSE 3 END`
 }
 
-// RecordSchedules stores subscription schedules, as a list shows them or an event tells of one. What is stored
-// already moves forward only.
+// RecordSchedules stores subscription schedules, as a list shows them or an event tells of one.
+// What is stored already moves forward only.
 func (t *Tx) RecordSchedules(ctx context.Context, schedules ...account.Schedule) error {
 	for _, s := range schedules {
 		if s.Status.Rank() == 0 {
@@ -33,7 +33,8 @@ func (t *Tx) RecordSchedules(ctx context.Context, schedules ...account.Schedule)
 	return nil
 }
 
-// SchedulesListed notes that a read of this number listed all schedules of a customer, and all of its pending charges.
+// SchedulesListed notes that a read of this number listed all schedules of a customer, and all of
+// its pending charges.
 func (t *Tx) SchedulesListed(ctx context.Context, c *Customer, read int64) error {
 	c.SchedulesReadSeq = max(c.SchedulesReadSeq, read)
 	return t.tx.Later(ctx, "note that schedules were listed", `UPDATE stripe_customers SET schedules_read_seq = greatest(schedules_read_seq, $2) WHERE stripe_customer_id = $1`, c.ID, read)
@@ -46,7 +47,8 @@ func (s *Store) NotBegunSchedules(ctx context.Context, customerID string) ([]str
 	return ids, classify("list schedules that have not begun", err)
 }
 
-// SchedulesAhead lists those of them that begin in an hour at the earliest: that they have not begun needs no proof.
+// SchedulesAhead lists those of them that begin in an hour at the earliest: that they have not
+// begun needs no proof.
 func (s *Store) SchedulesAhead(ctx context.Context, customerID string) ([]string, error) {
 	rows, _ := s.pool.Query(ctx, `SELECT stripe_schedule_id FROM subscription_schedules
 		WHERE stripe_customer_id = $1 AND status = 'not_started' AND begins_at > now() + interval '1 hour' ORDER BY 1`, customerID)
@@ -54,8 +56,8 @@ func (s *Store) SchedulesAhead(ctx context.Context, customerID string) ([]string
 	return ids, classify("list schedules that are ahead", err)
 }
 
-// otherSchedules are the schedules of an operation's customer that a command leaves alone: those that have
-// not begun, and those that manage another subscription.
+// otherSchedules are the schedules of an operation's customer that a command leaves alone: those
+// that have not begun, and those that manage another subscription.
 const otherSchedules = `CASE WHEN action IN ('cancel', 'cancel_now', 'reactivate') THEN ARRAY(
 		SELECT stripe_schedule_id FROM subscription_schedules s WHERE s.stripe_customer_id = substr(entity, 10) AND s.status IN ('not_started', 'active')
 			AND s.stripe_schedule_id IS DISTINCT FROM release_schedule AND s.stripe_subscription_id IS DISTINCT FROM operations.stripe_subscription_id
@@ -65,8 +67,8 @@ const otherSchedules = `CASE WHEN action IN ('cancel', 'cancel_now', 'reactivate
 type ReadOf struct {
 	// Number is [Store.NextRead]'s.
 	Number int64
-	// Deleting is set where the deletion of the customer's owner was asked for, as committed by now. It may be
-	// asked for under a lower number and be committed only later.
+	// Deleting is set where the deletion of the customer's owner was asked for, as committed by now.
+	// It may be asked for under a lower number and be committed only later.
 	Deleting bool
 	// Began is the database's time before the read.
 	Began time.Time
@@ -87,14 +89,15 @@ type Sighting struct {
 	CustomerID string
 	// Found and Missing are ids of customers, subscriptions and schedules.
 	Found, Missing []string
-	// Began is when the read began; ConfirmedAfter is how long after the first answer that an object is missing
-	// another one confirms it.
+	// Began is when the read began; ConfirmedAfter is how long after the first answer that an object
+	// is missing another one confirms it.
 	Began          time.Time
 	ConfirmedAfter time.Duration
 }
 
-// RecordSighting keeps count of what is missing. An object that is missing in two reads that are far enough apart
-// is confirmed to be; one that is found again is not missing any more. Both are audited.
+// RecordSighting keeps count of what is missing. An object that is missing in two reads that are
+// far enough apart is confirmed to be; one that is found again is not missing any more. Both are
+// audited.
 func (t *Tx) RecordSighting(ctx context.Context, u *User, s Sighting) error {
 	rows, _ := t.tx.Query(ctx, `DELETE FROM missing_objects WHERE stripe_customer_id = $1 AND stripe_id = ANY($2) RETURNING stripe_id, confirmed_at IS NOT NULL`, s.CustomerID, s.Found)
 	type object struct {
@@ -116,7 +119,8 @@ func (t *Tx) RecordSighting(ctx context.Context, u *User, s Sighting) error {
 	if len(s.Missing) == 0 {
 		return nil
 	}
-	// What was recorded as missing by now was answered before; what is being read now was asked for after that.
+	// What was recorded as missing by now was answered before; what is being read now was asked for
+	// after that.
 	rows, _ = t.tx.Query(ctx, `UPDATE missing_objects SET confirmed_at = now() WHERE stripe_customer_id = $1 AND stripe_id = ANY($2) AND confirmed_at IS NULL
 		AND missing_since + $3::interval <= $4 RETURNING stripe_id, missing_since`, s.CustomerID, s.Missing, s.ConfirmedAfter, s.Began)
 	type confirmed struct {
@@ -137,8 +141,9 @@ func (t *Tx) RecordSighting(ctx context.Context, u *User, s Sighting) error {
 		s.CustomerID, s.Missing)
 }
 
-// Unsettled lists why a user may still be billed: for all their customers, or for one of them where customerID
-// is given. It is empty once nothing can bill them any more, as far as the policy wants that.
+// Unsettled lists why a user may still be billed: for all their customers, or for one of them where
+// customerID is given. It is empty once nothing can bill them any more, as far as the policy wants
+// that.
 func (t *Tx) Unsettled(ctx context.Context, u *User, policy account.DeletionPolicy, customerID string) ([]account.Unsettled, error) {
 	return unsettled(ctx, t.tx, u, policy, customerID)
 }
@@ -246,8 +251,8 @@ func (t *Tx) EraseLater(ctx context.Context, u *User, pause time.Duration) error
 	return t.tx.Later(ctx, "note an erasure's retry", `UPDATE person_user SET erase_retry_at = now() + $2::interval WHERE id = $1`, u.ID, pause)
 }
 
-// sweepErasures has users looked at whose erasure is not done and of which nobody has reported for a while, and those whose deletion the
-// product had noted before.
+// sweepErasures has users looked at whose erasure is not done and of which nobody has reported for
+// a while, and those whose deletion the product had noted before.
 func (t *Tx) sweepErasures(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
 	rows, _ := t.tx.Query(ctx, `UPDATE person_user SET erase_retry_at = now() + interval '1 hour' WHERE id = ANY(ARRAY(SELECT id FROM person_user
 			WHERE (deletion_seq IS NULL OR deleted_at IS NULL) AND erase_retry_at <= now() ORDER BY erase_retry_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED))

@@ -41,8 +41,8 @@ func (w *world) shown(event, id string) store.NewEvent {
 	return e
 }
 
-// A delivery that shows what is stored is completed at the door, and nobody is poked. One that shows anything else, or a
-// user of whom anything is open, is looked at.
+// A delivery that shows what is stored is completed at the door, and nobody is poked. One that
+// shows anything else, or a user of whom anything is open, is looked at.
 func TestDeliveriesThatShowWhatIsStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -102,8 +102,8 @@ func TestDeliveriesThatShowWhatIsStored(t *testing.T) {
 	}
 }
 
-// A look that stores something older than what a delivery has shown meanwhile is followed by another; and while a profile
-// is being changed no delivery is completed for what it shows.
+// A look that stores something older than what a delivery has shown meanwhile is followed by
+// another; and while a profile is being changed no delivery is completed for what it shows.
 func TestAProfileThatChangesUnderADelivery(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -161,8 +161,8 @@ func TestAProfileThatChangesUnderADelivery(t *testing.T) {
 	})
 }
 
-// A delivery that saw its user before the deletion was asked for completes what it brings at the door, and commits only now. Who
-// erases the user waits for it.
+// A delivery that saw its user before the deletion was asked for completes what it brings at the
+// door, and commits only now. Who erases the user waits for it.
 func TestErasingWaitsForADeliveryAtTheDoor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

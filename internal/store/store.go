@@ -116,10 +116,10 @@ type Cause struct {
 	RunID       string
 }
 
-// Update runs fn in one transaction (READ COMMITTED: each statement sees what was committed
-// before it, so a statement after a lock sees what the lock waited for) and commits it. What fn
-// did is undone when it or the commit fails. The error is a [failure.Error]. Where fn has met a number that the sequence
-// has not reached, the sequence has been raised when this returns.
+// Update runs fn in one transaction (READ COMMITTED: each statement sees what was committed before
+// it, so a statement after a lock sees what the lock waited for) and commits it. What fn did is
+// undone when it or the commit fails. The error is a [failure.Error]. Where fn has met a number
+// that the sequence has not reached, the sequence has been raised when this returns.
 //
 // fn may run more than once: a deadlock, or a link that moved while its rows were being
 // locked, starts it again.
@@ -185,9 +185,9 @@ func isDeadlock(err error) bool {
 	return code == "40P01" || code == "40001"
 }
 
-// classifyRun is classify for a statement on the row of a run that has begun. That there is no such row is permanent: a PostgreSQL
-// that was restored as it was before a run began knows nothing of it, and no attempt brings it back. The workflow ends, and the next
-// run begins anew.
+// classifyRun is classify for a statement on the row of a run that has begun. That there is no such
+// row is permanent: a PostgreSQL that was restored as it was before a run began knows nothing of
+// it, and no attempt brings it back. The workflow ends, and the next run begins anew.
 func classifyRun(operation string, err error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return failure.New(failure.Permanent, "postgres", operation, "no_such_run", nil)

@@ -44,11 +44,13 @@ type Subscription struct {
 	LatestInvoiceCreated *time.Time `db:"latest_invoice_created"`
 	ScheduleID           *string    `db:"schedule_id"`
 	ScheduleEndsAt       *time.Time `db:"schedule_ends_at"`
-	// Outstanding and PhasesAhead are those of [account.Subscription], and false where the user stays: nobody asks for them then.
+	// Outstanding and PhasesAhead are those of [account.Subscription], and false where the user stays:
+	// nobody asks for them then.
 	Outstanding bool       `db:"outstanding"`
 	PhasesAhead bool       `db:"phases_ahead"`
 	CreatedAt   *time.Time `db:"stripe_created_at"`
-	// PastDueSince and PastDueInvoice are set while the status is past_due; see [account.PastDueSince].
+	// PastDueSince and PastDueInvoice are set while the status is past_due; see
+	// [account.PastDueSince].
 	PastDueSince   *time.Time `db:"past_due_since"`
 	PastDueInvoice *string    `db:"past_due_invoice"`
 	// ItemID is the item that makes the plan.
@@ -57,9 +59,11 @@ type Subscription struct {
 	Items []StoredItem `db:"items"`
 	// Missing is set while Stripe answers 404 for it.
 	Missing bool `db:"missing"`
-	// KeptSeq is the number of the last read that showed it, where the last one of its customer did not; nil where it did.
+	// KeptSeq is the number of the last read that showed it, where the last one of its customer did
+	// not; nil where it did.
 	KeptSeq *int64 `db:"kept_read_seq"`
-	// UpdatedAt is when the row was last changed, by the database's clock; nil in a row of the product's own.
+	// UpdatedAt is when the row was last changed, by the database's clock; nil in a row of the
+	// product's own.
 	UpdatedAt *time.Time `db:"updated_at"`
 }
 
@@ -84,8 +88,8 @@ type StoredItem struct {
 	Unknown bool `json:"unknown,omitempty"`
 }
 
-// Held is the row as the pure decisions take it. Where a program of before has stored that it is past_due, without since
-// when, that is from its latest invoice on until the next read says it.
+// Held is the row as the pure decisions take it. Where a program of before has stored that it is
+// past_due, without since when, that is from its latest invoice on until the next read says it.
 func (s Subscription) Held() account.Held {
 	since := s.PastDueSince
 	if since == nil && s.Status == string(account.StatusPastDue) {
@@ -227,8 +231,8 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 	return true, t.Audit(ctx, entry)
 }
 
-// turnable are the columns of which a read can show what was before: how a subscription stands and ends, and what of. The others follow from
-// these, or from the catalogue.
+// turnable are the columns of which a read can show what was before: how a subscription stands and
+// ends, and what of. The others follow from these, or from the catalogue.
 func turnable() []string {
 	return []string{
 		"status", "cancel_at_period_end", "cancel_at", "canceled_at", "ended_at", "trial_end", "current_period_end", "collection_paused",
@@ -236,10 +240,12 @@ func turnable() []string {
 	}
 }
 
-// TurnsBack tells whether a read shows a stored subscription as it was before a change that came after since: then it may have been answered
-// by a copy of Stripe's that is behind. told tells of a column whether something else says that it has the value that the read shows. Nothing is asked
-// of the database unless the row has changed since, and the read would change it otherwise than to its end or into a period that follows. sure is
-// false where the row has been turned back itself since: nobody knows then which of the two is older.
+// TurnsBack tells whether a read shows a stored subscription as it was before a change that came
+// after since: then it may have been answered by a copy of Stripe's that is behind. told tells of a
+// column whether something else says that it has the value that the read shows. Nothing is asked of
+// the database unless the row has changed since, and the read would change it otherwise than to its
+// end or into a period that follows. sure is false where the row has been turned back itself since:
+// nobody knows then which of the two is older.
 func (t *Tx) TurnsBack(ctx context.Context, since time.Time, stored []Subscription, seen account.Subscription, plans map[string]Plan,
 	told func(column string) bool,
 ) (back, sure bool, err error) {
@@ -284,8 +290,9 @@ func (t *Tx) TurnsBack(ctx context.Context, since time.Time, stored []Subscripti
 	return back, sure, nil
 }
 
-// Keep notes which of a customer's stored subscriptions a read did not show, whose rows stay as they are: what was asked for before it was
-// not seen of them. last is the number of the read before. Of all others of the customer the read is the last that has shown them.
+// Keep notes which of a customer's stored subscriptions a read did not show, whose rows stay as
+// they are: what was asked for before it was not seen of them. last is the number of the read
+// before. Of all others of the customer the read is the last that has shown them.
 func (t *Tx) Keep(ctx context.Context, stored []Subscription, kept []string, last int64) error {
 	var before, shown []string
 	for _, s := range stored {
@@ -317,8 +324,9 @@ func find(stored []Subscription, id string) (Subscription, bool) {
 	return stored[i], true
 }
 
-// noteOwed sets since when a past_due subscription owes, from the rows of its invoices. Where none of them says it, it
-// is as good as can be known when that is first met, and stays: the invoices that Stripe goes on making do not move it.
+// noteOwed sets since when a past_due subscription owes, from the rows of its invoices. Where none
+// of them says it, it is as good as can be known when that is first met, and stays: the invoices
+// that Stripe goes on making do not move it.
 func (t *Tx) noteOwed(ctx context.Context, row *Subscription, before Subscription, seen account.Subscription) error {
 	if seen.Status != account.StatusPastDue {
 		return nil
@@ -339,7 +347,8 @@ func (t *Tx) noteOwed(ctx context.Context, row *Subscription, before Subscriptio
 	return nil
 }
 
-// delinquency is what was found of a subscription that is past_due. A row of before any of it was kept says nothing.
+// delinquency is what was found of a subscription that is past_due. A row of before any of it was
+// kept says nothing.
 func (s *Subscription) delinquency() (was account.Delinquency) {
 	if s.Status == string(account.StatusPastDue) && (s.PastDueInvoice != nil || s.Items != nil) {
 		was = account.Delinquency{Since: derefTime(s.PastDueSince), InvoiceID: deref(s.PastDueInvoice)}
@@ -347,8 +356,8 @@ func (s *Subscription) delinquency() (was account.Delinquency) {
 	return was
 }
 
-// rowOf turns a read into a row. The plan is that of one of the items whose prices are in the catalogue, by
-// [account.PlanItem]; where none is, it is the last known one.
+// rowOf turns a read into a row. The plan is that of one of the items whose prices are in the
+// catalogue, by [account.PlanItem]; where none is, it is the last known one.
 func rowOf(seen account.Subscription, before Subscription, plans map[string]Plan, deleting bool) (Subscription, error) {
 	row := Subscription{
 		StripeID: seen.ID, CustomerID: seen.CustomerID, Status: string(seen.Status),
@@ -422,8 +431,9 @@ func sameRow(a, b Subscription) bool {
 	return len(before) == 0 && len(after) == 0
 }
 
-// difference lists the columns in which two rows differ, with their values before and after.
-// The metadata may hold anything, so only that it changed is told. Items that were not kept have not changed.
+// difference lists the columns in which two rows differ, with their values before and after. The
+// metadata may hold anything, so only that it changed is told. Items that were not kept have not
+// changed.
 func difference(a, b Subscription, known bool) (before, after map[string]any) {
 	before, after = map[string]any{}, map[string]any{}
 	av, bv := a.columns(), b.columns()
@@ -491,8 +501,8 @@ func nullString(s string) *string {
 	return &s
 }
 
-// OwnerOf answers whose a stored subscription is: its customer and its user's Clerk id, or two empty
-// strings where we do not know it.
+// OwnerOf answers whose a stored subscription is: its customer and its user's Clerk id, or two
+// empty strings where we do not know it.
 func (s *Store) OwnerOf(ctx context.Context, subscriptionID string) (customerID, clerkUserID string, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT coalesce(s.stripe_customer_id, ''), u.clerk_user_id FROM subscriptions s JOIN person_user u ON u.id = s.user_id
 		WHERE s.stripe_subscription_id = $1`, subscriptionID).Scan(&customerID, &clerkUserID)

@@ -6,9 +6,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// makeRoomForTexts has the driver make its buffer large enough for an array of texts before it writes the first of
-// them. It begins each statement with a small one, which would grow, be copied and be thrown away some twenty times
-// until a group of deliveries with their payloads is in it.
+// makeRoomForTexts has the driver make its buffer large enough for an array of texts before it
+// writes the first of them. It begins each statement with a small one, which would grow, be copied
+// and be thrown away some twenty times until a group of deliveries with their payloads is in it.
 func makeRoomForTexts(types *pgtype.Map) {
 	texts, ok := types.TypeForOID(pgtype.TextArrayOID)
 	if !ok {
@@ -32,7 +32,8 @@ func (c textsCodec) PlanEncode(types *pgtype.Map, oid uint32, format int16, valu
 
 type textsPlan struct{ pgtype.EncodePlan }
 
-// What stands in front of an array of one dimension in PostgreSQL's binary form, and of each of its elements.
+// What stands in front of an array of one dimension in PostgreSQL's binary form, and of each of its
+// elements.
 const (
 	arrayHeaderSize = 20
 	elementHeader   = 4

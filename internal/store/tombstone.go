@@ -18,12 +18,13 @@ func (t *Tx) EraseCustomer(ctx context.Context, c *Customer) error {
 	return classify("erase a customer's data", t.tx.SendAll(ctx, batch))
 }
 
-// dropTaken drops the payloads of the events of some users and customers whose facts are stored: those that have ended, and
-// those that wait, which may never end otherwise than by being given up. The facts of the others are in their payloads and
-// nowhere else.
+// dropTaken drops the payloads of the events of some users and customers whose facts are stored:
+// those that have ended, and those that wait, which may never end otherwise than by being given up.
+// The facts of the others are in their payloads and nowhere else.
 const dropTaken = `UPDATE webhook_events SET payload = NULL WHERE entity = ANY($1) AND status IN ('completed', 'ignored', 'waiting') AND payload IS NOT NULL`
 
-// ofDeleted is the condition that an entity is a user who is being deleted, or is, or a customer of theirs.
+// ofDeleted is the condition that an entity is a user who is being deleted, or is, or a customer of
+// theirs.
 func ofDeleted(entity string) string {
 	return `(starts_with(` + entity + `, 'user/') AND EXISTS (SELECT FROM person_user
 			WHERE clerk_user_id = substr(` + entity + `, 6) AND deletion_requested_at IS NOT NULL)

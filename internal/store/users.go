@@ -26,10 +26,11 @@ type User struct {
 	StripeCustomerID    *string    `db:"stripe_customer_id"`
 	DeletionRequestedAt *time.Time `db:"deletion_requested_at"`
 	DeletionSeq         *int64     `db:"deletion_seq"`
-	// DeletedAt is when we erased what is personal. That the product has noted the user as deleted, without our mark, erases nothing.
+	// DeletedAt is when we erased what is personal. That the product has noted the user as deleted,
+	// without our mark, erases nothing.
 	DeletedAt *time.Time `db:"deleted_at"`
-	// Noted is set where the product itself has noted a deletion, in one of the two columns that it has for that, and nobody has
-	// told us of it: the row has no number of ours.
+	// Noted is set where the product itself has noted a deletion, in one of the two columns that it
+	// has for that, and nobody has told us of it: the row has no number of ours.
 	Noted             bool    `db:"noted"`
 	ReadSeq           int64   `db:"read_seq"`
 	ProfileVersion    int64   `db:"profile_version"`
@@ -82,8 +83,8 @@ func (u *User) Profile() account.User {
 }
 
 // Differs tells in what Clerk's listing of a user differs from what is stored here: "profile",
-// "metadata", or "" where it does not. The metadata of a user whose projection is on its way are not
-// looked at.
+// "metadata", or "" where it does not. The metadata of a user whose projection is on its way are
+// not looked at.
 func (u *User) Differs(listed account.ListedUser) (what string, err error) {
 	if u.Profile() != fitted(listed.User) {
 		return "profile", nil
@@ -107,8 +108,8 @@ func (u *User) Holds(seen account.User) bool {
 	return u.Profile() == fitted(seen)
 }
 
-// isAs tells whether what Clerk shows of a user is exactly what is stored here. Where a customer might be is not looked
-// at: it matters for a user without one.
+// isAs tells whether what Clerk shows of a user is exactly what is stored here. Where a customer
+// might be is not looked at: it matters for a user without one.
 func (u *User) isAs(shown account.ListedUser) bool {
 	if u.ProjectionVersion == 0 || !u.Holds(shown.User) {
 		return false
@@ -130,8 +131,8 @@ func (s *Store) UserByClerkID(ctx context.Context, clerkUserID string) (*User, e
 	return oneUser("read a user", rows)
 }
 
-// LockUser locks a user's row until the transaction ends, or answers nil where there is none. Rows that refer to the
-// user can be added meanwhile.
+// LockUser locks a user's row until the transaction ends, or answers nil where there is none. Rows
+// that refer to the user can be added meanwhile.
 func (t *Tx) LockUser(ctx context.Context, clerkUserID string) (*User, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE clerk_user_id = $1 FOR NO KEY UPDATE`, clerkUserID)
 	return oneUser("lock a user", rows)
@@ -157,8 +158,8 @@ func (t *Tx) EnsureUser(ctx context.Context, clerkUserID string) (user *User, cr
 // what differs, audits the names of what changed, and answers whether the name or the email
 // that customers carry changed. The caller has checked the read fence and the deletion mark.
 //
-// Deliveries that came after the read began may have been completed at the door because they showed what was stored
-// before. Where the read changes that, the user is looked at once more.
+// Deliveries that came after the read began may have been completed at the door because they showed
+// what was stored before. Where the read changes that, the user is looked at once more.
 func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64, eventIDs []string) (changed bool, err error) {
 	p = fitted(p)
 	before := u.Profile()
@@ -178,8 +179,8 @@ func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64
 		u.ReadSeq = read
 		return false, t.tx.Later(ctx, "store a read's number", `UPDATE person_user SET read_seq = $2 WHERE id = $1`, u.ID, read)
 	}
-	// Deliveries share this lock, and look at no user for whom they cannot have it. It is taken before the row is written:
-	// of a row that is written already they would wait for the end.
+	// Deliveries share this lock, and look at no user for whom they cannot have it. It is taken before
+	// the row is written: of a row that is written already they would wait for the end.
 	if err := t.tx.Later(ctx, "lock a profile", `SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID); err != nil {
 		return false, err
 	}
@@ -202,8 +203,8 @@ func (t *Tx) SetProfile(ctx context.Context, u *User, p account.User, read int64
 		Subject: u.ClerkUserID, After: after, EventIDs: eventIDs})
 }
 
-// lookAgain pokes a user whose profile a read has changed where an event was completed that came after it. The profile is
-// locked: no delivery is between its look and its commit.
+// lookAgain pokes a user whose profile a read has changed where an event was completed that came
+// after it. The profile is locked: no delivery is between its look and its commit.
 func (t *Tx) lookAgain(ctx context.Context, u *User, read int64) error {
 	entity := account.UserEntity(u.ClerkUserID)
 	var told bool
@@ -217,13 +218,14 @@ func (t *Tx) lookAgain(ctx context.Context, u *User, read int64) error {
 	return t.PokeRoutinely(ctx, account.JobSync, entity)
 }
 
-// RequestDeletion sets the mark from which no command, checkout or undo acts for the user any
-// more, and has every customer of theirs looked at. The number orders it among the reads: a customer that
-// was read after it was read with the mark in force. What they have verified is kept for what becomes known later. Setting it again
-// changes nothing.
+// RequestDeletion sets the mark from which no command, checkout or undo acts for the user any more,
+// and has every customer of theirs looked at. The number orders it among the reads: a customer that
+// was read after it was read with the mark in force. What they have verified is kept for what
+// becomes known later. Setting it again changes nothing.
 //
-// What the product has noted of a deletion is no mark, since nothing was ordered by it and nothing erased for it. The time at which it
-// was asked for stays; that at which it was done is ours to say, and goes to the audit log.
+// What the product has noted of a deletion is no mark, since nothing was ordered by it and nothing
+// erased for it. The time at which it was asked for stays; that at which it was done is ours to
+// say, and goes to the audit log.
 func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) error {
 	if u.DeletionSeq != nil {
 		return nil
@@ -261,15 +263,15 @@ func (t *Tx) RequestDeletion(ctx context.Context, u *User, eventIDs []string) er
 	return t.Audit(ctx, entry)
 }
 
-// NotedInVain notes that Clerk has a user whose deletion only the product has noted: nobody has to look again before Clerk says that they are
-// deleted.
+// NotedInVain notes that Clerk has a user whose deletion only the product has noted: nobody has to
+// look again before Clerk says that they are deleted.
 func (t *Tx) NotedInVain(ctx context.Context, u *User) error {
 	return t.tx.Later(ctx, "note that a user is there", `UPDATE person_user SET erase_retry_at = NULL WHERE id = $1 AND deletion_seq IS NULL AND erase_retry_at IS NOT NULL`, u.ID)
 }
 
 // Erase removes a user's personal data: from their row, from their customers' rows and from the
-// payloads of their events that were taken; the others lose theirs when they are. The row, its mark and its links stay, as a
-// tombstone that no late event undoes.
+// payloads of their events that were taken; the others lose theirs when they are. The row, its mark
+// and its links stay, as a tombstone that no late event undoes.
 func (t *Tx) Erase(ctx context.Context, u *User) error {
 	if err := t.KeepAddresses(ctx, u, nil); err != nil {
 		return err // as whoever has asked for the deletion did, unless that was an older program
@@ -283,7 +285,8 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 		entities = append(entities, string(account.CustomerEntity(c.ID)))
 	}
 	batch := &pgx.Batch{}
-	// A delivery that has seen the user before the mark, and completes what it brings at the door, ends first.
+	// A delivery that has seen the user before the mark, and completes what it brings at the door,
+	// ends first.
 	batch.Queue(`SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID)
 	batch.Queue(`UPDATE person_user SET first_name = NULL, last_name = NULL, user_name = NULL, email = NULL, email_verified = false,
 		deleted_at = coalesce(CASE WHEN deletion_seq IS NOT NULL THEN deleted_at END, now()), deletion_seq = coalesce(deletion_seq, nextval('sync_seq')),
@@ -312,8 +315,9 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 	return t.Audit(ctx, entry)
 }
 
-// EraseAnyway is [Tx.Erase] for a user of whom something may still be billed, because an operator says so. What that is
-// goes into the audit log. The deletion policy is applied to it all the same, whenever it is seen.
+// EraseAnyway is [Tx.Erase] for a user of whom something may still be billed, because an operator
+// says so. What that is goes into the audit log. The deletion policy is applied to it all the same,
+// whenever it is seen.
 func (t *Tx) EraseAnyway(ctx context.Context, u *User, mayStillBill []account.Unsettled) error {
 	if err := t.Audit(ctx, Entry{Action: "user.erased_by_operator", User: u, Entity: account.UserEntity(u.ClerkUserID), Subject: u.ClerkUserID,
 		After: map[string]any{"may_still_bill": mayStillBill}}); err != nil {

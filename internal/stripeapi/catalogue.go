@@ -9,8 +9,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
 
-// Product reads a product with all its prices, the archived ones too, which running
-// subscriptions may still have. Of one that has very many, the archived ones are left out, and it says so.
+// Product reads a product with all its prices, the archived ones too, which running subscriptions
+// may still have. Of one that has very many, the archived ones are left out, and it says so.
 func (c *Client) Product(ctx context.Context, productID string) (account.Product, error) {
 	const op = "read product"
 	if !account.ValidProductID(productID) {
@@ -34,7 +34,8 @@ func (c *Client) Product(ctx context.Context, productID string) (account.Product
 	}
 	var complete bool
 	if product.Prices, complete, err = c.prices(ctx, productID, false, fewPages); err == nil && !complete {
-		// One that prices are made for as they are sold: most are archived, and nobody asks for them any more.
+		// One that prices are made for as they are sold: most are archived, and nobody asks for them any
+		// more.
 		product.PricesPartial = true
 		product.Prices, _, err = c.prices(ctx, productID, true, maxPages)
 	}
@@ -51,9 +52,9 @@ func toProduct(p *stripe.Product) account.Product {
 	}
 }
 
-// unitAmount is what a unit of a price costs in the smallest unit of the price's currency. It is unpriced where no
-// whole number says that: Stripe's unit_amount is null for a fraction, for tiers, and where the payer decides, and for
-// a package it is what several units cost together.
+// unitAmount is what a unit of a price costs in the smallest unit of the price's currency. It is
+// unpriced where no whole number says that: Stripe's unit_amount is null for a fraction, for tiers,
+// and where the payer decides, and for a package it is what several units cost together.
 func unitAmount(p *stripe.Price) (amount int64, unpriced bool) {
 	fraction := p.UnitAmount == 0 && p.UnitAmountDecimal != 0
 	if fraction || p.TransformQuantity != nil || p.CustomUnitAmount != nil || p.BillingScheme == stripe.PriceBillingSchemeTiered {
@@ -78,8 +79,8 @@ func (c *Client) ProductPrices(ctx context.Context, productID string) ([]account
 	return prices, err
 }
 
-// prices lists the prices of a product, up to so many pages, and tells whether that is all of them; the archived ones too, unless only
-// the active ones are asked for.
+// prices lists the prices of a product, up to so many pages, and tells whether that is all of them;
+// the archived ones too, unless only the active ones are asked for.
 func (c *Client) prices(ctx context.Context, productID string, active bool, most int) (prices []account.Price, complete bool, err error) {
 	list, complete, err := upTo(ctx, "list prices", most, func(p *stripe.Price) string { return p.ID },
 		func(ctx context.Context, after *string) (page[*stripe.Price], error) {
@@ -137,8 +138,8 @@ func toPrice(p *stripe.Price, productID string) account.Price {
 	return price
 }
 
-// ChargeCustomer answers the customer of a charge, or of the payment intent that stands for one, "" where it has none.
-// A dispute or a refund names what was paid, and no customer.
+// ChargeCustomer answers the customer of a charge, or of the payment intent that stands for one, ""
+// where it has none. A dispute or a refund names what was paid, and no customer.
 func (c *Client) ChargeCustomer(ctx context.Context, id string) (customerID string, err error) {
 	const op = "read charge"
 	var customer *stripe.Customer

@@ -13,7 +13,8 @@ import (
 // OpenCheckout opens the checkout of a subscription. The Clerk user id stands on the session and on
 // the subscription that comes of it, as evidence of whose it is.
 //
-// replayed tells that Stripe answered what it had stored under the key. The session may have been completed or have expired since.
+// replayed tells that Stripe answered what it had stored under the key. The session may have been
+// completed or have expired since.
 func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (session account.CheckoutSession, replay bool, err error) {
 	const op = "open checkout session"
 	if !account.ValidCustomerID(n.CustomerID) || !account.ValidUserID(n.ClerkUserID) || !account.ValidPriceID(n.PriceID) {
@@ -67,7 +68,8 @@ func (c *Client) CheckoutSession(ctx context.Context, sessionID string) (account
 // OpenPortal opens a session of Stripe's billing portal for a customer and answers its address. Who
 // has the address can act as the customer for a while, so it is told to nobody but the customer.
 //
-// replayed tells that Stripe answered what it had stored under the key: an address that may lead nowhere any more.
+// replayed tells that Stripe answered what it had stored under the key: an address that may lead
+// nowhere any more.
 func (c *Client) OpenPortal(ctx context.Context, customerID, returnURL, idempotencyKey string) (url string, replay bool, err error) {
 	const op = "open billing portal"
 	if !account.ValidCustomerID(customerID) {
@@ -91,8 +93,8 @@ func (c *Client) OpenPortal(ctx context.Context, customerID, returnURL, idempote
 	return session.URL, replayed(session.LastResponse.Header), nil
 }
 
-// oneSession makes a call that is about one checkout session, the named one where there is a name, and
-// answers it.
+// oneSession makes a call that is about one checkout session, the named one where there is a name,
+// and answers it.
 func (c *Client) oneSession(
 	ctx context.Context, op, sessionID string, call func(context.Context) (*stripe.CheckoutSession, error),
 ) (account.CheckoutSession, error) {
@@ -126,7 +128,8 @@ func toSession(s *stripe.CheckoutSession) account.CheckoutSession {
 	return session
 }
 
-// subscribed are the products of the recurring prices that a session sells, where the session shows what it sells.
+// subscribed are the products of the recurring prices that a session sells, where the session shows
+// what it sells.
 func subscribed(s *stripe.CheckoutSession) (products []string) {
 	if s.LineItems == nil {
 		return nil
@@ -139,8 +142,8 @@ func subscribed(s *stripe.CheckoutSession) (products []string) {
 	return products
 }
 
-// OpenCheckoutSessions lists a customer's checkout sessions that somebody could still complete, whoever opened them, with what they
-// sell. Stripe shows ten prices of each.
+// OpenCheckoutSessions lists a customer's checkout sessions that somebody could still complete,
+// whoever opened them, with what they sell. Stripe shows ten prices of each.
 func (c *Client) OpenCheckoutSessions(ctx context.Context, customerID string) ([]account.CheckoutSession, error) {
 	const op = "list open checkout sessions"
 	if !account.ValidCustomerID(customerID) {
@@ -163,7 +166,8 @@ func (c *Client) OpenCheckoutSessions(ctx context.Context, customerID string) ([
 	return open, nil
 }
 
-// CheckoutSessionsSince lists a customer's checkout sessions of any status that were made at a moment or later.
+// CheckoutSessionsSince lists a customer's checkout sessions of any status that were made at a
+// moment or later.
 func (c *Client) CheckoutSessionsSince(ctx context.Context, customerID string, since time.Time) ([]account.CheckoutSession, error) {
 	const op = "list checkout sessions"
 	if !account.ValidCustomerID(customerID) {

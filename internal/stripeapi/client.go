@@ -168,8 +168,8 @@ func all[T any](
 	return objects, err
 }
 
-// upTo reads so many pages of a list at most, and tells whether that is all of it. Where the object that a page is to go on
-// behind was deleted meanwhile, it begins anew.
+// upTo reads so many pages of a list at most, and tells whether that is all of it. Where the object
+// that a page is to go on behind was deleted meanwhile, it begins anew.
 func upTo[T any](
 	ctx context.Context, op string, most int, id func(T) string, fetch func(ctx context.Context, after *string) (page[T], error),
 ) (objects []T, complete bool, err error) {
@@ -193,9 +193,11 @@ func upTo[T any](
 	return objects, false, nil
 }
 
-// resume reads the page behind a place in a list of the newest first: the id of the last object before it, and behind an "@" when that
-// was made, in Unix seconds. Stripe refuses to go on behind an object that was deleted since. Then it goes on from what was made when the
-// object was, or before; what is of the same second comes twice, and nothing is passed over. Without the time it begins anew.
+// resume reads the page behind a place in a list of the newest first: the id of the last object
+// before it, and behind an "@" when that was made, in Unix seconds. Stripe refuses to go on behind
+// an object that was deleted since. Then it goes on from what was made when the object was, or
+// before; what is of the same second comes twice, and nothing is passed over. Without the time it
+// begins anew.
 func resume[T any](after string, read func(after string, until int64) ([]T, string, error)) (list []T, next string, err error) {
 	id, made, _ := strings.Cut(after, "@")
 	if list, next, err = read(id, 0); failure.CodeOf(err) != codeCursorGone {
@@ -216,8 +218,8 @@ func madeUntil(seconds int64) *stripe.RangeQueryParams {
 	return &stripe.RangeQueryParams{LesserThanOrEqual: seconds}
 }
 
-// onePage reads one page of a list, or fails, and answers the id that the next one continues behind,
-// "" after the last.
+// onePage reads one page of a list, or fails, and answers the id that the next one continues
+// behind, "" after the last.
 func onePage[T any](
 	ctx context.Context, op, after string, id func(T) string, fetch func(ctx context.Context, after *string) (page[T], error),
 ) (objects []T, next string, err error) {

@@ -14,7 +14,8 @@ import (
 
 const cursorGone = `{"error":{"type":"invalid_request_error","code":"resource_missing","param":"starting_after","message":"No such customer: 'cus_gone'"}}`
 
-// Stripe does not go on behind an object that was deleted. Then a list goes on from when that was made; what does not say when begins anew.
+// Stripe does not go on behind an object that was deleted. Then a list goes on from when that was
+// made; what does not say when begins anew.
 func TestAListGoesOnBehindWhatIsGone(t *testing.T) {
 	t.Parallel()
 	for after, created := range map[string]string{"cus_gone@1700000000": "1700000000", "cus_gone": ""} {
@@ -43,7 +44,8 @@ func TestAListGoesOnBehindWhatIsGone(t *testing.T) {
 	}
 }
 
-// A list of one customer's own things that cannot go on begins anew, and says nothing of the customer.
+// A list of one customer's own things that cannot go on begins anew, and says nothing of the
+// customer.
 func TestAListWithinBeginsAnew(t *testing.T) {
 	t.Parallel()
 	for _, times := range []int{1, 100} {
@@ -71,7 +73,8 @@ func TestAListWithinBeginsAnew(t *testing.T) {
 	}
 }
 
-// Of a product with very many prices those that are sold are read, and it says that there are others.
+// Of a product with very many prices those that are sold are read, and it says that there are
+// others.
 func TestAProductWithVeryManyPrices(t *testing.T) {
 	t.Parallel()
 	const sold, archived = 150, 10100

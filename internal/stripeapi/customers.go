@@ -22,8 +22,9 @@ func (c *Client) Customer(ctx context.Context, customerID string) (account.Custo
 	})
 }
 
-// CustomersNaming searches for customers whose metadata name a user under one of [account.MetadataKeys]. Stripe's index shows what was
-// written a minute ago as a rule, and nothing of what was deleted; accounts in India have no search, and are refused.
+// CustomersNaming searches for customers whose metadata name a user under one of
+// [account.MetadataKeys]. Stripe's index shows what was written a minute ago as a rule, and nothing
+// of what was deleted; accounts in India have no search, and are refused.
 func (c *Client) CustomersNaming(ctx context.Context, clerkUserID string) ([]account.Customer, error) {
 	const op = "search customers"
 	if !account.ValidUserID(clerkUserID) {
@@ -48,8 +49,9 @@ func (c *Client) CustomersNaming(ctx context.Context, clerkUserID string) ([]acc
 	})
 }
 
-// CustomersSince lists the customers that were made at a moment or later and are not deleted, up to the first for which wanted holds,
-// which is answered. Unlike search, the list shows what was made just now.
+// CustomersSince lists the customers that were made at a moment or later and are not deleted, up to
+// the first for which wanted holds, which is answered. Unlike search, the list shows what was made
+// just now.
 func (c *Client) CustomersSince(ctx context.Context, since time.Time, wanted func(account.Customer) bool) (found account.Customer, ok bool, err error) {
 	const op = "list new customers"
 	after := ""

@@ -13,12 +13,14 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
 
-// CodeReplayed is the code of a failure inside Stripe that it gave before under the same idempotency key and would give again for
-// as long as it keeps the key, about a day; see [KeySpent].
+// CodeReplayed is the code of a failure inside Stripe that it gave before under the same
+// idempotency key and would give again for as long as it keeps the key, about a day; see
+// [KeySpent].
 const CodeReplayed = "replayed_5xx"
 
-// KeySpent tells whether nothing else comes of asking under this idempotency key: Stripe repeats a failure that it has stored, or
-// the key was used with other parameters. What was done at that time is not known from it. Package stripechanges reads it.
+// KeySpent tells whether nothing else comes of asking under this idempotency key: Stripe repeats a
+// failure that it has stored, or the key was used with other parameters. What was done at that time
+// is not known from it. Package stripechanges reads it.
 func KeySpent(err error) bool {
 	e, ok := errors.AsType[*failure.Error](err)
 	if !ok || e.Provider != provider {
@@ -27,12 +29,12 @@ func KeySpent(err error) bool {
 	return e.Stored || e.Code == string(stripe.ErrorTypeIdempotency) || e.Code == "idempotency_key_reused"
 }
 
-// codeKeyInUse is the code of a request while another one under the same idempotency key is under way. Stripe names it so in newer
-// answers itself.
+// codeKeyInUse is the code of a request while another one under the same idempotency key is under
+// way. Stripe names it so in newer answers itself.
 const codeKeyInUse = "idempotency_key_in_use"
 
-// codeCursorGone is the code of a list that cannot go on behind an object because that was deleted since. It says nothing of
-// what is listed.
+// codeCursorGone is the code of a list that cannot go on behind an object because that was deleted
+// since. It says nothing of what is listed.
 const codeCursorGone = "cursor_gone"
 
 // classify turns what a failed call recorded into a failure. It is the one place where Stripe's
@@ -65,7 +67,8 @@ func classify(ctx context.Context, rec *exchange.Record, op string) error {
 	case said.Code == string(stripe.ErrorCodeLockTimeout):
 		e.Class = failure.Transient
 	case rec.Status == http.StatusConflict && said.Code == string(stripe.ErrorTypeIdempotency):
-		// Another request under the key is under way: the key is not spent, and what comes of it will be stored under it.
+		// Another request under the key is under way: the key is not spent, and what comes of it will be
+		// stored under it.
 		e.Class, e.Code = failure.Transient, codeKeyInUse
 	case e.Class == failure.Operator, e.Class == failure.Throttled:
 		// Neither a wrong key nor our rate is a matter of trying again at once or never.
@@ -77,8 +80,8 @@ func classify(ctx context.Context, rec *exchange.Record, op string) error {
 	return e
 }
 
-// statement reads Stripe's error document. Its parameters and objects are left alone, and of its message
-// only the id of what is missing is taken: they hold names, addresses and client secrets.
+// statement reads Stripe's error document. Its parameters and objects are left alone, and of its
+// message only the id of what is missing is taken: they hold names, addresses and client secrets.
 func statement(body []byte) exchange.Statement {
 	var document struct {
 		Error *struct {
@@ -108,7 +111,8 @@ func statement(body []byte) exchange.Statement {
 	return said
 }
 
-// otherMode is named in the place of an object that the other mode of the account has: it is not missing.
+// otherMode is named in the place of an object that the other mode of the account has: it is not
+// missing.
 const otherMode = "in_the_other_mode"
 
 // quotedID is how Stripe names in its message what it does not have: "No such customer: 'cus_1'".

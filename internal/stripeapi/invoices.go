@@ -8,8 +8,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// OpenInvoices reads a subscription's open invoices, the newest first: one request, which shows the newest hundred.
-// Of one that is longer overdue than that nobody needs to know.
+// OpenInvoices reads a subscription's open invoices, the newest first: one request, which shows the
+// newest hundred. Of one that is longer overdue than that nobody needs to know.
 func (c *Client) OpenInvoices(ctx context.Context, subscriptionID string) ([]account.Payment, error) {
 	const op = "list open invoices"
 	if !wellFormed("sub_", subscriptionID) {
@@ -55,15 +55,18 @@ func toInvoice(i *stripe.Invoice, subscriptionID string) account.Payment {
 	return invoice
 }
 
-// outstanding tells whether Stripe may still collect an invoice: a draft, which it finalizes after about an hour, or an open one that it charges
-// by itself. One that it sends may be paid or not, as whoever got it likes.
+// outstanding tells whether Stripe may still collect an invoice: a draft, which it finalizes after
+// about an hour, or an open one that it charges by itself. One that it sends may be paid or not, as
+// whoever got it likes.
 func outstanding(i *stripe.Invoice) bool {
 	return i.Status == stripe.InvoiceStatusDraft || i.Status == stripe.InvoiceStatusOpen && i.CollectionMethod != stripe.InvoiceCollectionMethodSendInvoice
 }
 
-// PendingCharges reads what Stripe will collect of a customer by itself, or fails as a whole: invoice items that no invoice has taken in yet,
-// which the next one does, and invoices that advance by themselves. The items are read first: one that an invoice takes in
-// meanwhile shows with that. Of a customer that Stripe does not know it answers an error for which failure.IsNotFound holds.
+// PendingCharges reads what Stripe will collect of a customer by itself, or fails as a whole:
+// invoice items that no invoice has taken in yet, which the next one does, and invoices that
+// advance by themselves. The items are read first: one that an invoice takes in meanwhile shows
+// with that. Of a customer that Stripe does not know it answers an error for which
+// failure.IsNotFound holds.
 func (c *Client) PendingCharges(ctx context.Context, customerID string) ([]account.PendingCharge, error) {
 	const op = "list pending charges"
 	if !account.ValidCustomerID(customerID) {
@@ -110,8 +113,8 @@ func (c *Client) PendingCharges(ctx context.Context, customerID string) ([]accou
 	return pending, nil
 }
 
-// StopCollecting keeps an invoice from advancing by itself: a draft stays one, and an open one is not charged any more. Stripe refuses it for
-// one that is paid, void or uncollectible.
+// StopCollecting keeps an invoice from advancing by itself: a draft stays one, and an open one is
+// not charged any more. Stripe refuses it for one that is paid, void or uncollectible.
 func (c *Client) StopCollecting(ctx context.Context, invoiceID, idempotencyKey string) error {
 	const op = "stop collecting invoice"
 	if !wellFormed("in_", invoiceID) {
@@ -149,7 +152,8 @@ func (c *Client) Collecting(ctx context.Context, invoiceID string) (bool, error)
 	return i.AutoAdvance && outstanding(i), nil
 }
 
-// DeleteInvoiceItem takes away an invoice item that no invoice has taken in for good. Stripe answers "not found" for one that is gone.
+// DeleteInvoiceItem takes away an invoice item that no invoice has taken in for good. Stripe
+// answers "not found" for one that is gone.
 func (c *Client) DeleteInvoiceItem(ctx context.Context, itemID string) error {
 	const op = "delete invoice item"
 	if !wellFormed("ii_", itemID) {

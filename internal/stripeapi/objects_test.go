@@ -391,8 +391,8 @@ func TestProduct(t *testing.T) {
 	}
 }
 
-// What a unit costs is a whole number of the smallest unit of the subscription's currency, or it is unpriced: never
-// nothing, never in another currency.
+// What a unit costs is a whole number of the smallest unit of the subscription's currency, or it is
+// unpriced: never nothing, never in another currency.
 func TestItemsArePricedExactlyOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	const body = `{"id":"sub_1","object":"subscription","status":"active","currency":%q,"customer":"cus_ada1","created":1700000000,"items":{"object":"list",

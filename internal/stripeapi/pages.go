@@ -11,11 +11,11 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
-// The lists of everything that the account has, a page at a time, the newest first. Each takes the id
-// that the page is to continue behind, "" for the first page, and answers the id that the next one
-// continues behind, "" after the last. What is added meanwhile is not on later pages, and nothing
-// that is there is passed over. An object that is deleted meanwhile ends no list: behind its id, after an "@",
-// may stand when it was made, and the list goes on from there (see resume).
+// The lists of everything that the account has, a page at a time, the newest first. Each takes the
+// id that the page is to continue behind, "" for the first page, and answers the id that the next
+// one continues behind, "" after the last. What is added meanwhile is not on later pages, and
+// nothing that is there is passed over. An object that is deleted meanwhile ends no list: behind
+// its id, after an "@", may stand when it was made, and the list goes on from there (see resume).
 
 // EventsPage lists events from a moment on. Stripe lists those of the last 30 days.
 func (c *Client) EventsPage(ctx context.Context, from time.Time, after string) (events []stripeevent.Listed, next string, err error) {
@@ -48,8 +48,8 @@ func (c *Client) EventsPage(ctx context.Context, from time.Time, after string) (
 	return events, next, nil
 }
 
-// elements takes the elements of a list as they stand in the answer, by their ids: what the SDK makes
-// of them has lost what it does not know.
+// elements takes the elements of a list as they stand in the answer, by their ids: what the SDK
+// makes of them has lost what it does not know.
 func elements(answer []byte, into map[string]json.RawMessage) error {
 	var list struct {
 		Data []json.RawMessage `json:"data"`
@@ -84,8 +84,8 @@ func (c *Client) CustomersPage(ctx context.Context, after string) (customers []a
 	return customers, next, err
 }
 
-// SubscriptionsPage lists subscriptions of any status, each with its latest invoice. One of which Stripe leaves out items, and does
-// not answer for them, is Unread: it holds up no other.
+// SubscriptionsPage lists subscriptions of any status, each with its latest invoice. One of which
+// Stripe leaves out items, and does not answer for them, is Unread: it holds up no other.
 func (c *Client) SubscriptionsPage(ctx context.Context, after string) (subscriptions []account.Subscription, next string, err error) {
 	const op = "list all subscriptions"
 	var answer []byte

@@ -10,8 +10,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 )
 
-// A page of the list of events holds each event as a delivery would carry it, byte for byte: also what the
-// SDK does not know.
+// A page of the list of events holds each event as a delivery would carry it, byte for byte: also
+// what the SDK does not know.
 func TestEventsPage(t *testing.T) {
 	t.Parallel()
 	const one = `{"id":"evt_2","object":"event","type":"customer.updated","created":1700000100,"data":{"object":{"id":"cus_1","object":"customer","new_field":{"a":1}}}}`

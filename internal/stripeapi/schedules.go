@@ -10,8 +10,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// CustomerSchedules reads all subscription schedules that a customer has or had, whatever has become of
-// them, or fails as a whole. Beside one of a status that is not known, which is a failure, all others are answered.
+// CustomerSchedules reads all subscription schedules that a customer has or had, whatever has
+// become of them, or fails as a whole. Beside one of a status that is not known, which is a
+// failure, all others are answered.
 func (c *Client) CustomerSchedules(ctx context.Context, customerID string) ([]account.Schedule, error) {
 	const op = "list subscription schedules"
 	if !account.ValidCustomerID(customerID) {
@@ -55,10 +56,11 @@ func (c *Client) Schedule(ctx context.Context, scheduleID string) (account.Sched
 	return toSchedule(schedule), nil
 }
 
-// EndThroughSchedule ends a subscription at a moment of its present period by the schedule that manages
-// it: the phases go up to that moment, and the subscription ends with the last of them. The phase that
-// runs keeps all that it has; nothing is prorated. The schedule is read before, since Stripe wants every
-// phase that is to stay, and takes a phase that it is not given for one that is dropped.
+// EndThroughSchedule ends a subscription at a moment of its present period by the schedule that
+// manages it: the phases go up to that moment, and the subscription ends with the last of them. The
+// phase that runs keeps all that it has; nothing is prorated. The schedule is read before, since
+// Stripe wants every phase that is to stay, and takes a phase that it is not given for one that is
+// dropped.
 //
 // Stripe refuses it for a schedule that is over.
 func (c *Client) EndThroughSchedule(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error {
@@ -67,8 +69,8 @@ func (c *Client) EndThroughSchedule(ctx context.Context, scheduleID string, at t
 	})
 }
 
-// EndWithPresentPhase is [Client.EndThroughSchedule] where no phase is to begin any more: the one that runs goes on until the
-// moment, and those behind it are dropped.
+// EndWithPresentPhase is [Client.EndThroughSchedule] where no phase is to begin any more: the one
+// that runs goes on until the moment, and those behind it are dropped.
 func (c *Client) EndWithPresentPhase(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error {
 	return c.endSchedule(ctx, "end with present phase of subscription schedule", scheduleID, idempotencyKey, func(s *stripe.SubscriptionSchedule) []*stripe.SubscriptionSchedulePhaseParams {
 		return presentPhase(s, at)
@@ -100,8 +102,8 @@ func (c *Client) endSchedule(ctx context.Context, op, scheduleID, idempotencyKey
 	}, idempotencyKey)
 }
 
-// ContinueThroughSchedule takes back that a schedule ends its subscription: after the last phase it lets
-// the subscription go on. The phases stay as they are.
+// ContinueThroughSchedule takes back that a schedule ends its subscription: after the last phase it
+// lets the subscription go on. The phases stay as they are.
 func (c *Client) ContinueThroughSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
 	const op = "continue through subscription schedule"
 	if !usableKey(idempotencyKey) {
@@ -112,8 +114,8 @@ func (c *Client) ContinueThroughSchedule(ctx context.Context, scheduleID, idempo
 	}, idempotencyKey)
 }
 
-// CancelSchedule ends a schedule for good, and with it, at once, the subscription that it manages, if it
-// has begun. Nothing is billed and nothing prorated. Stripe refuses it for one that is over.
+// CancelSchedule ends a schedule for good, and with it, at once, the subscription that it manages,
+// if it has begun. Nothing is billed and nothing prorated. Stripe refuses it for one that is over.
 func (c *Client) CancelSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
 	const op = "cancel subscription schedule"
 	if !usableKey(idempotencyKey) {
@@ -128,8 +130,8 @@ func (c *Client) CancelSchedule(ctx context.Context, scheduleID, idempotencyKey 
 	return err
 }
 
-// ReleaseSchedule detaches a schedule from its subscription, which goes on as it is. Its later phases are
-// gone with that.
+// ReleaseSchedule detaches a schedule from its subscription, which goes on as it is. Its later
+// phases are gone with that.
 func (c *Client) ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
 	const op = "release subscription schedule"
 	if !usableKey(idempotencyKey) {
@@ -172,7 +174,8 @@ func (c *Client) oneSchedule(
 	return schedule, nil
 }
 
-// toSchedule makes our own schedule of the SDK's. Of one that was not expanded it has no more than the id.
+// toSchedule makes our own schedule of the SDK's. Of one that was not expanded it has no more than
+// the id.
 func toSchedule(s *stripe.SubscriptionSchedule) account.Schedule {
 	schedule := account.Schedule{
 		ID:               s.ID,
@@ -200,8 +203,8 @@ func toSchedule(s *stripe.SubscriptionSchedule) account.Schedule {
 	return schedule
 }
 
-// phasesUntil are the phases that a schedule keeps if it ends at a moment: the one that runs and those
-// that begin before it, as they are, the last of them ending then.
+// phasesUntil are the phases that a schedule keeps if it ends at a moment: the one that runs and
+// those that begin before it, as they are, the last of them ending then.
 func phasesUntil(s *stripe.SubscriptionSchedule, at time.Time) []*stripe.SubscriptionSchedulePhaseParams {
 	quantities := quantitiesOf(raw(s.LastResponse))
 	var kept []*stripe.SubscriptionSchedulePhaseParams
@@ -218,7 +221,8 @@ func phasesUntil(s *stripe.SubscriptionSchedule, at time.Time) []*stripe.Subscri
 	return kept
 }
 
-// presentPhase is the phase that runs, as it is, ending at a moment. Of a schedule that has not begun it is the first.
+// presentPhase is the phase that runs, as it is, ending at a moment. Of a schedule that has not
+// begun it is the first.
 func presentPhase(s *stripe.SubscriptionSchedule, at time.Time) []*stripe.SubscriptionSchedulePhaseParams {
 	quantities := quantitiesOf(raw(s.LastResponse))
 	for i, p := range s.Phases {
@@ -244,8 +248,8 @@ func (q quantities) of(phase int) func(item int) *int64 {
 	}
 }
 
-// quantitiesOf reads the quantities of the phases' items. The SDK gives zero for an item without one, which
-// is what a metered price has, and for which Stripe accepts none.
+// quantitiesOf reads the quantities of the phases' items. The SDK gives zero for an item without
+// one, which is what a metered price has, and for which Stripe accepts none.
 func quantitiesOf(body []byte) quantities {
 	var schedule struct {
 		Phases []struct {

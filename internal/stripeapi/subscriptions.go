@@ -12,10 +12,11 @@ import (
 )
 
 // CustomerSubscriptions reads all subscriptions that a customer has or had, newest first, with
-// their latest invoices and the schedules that manage them, and the customer as the same read showed
-// it: one request, as long as there are at most a hundred. It answers all of them or an error, never a part. One of which Stripe leaves
-// out items, and does not answer for them, is Unread: it holds up no other. Where Stripe refuses our key or our rate for that, all of them
-// are answered beside the error, and no items of those behind it are asked for.
+// their latest invoices and the schedules that manage them, and the customer as the same read
+// showed it: one request, as long as there are at most a hundred. It answers all of them or an
+// error, never a part. One of which Stripe leaves out items, and does not answer for them, is
+// Unread: it holds up no other. Where Stripe refuses our key or our rate for that, all of them are
+// answered beside the error, and no items of those behind it are asked for.
 //
 // The customer is nil where no subscription shows it. A customer that Stripe does not know is
 // answered as an error for which failure.IsNotFound holds, or as no subscriptions.
@@ -65,8 +66,9 @@ func (c *Client) CustomerSubscriptions(ctx context.Context, customerID string) (
 	return subscriptions, customer, err
 }
 
-// listed is a subscription of a list, Unread where what Stripe has left out of it cannot be read: whoever looks at it by itself meets the
-// failure. Beside that it is an error where Stripe refuses our key or our rate: what is left out of the others could not be read either.
+// listed is a subscription of a list, Unread where what Stripe has left out of it cannot be read:
+// whoever looks at it by itself meets the failure. Beside that it is an error where Stripe refuses
+// our key or our rate: what is left out of the others could not be read either.
 func (c *Client) listed(ctx context.Context, op string, s *stripe.Subscription, answer []byte) (account.Subscription, error) {
 	subscription, err := c.toSubscription(ctx, op, s, answer)
 	if class := failure.Of(err); subscription.Unread && ctx.Err() == nil && class != failure.Throttled && class != failure.Operator {
@@ -75,8 +77,8 @@ func (c *Client) listed(ctx context.Context, op string, s *stripe.Subscription, 
 	return subscription, err
 }
 
-// Subscription reads one subscription with its latest invoice. Where Stripe leaves out items, and does not answer for them, all else is
-// answered beside the error, Unread.
+// Subscription reads one subscription with its latest invoice. Where Stripe leaves out items, and
+// does not answer for them, all else is answered beside the error, Unread.
 func (c *Client) Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error) {
 	const op = "read subscription"
 	return c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {
@@ -88,11 +90,11 @@ func (c *Client) Subscription(ctx context.Context, subscriptionID string) (accou
 	})
 }
 
-// SetEnding sets how a subscription ends: with its current period (the flag), at a date, or, where to
-// has neither, not at all. It answers the subscription as it is then. from is how it is set to end
-// now: Stripe takes back the flag and a date by different parameters, and takes only one of them.
-// Nothing is prorated. Stripe refuses it for a subscription that has ended or that a schedule manages;
-// see [Client.EndThroughSchedule].
+// SetEnding sets how a subscription ends: with its current period (the flag), at a date, or, where
+// to has neither, not at all. It answers the subscription as it is then. from is how it is set to
+// end now: Stripe takes back the flag and a date by different parameters, and takes only one of
+// them. Nothing is prorated. Stripe refuses it for a subscription that has ended or that a schedule
+// manages; see [Client.EndThroughSchedule].
 func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error) {
 	const op = "set end of subscription"
 	if !usableKey(idempotencyKey) {
@@ -119,9 +121,10 @@ func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to 
 	})
 }
 
-// TakeKey asks for a change of a subscription that changes nothing, under a key under which another change may have been asked for: from then
-// on Stripe refuses that one, as it refuses a key with other parameters. Where the other one has come before, it is this one that is refused,
-// and nothing is left to take.
+// TakeKey asks for a change of a subscription that changes nothing, under a key under which another
+// change may have been asked for: from then on Stripe refuses that one, as it refuses a key with
+// other parameters. Where the other one has come before, it is this one that is refused, and
+// nothing is left to take.
 func (c *Client) TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) error {
 	const op = "take key of subscription"
 	if !usableKey(idempotencyKey) {
@@ -173,8 +176,8 @@ func (c *Client) oneSubscription(
 	return c.toSubscription(ctx, op, s, raw(s.LastResponse))
 }
 
-// toSubscription makes our own subscription of the SDK's, Unread beside the error where not all of its items can be read. body is the answer
-// in which it stood.
+// toSubscription makes our own subscription of the SDK's, Unread beside the error where not all of
+// its items can be read. body is the answer in which it stood.
 func (c *Client) toSubscription(ctx context.Context, op string, s *stripe.Subscription, body []byte) (account.Subscription, error) {
 	if s.Status == "" {
 		return account.Subscription{}, badBody(op)

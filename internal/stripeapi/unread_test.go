@@ -12,7 +12,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeapi"
 )
 
-// One subscription whose items Stripe does not answer for holds up no list: the others are whole, and it is told of.
+// One subscription whose items Stripe does not answer for holds up no list: the others are whole,
+// and it is told of.
 func TestASubscriptionThatCannotBeReadHoldsUpNoList(t *testing.T) {
 	t.Parallel()
 	for status, held := range map[int]bool{http.StatusInternalServerError: false, http.StatusTooManyRequests: true, http.StatusUnauthorized: true} {
@@ -40,8 +41,9 @@ func TestASubscriptionThatCannotBeReadHoldsUpNoList(t *testing.T) {
 	}
 }
 
-// Of a subscription whose items cannot be read all else is answered: how it stands, how it ends and what manages it, in a list and by itself.
-// Where it is our key or our rate that is refused, that stands beside the failure.
+// Of a subscription whose items cannot be read all else is answered: how it stands, how it ends and
+// what manages it, in a list and by itself. Where it is our key or our rate that is refused, that
+// stands beside the failure.
 func TestWhatIsShownBesideItemsIsAnswered(t *testing.T) {
 	t.Parallel()
 	want := wantSubscription("sub_1")

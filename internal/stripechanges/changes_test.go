@@ -58,8 +58,8 @@ func (l *ledger) NextStripeRequest(_ context.Context, r store.StripeRequest) (st
 	return l.requests[r.Key], nil
 }
 
-// ahead makes the ledger's time be hours ahead of that in which Stripe has made something, and the ledger know that Stripe may have
-// forgotten the keys.
+// ahead makes the ledger's time be hours ahead of that in which Stripe has made something, and the
+// ledger know that Stripe may have forgotten the keys.
 func (w *world) ahead() {
 	w.t.Helper()
 	w.ledger.mu.Lock()
@@ -70,7 +70,8 @@ func (w *world) ahead() {
 	}
 }
 
-// An open checkout of a customer who lives in another time, as on a test clock, is found again: no other is opened beside it.
+// An open checkout of a customer who lives in another time, as on a test clock, is found again: no
+// other is opened beside it.
 func TestAnOpenCheckoutOfAnotherTimeIsFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -293,8 +294,9 @@ func (p post) prepare(t *testing.T) *world {
 	return w
 }
 
-// Stripe fails inside, before or after it has done what was asked for, and repeats that for a day. The next attempt makes the change,
-// or finds that it is made, and there is one of what is created; so does each attempt after it.
+// Stripe fails inside, before or after it has done what was asked for, and repeats that for a day.
+// The next attempt makes the change, or finds that it is made, and there is one of what is created;
+// so does each attempt after it.
 func TestAStoredFailureIsLeftBehindAtEveryPost(t *testing.T) {
 	t.Parallel()
 	for name, p := range posts() {
@@ -365,7 +367,8 @@ func TestOrdinaryChangesAreOneRequest(t *testing.T) {
 	}
 }
 
-// The answer is lost, and the next attempt comes when Stripe has forgotten the key: there is one of what is created.
+// The answer is lost, and the next attempt comes when Stripe has forgotten the key: there is one of
+// what is created.
 func TestAForgottenKeyIsNotAskedUnderAgain(t *testing.T) {
 	t.Parallel()
 	for name, p := range posts() {
@@ -389,8 +392,8 @@ func TestAForgottenKeyIsNotAskedUnderAgain(t *testing.T) {
 	}
 }
 
-// The answer is lost, and the next attempt says something else, which Stripe refuses under this key. The customer that was made is
-// found; those of other requests are none of it, however alike.
+// The answer is lost, and the next attempt says something else, which Stripe refuses under this
+// key. The customer that was made is found; those of other requests are none of it, however alike.
 func TestASpentKeyFindsWhatWasMade(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -443,7 +446,8 @@ func TestAnAnswerOfNoUseIsReplaced(t *testing.T) {
 	}
 }
 
-// Somebody has set another end since, and whether ours was set is not known: it is not set over theirs.
+// Somebody has set another end since, and whether ours was set is not known: it is not set over
+// theirs.
 func TestAnotherMindIsNotOverruled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -464,7 +468,8 @@ func TestAnotherMindIsNotOverruled(t *testing.T) {
 	}
 }
 
-// Several who have met the same stored failure make one customer, under generations that none of them uses twice.
+// Several who have met the same stored failure make one customer, under generations that none of
+// them uses twice.
 func TestSeveralLeaveOneFailureBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -502,7 +507,8 @@ func TestSeveralLeaveOneFailureBehind(t *testing.T) {
 	}
 }
 
-// No change goes past the one place that decides: every method of stripeapi that takes a key is one of ours.
+// No change goes past the one place that decides: every method of stripeapi that takes a key is one
+// of ours.
 func TestEveryChangeIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	theirs, ours := methods(t, "../stripeapi"), methods(t, ".")

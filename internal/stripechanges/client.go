@@ -1,9 +1,12 @@
-// Package stripechanges makes the changes at Stripe, each of them once, however often it is tried and whatever came of the tries.
+// Package stripechanges makes the changes at Stripe, each of them once, however often it is tried
+// and whatever came of the tries.
 //
-// It is the one place that decides what follows where Stripe repeats an answer that it has stored: see [once]. Whoever changes
-// something at Stripe does it through [Client], under a key that is the same in each attempt at the same change, and hears of no
-// stored failure. Everything that is created names in its metadata the request that it came of ([account.MetadataRequest]), so that
-// what was made and not heard of is found again. It is looked for in Stripe's lists, since search is behind.
+// It is the one place that decides what follows where Stripe repeats an answer that it has stored:
+// see [once]. Whoever changes something at Stripe does it through [Client], under a key that is the
+// same in each attempt at the same change, and hears of no stored failure. Everything that is
+// created names in its metadata the request that it came of ([account.MetadataRequest]), so that
+// what was made and not heard of is found again. It is looked for in Stripe's lists, since search
+// is behind.
 package stripechanges
 
 import (
@@ -16,7 +19,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeapi"
 )
 
-// Client is a [stripeapi.Client] whose changes are made once. What it reads is as the other reads it.
+// Client is a [stripeapi.Client] whose changes are made once. What it reads is as the other reads
+// it.
 type Client struct {
 	*stripeapi.Client
 	ledger Ledger
@@ -30,9 +34,9 @@ func New(stripe *stripeapi.Client, ledger Ledger) *Client {
 // clocksDiffer is how far Stripe's clock may be behind the database's.
 const clocksDiffer = 5 * time.Minute
 
-// CreateCustomer creates a customer, or answers the one that an earlier attempt has made, as it is now. before tells that it was
-// made before this call: something may have been bought on it since. One that somebody has written over to another user since is
-// theirs, and another is made.
+// CreateCustomer creates a customer, or answers the one that an earlier attempt has made, as it is
+// now. before tells that it was made before this call: something may have been bought on it since.
+// One that somebody has written over to another user since is theirs, and another is made.
 func (c *Client) CreateCustomer(ctx context.Context, n account.NewCustomer) (customer account.Customer, before bool, err error) {
 	n.Request = orKey(n.Request, n.IdempotencyKey)
 	return once(ctx, c.ledger, change[account.Customer]{
@@ -70,14 +74,15 @@ func (c *Client) UpdateCustomer(ctx context.Context, customerID string, email, n
 		})
 }
 
-// DeleteCustomer deletes a customer; see [stripeapi.Client.DeleteCustomer]. Stripe takes no key for a DELETE and stores nothing: it
-// can be repeated, and what is gone stays gone.
+// DeleteCustomer deletes a customer; see [stripeapi.Client.DeleteCustomer]. Stripe takes no key for
+// a DELETE and stores nothing: it can be repeated, and what is gone stays gone.
 func (c *Client) DeleteCustomer(ctx context.Context, customerID, idempotencyKey string) error {
 	return c.Client.DeleteCustomer(ctx, customerID, idempotencyKey)
 }
 
-// SetEnding sets how a subscription ends; see [stripeapi.Client.SetEnding]. Where it is not known whether an earlier attempt has, and
-// it ends otherwise than the caller has seen, that is a transient failure: somebody has changed it, and the caller has to look again.
+// SetEnding sets how a subscription ends; see [stripeapi.Client.SetEnding]. Where it is not known
+// whether an earlier attempt has, and it ends otherwise than the caller has seen, that is a
+// transient failure: somebody has changed it, and the caller has to look again.
 func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to account.Ending, idempotencyKey string) (account.Subscription, error) {
 	return set(ctx, c.ledger, idempotencyKey,
 		func(ctx context.Context, key string) (account.Subscription, error) {
@@ -98,13 +103,15 @@ func (c *Client) SetEnding(ctx context.Context, subscriptionID string, from, to 
 		})
 }
 
-// TakeKey sees to it that a change of a subscription is not made under this key from now on, if it has not been; see
-// [stripeapi.Client.TakeKey]. The key has its generation: there is none to follow it, since nothing is to be made.
+// TakeKey sees to it that a change of a subscription is not made under this key from now on, if it
+// has not been; see [stripeapi.Client.TakeKey]. The key has its generation: there is none to follow
+// it, since nothing is to be made.
 func (c *Client) TakeKey(ctx context.Context, subscriptionID, idempotencyKey string) error {
 	return c.Client.TakeKey(ctx, subscriptionID, idempotencyKey)
 }
 
-// alike tells whether two endings come to the same. Stripe shows the date beside the flag too, and moves it with the period.
+// alike tells whether two endings come to the same. Stripe shows the date beside the flag too, and
+// moves it with the period.
 func alike(one, other account.Ending) bool {
 	if one.AtPeriodEnd || other.AtPeriodEnd {
 		return one.AtPeriodEnd == other.AtPeriodEnd
@@ -124,7 +131,8 @@ func (c *Client) CancelNow(ctx context.Context, subscriptionID, idempotencyKey s
 		})
 }
 
-// ReleaseSchedule detaches a schedule from its subscription; see [stripeapi.Client.ReleaseSchedule].
+// ReleaseSchedule detaches a schedule from its subscription; see
+// [stripeapi.Client.ReleaseSchedule].
 func (c *Client) ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
 	return c.do(ctx, idempotencyKey,
 		func(ctx context.Context, key string) error { return c.Client.ReleaseSchedule(ctx, scheduleID, key) },
@@ -134,7 +142,8 @@ func (c *Client) ReleaseSchedule(ctx context.Context, scheduleID, idempotencyKey
 		})
 }
 
-// EndThroughSchedule ends a subscription by the schedule that manages it; see [stripeapi.Client.EndThroughSchedule].
+// EndThroughSchedule ends a subscription by the schedule that manages it; see
+// [stripeapi.Client.EndThroughSchedule].
 func (c *Client) EndThroughSchedule(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error {
 	return c.do(ctx, idempotencyKey,
 		func(ctx context.Context, key string) error {
@@ -146,7 +155,8 @@ func (c *Client) EndThroughSchedule(ctx context.Context, scheduleID string, at t
 		})
 }
 
-// EndWithPresentPhase ends a subscription by the schedule that manages it, with the phase that runs; see [stripeapi.Client.EndWithPresentPhase].
+// EndWithPresentPhase ends a subscription by the schedule that manages it, with the phase that
+// runs; see [stripeapi.Client.EndWithPresentPhase].
 func (c *Client) EndWithPresentPhase(ctx context.Context, scheduleID string, at time.Time, idempotencyKey string) error {
 	return c.do(ctx, idempotencyKey,
 		func(ctx context.Context, key string) error {
@@ -168,12 +178,14 @@ func (c *Client) StopCollecting(ctx context.Context, invoiceID, idempotencyKey s
 		})
 }
 
-// DeleteInvoiceItem takes away an invoice item; see [stripeapi.Client.DeleteInvoiceItem]. As with a customer, there is no key to it.
+// DeleteInvoiceItem takes away an invoice item; see [stripeapi.Client.DeleteInvoiceItem]. As with a
+// customer, there is no key to it.
 func (c *Client) DeleteInvoiceItem(ctx context.Context, itemID string) error {
 	return c.Client.DeleteInvoiceItem(ctx, itemID)
 }
 
-// ContinueThroughSchedule takes an end by a schedule back; see [stripeapi.Client.ContinueThroughSchedule].
+// ContinueThroughSchedule takes an end by a schedule back; see
+// [stripeapi.Client.ContinueThroughSchedule].
 func (c *Client) ContinueThroughSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
 	return c.do(ctx, idempotencyKey,
 		func(ctx context.Context, key string) error {
@@ -185,7 +197,8 @@ func (c *Client) ContinueThroughSchedule(ctx context.Context, scheduleID, idempo
 		})
 }
 
-// CancelSchedule ends a schedule and the subscription that it manages; see [stripeapi.Client.CancelSchedule].
+// CancelSchedule ends a schedule and the subscription that it manages; see
+// [stripeapi.Client.CancelSchedule].
 func (c *Client) CancelSchedule(ctx context.Context, scheduleID, idempotencyKey string) error {
 	return c.do(ctx, idempotencyKey,
 		func(ctx context.Context, key string) error { return c.Client.CancelSchedule(ctx, scheduleID, key) },
@@ -195,8 +208,9 @@ func (c *Client) CancelSchedule(ctx context.Context, scheduleID, idempotencyKey 
 		})
 }
 
-// OpenCheckout opens the checkout of a subscription, or answers the session that an earlier attempt has opened, as it is now: open or
-// complete. One that has expired is of no use, and another is opened in its place.
+// OpenCheckout opens the checkout of a subscription, or answers the session that an earlier attempt
+// has opened, as it is now: open or complete. One that has expired is of no use, and another is
+// opened in its place.
 func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (account.CheckoutSession, error) {
 	n.Request = orKey(n.Request, n.IdempotencyKey)
 	session, _, err := once(ctx, c.ledger, change[account.CheckoutSession]{
@@ -211,7 +225,8 @@ func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (accou
 			if err != nil {
 				return account.CheckoutSession{}, false, err
 			}
-			// Those that are open, whenever they were made: a customer on a test clock lives in another time.
+			// Those that are open, whenever they were made: a customer on a test clock lives in another
+			// time.
 			open, err := c.OpenCheckoutSessions(ctx, n.CustomerID)
 			for _, s := range append(sessions, open...) {
 				if s.Metadata[account.MetadataRequest] == n.Request && s.Status != account.CheckoutExpired {
@@ -243,8 +258,9 @@ func (c *Client) ExpireCheckoutSession(ctx context.Context, sessionID, idempoten
 		})
 }
 
-// OpenPortal opens a session of Stripe's billing portal and answers its address. One that was opened before may lead nowhere any
-// more, and cannot be read; another does no harm, and is opened in its place.
+// OpenPortal opens a session of Stripe's billing portal and answers its address. One that was
+// opened before may lead nowhere any more, and cannot be read; another does no harm, and is opened
+// in its place.
 func (c *Client) OpenPortal(ctx context.Context, customerID, returnURL, idempotencyKey string) (string, error) {
 	address, _, err := once(ctx, c.ledger, change[string]{
 		key: idempotencyKey,
@@ -257,7 +273,8 @@ func (c *Client) OpenPortal(ctx context.Context, customerID, returnURL, idempote
 	return address, err
 }
 
-// orKey names a request that has no name of its own by its key, which is the same in each attempt too.
+// orKey names a request that has no name of its own by its key, which is the same in each attempt
+// too.
 func orKey(request, key string) string {
 	if request == "" {
 		return key

@@ -9,11 +9,12 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// CatalogueChange is one field of a product or a price that an event says has changed, in the fields that are kept. Flags are "true" and "false"; of the
-// metadata only what they say is told.
+// CatalogueChange is one field of a product or a price that an event says has changed, in the
+// fields that are kept. Flags are "true" and "false"; of the metadata only what they say is told.
 type CatalogueChange struct{ Field, Before, After string }
 
-// ChangedProduct lists what the event says has changed of a product or a price; none for other events.
+// ChangedProduct lists what the event says has changed of a product or a price; none for other
+// events.
 func (e Event) ChangedProduct() (changes []CatalogueChange) {
 	if e.Type != "product.updated" && e.Type != "price.updated" || !e.previous.IsObject() {
 		return nil

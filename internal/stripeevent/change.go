@@ -17,8 +17,8 @@ import (
 type Change struct {
 	SubscriptionID string
 	// Field is the name of Stripe's field; "price" and "quantity" are those of all items,
-	// "pause_collection" is "true" while collection is paused, and "schedule_end" is the schedule that manages it with the
-	// moment at which it ends it.
+	// "pause_collection" is "true" while collection is paused, and "schedule_end" is the schedule that
+	// manages it with the moment at which it ends it.
 	Field  string
 	Before string
 	After  string
@@ -140,11 +140,12 @@ func (e Event) changedEnd(schedule account.Schedule) []Change {
 	}}
 }
 
-// CustomerChange is one field of a customer that an event says has changed: "email", "name", or "metadata" with the key behind a dot. A value
-// that is not there is "".
+// CustomerChange is one field of a customer that an event says has changed: "email", "name", or
+// "metadata" with the key behind a dot. A value that is not there is "".
 type CustomerChange struct{ Field, Before, After string }
 
-// ChangedCustomer lists what the event says has changed of a customer, in the fields that matter to us; none for other events.
+// ChangedCustomer lists what the event says has changed of a customer, in the fields that matter to
+// us; none for other events.
 func (e Event) ChangedCustomer() (changes []CustomerChange) {
 	if e.ObjectKind != "customer" || e.Type != "customer.updated" || !e.previous.IsObject() {
 		return nil
@@ -196,8 +197,8 @@ func valueOf(field string, r gjson.Result) string {
 	}
 }
 
-// periodEnd is the end of the period, of several items the first. Since 2025-03-31.basil the period stands on the
-// items.
+// periodEnd is the end of the period, of several items the first. Since 2025-03-31.basil the period
+// stands on the items.
 func periodEnd(subscription gjson.Result) int64 {
 	if end := number(subscription.Get("current_period_end")); end != 0 {
 		return end

@@ -55,8 +55,8 @@ var (
 	objectIDForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
 )
 
-// Parse reads a verified payload. It fails only for what is no event at all: not JSON, without an id, or without a
-// type. Events of unknown types and with unknown objects are fine.
+// Parse reads a verified payload. It fails only for what is no event at all: not JSON, without an
+// id, or without a type. Events of unknown types and with unknown objects are fine.
 func Parse(body string) (Event, error) {
 	if !gjson.Valid(body) {
 		return Event{}, fmt.Errorf("%w: not a JSON object", ErrNotAnEvent)
@@ -64,7 +64,8 @@ func Parse(body string) (Event, error) {
 	return ParseJSON(body)
 }
 
-// ParseJSON is [Parse] for a payload that is known to be JSON: looking whether it is takes half of the time.
+// ParseJSON is [Parse] for a payload that is known to be JSON: looking whether it is takes half of
+// the time.
 func ParseJSON(body string) (Event, error) {
 	payload := gjson.Parse(body)
 	if !payload.IsObject() {
@@ -99,7 +100,8 @@ func ParseJSON(body string) (Event, error) {
 	return e, nil
 }
 
-// data reads the event's object: in one pass what every event is asked for, and the rest when somebody asks.
+// data reads the event's object: in one pass what every event is asked for, and the rest when
+// somebody asks.
 func (e *Event) data(data gjson.Result) {
 	data.ForEach(func(name, value gjson.Result) bool {
 		switch name.Str {
@@ -195,8 +197,8 @@ func Handled(eventType string) bool {
 	return family(eventType) != "" || slices.Contains(HandledTypes(), eventType)
 }
 
-// Urgent tells whether somebody waits for what comes of an event of a type: it begins a subscription, or says that one
-// is paid for at last.
+// Urgent tells whether somebody waits for what comes of an event of a type: it begins a
+// subscription, or says that one is paid for at last.
 func Urgent(eventType string) bool {
 	switch eventType {
 	case "checkout.session.completed", "checkout.session.async_payment_succeeded", "customer.subscription.created":
@@ -216,9 +218,10 @@ func family(eventType string) string {
 	return ""
 }
 
-// Entity answers whom the event concerns: a customer, a product, or the charge of a dispute or a refund,
-// which name no customer (a refund does in the newest API versions). It is "" for types that are not handled, and for objects without a
-// usable id of that kind, such as the payment of a guest.
+// Entity answers whom the event concerns: a customer, a product, or the charge of a dispute or a
+// refund, which name no customer (a refund does in the newest API versions). It is "" for types
+// that are not handled, and for objects without a usable id of that kind, such as the payment of a
+// guest.
 func (e Event) Entity() account.Entity {
 	if !Handled(e.Type) {
 		return ""
@@ -269,8 +272,9 @@ func (e Event) CreatedObject() string {
 	}
 }
 
-// Ended answers the id of the object of which the event tells what nothing takes back: that a subscription or a schedule has ended, or that
-// a customer, a product or a price was deleted. It is "" for all other events.
+// Ended answers the id of the object of which the event tells what nothing takes back: that a
+// subscription or a schedule has ended, or that a customer, a product or a price was deleted. It is
+// "" for all other events.
 func (e Event) Ended() string {
 	if subscription, ok := e.Subscription(); ok && (subscription.Status.Terminal() || e.Type == "customer.subscription.deleted") {
 		return subscription.ID

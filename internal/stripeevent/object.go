@@ -7,8 +7,9 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// The functions below read a member of an event's object, "" or 0 where it is not there or not of the expected type.
-// A member is looked for when it is asked for: most of an object is never looked at.
+// The functions below read a member of an event's object, "" or 0 where it is not there or not of
+// the expected type. A member is looked for when it is asked for: most of an object is never looked
+// at.
 
 func text(r gjson.Result) string {
 	if r.Type != gjson.String {
@@ -43,7 +44,8 @@ func moment(r gjson.Result) time.Time {
 
 func flag(r gjson.Result) bool { return r.Type == gjson.True }
 
-// reference reads the id of another object, which Stripe gives as the id alone or as the whole object.
+// reference reads the id of another object, which Stripe gives as the id alone or as the whole
+// object.
 func reference(r gjson.Result) string {
 	if r.IsObject() {
 		r = r.Get("id")

@@ -6,8 +6,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// Schedule answers the subscription schedule that the event tells of, as it stood then, and whether it
-// tells of one.
+// Schedule answers the subscription schedule that the event tells of, as it stood then, and whether
+// it tells of one.
 func (e Event) Schedule() (account.Schedule, bool) {
 	if family(e.Type) != "subscription_schedule." || !hasPrefix("sub_sched_", e.ObjectID) || e.customer == "" {
 		return account.Schedule{}, false

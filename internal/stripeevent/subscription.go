@@ -6,8 +6,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// Subscription answers the subscription that the event tells of, as it stood then, without its items, and whether it tells of one. Of the
-// schedule that manages it an event has no more than the id.
+// Subscription answers the subscription that the event tells of, as it stood then, without its
+// items, and whether it tells of one. Of the schedule that manages it an event has no more than the
+// id.
 func (e Event) Subscription() (account.Subscription, bool) {
 	if e.ObjectKind != "subscription" || family(e.Type) != "customer.subscription." || !hasPrefix("sub_", e.ObjectID) || e.customer == "" {
 		return account.Subscription{}, false
@@ -27,7 +28,8 @@ func (e Event) Subscription() (account.Subscription, bool) {
 	return s, s.Status != ""
 }
 
-// Bought answers the subscription that the event's checkout session has begun, "" where it tells of none.
+// Bought answers the subscription that the event's checkout session has begun, "" where it tells of
+// none.
 func (e Event) Bought() string {
 	if e.ObjectKind != "checkout.session" {
 		return ""

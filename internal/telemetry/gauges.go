@@ -24,7 +24,8 @@ type InboxDepth struct {
 	OpenDrift map[string]int64
 	// RecoveryAge says of each source how long ago its own list was last read to the end.
 	RecoveryAge map[string]time.Duration
-	// ReconciliationAge is how long ago the last comparison that came to its end began; nil if there is none.
+	// ReconciliationAge is how long ago the last comparison that came to its end began; nil if there
+	// is none.
 	ReconciliationAge *time.Duration
 }
 

@@ -50,8 +50,8 @@ func NewLogger(w io.Writer, o LogOptions) *slog.Logger {
 	return slog.New(&scopedHandler{inner: inner, level: o.Level, debug: slices.Clone(o.Debug)})
 }
 
-// Scope returns a logger for one part of the program: its lines carry the scope, and its debug lines
-// appear when the level or the DEBUG variable asks for them.
+// Scope returns a logger for one part of the program: its lines carry the scope, and its debug
+// lines appear when the level or the DEBUG variable asks for them.
 func Scope(logger *slog.Logger, scope string) *slog.Logger {
 	attrs := []slog.Attr{slog.String("scope", scope)}
 	if h, ok := logger.Handler().(*scopedHandler); ok {

@@ -111,8 +111,8 @@ func (m *Metrics) Completed(source string, since time.Duration) {
 	m.agreement.WithLabelValues(source).Observe(since.Seconds())
 }
 
-// ProviderCall measures a call to a provider; route is the method and the path without ids, class is
-// ok or the class of the error.
+// ProviderCall measures a call to a provider; route is the method and the path without ids, class
+// is ok or the class of the error.
 func (m *Metrics) ProviderCall(provider, route, class string, took time.Duration) {
 	m.providerCalls.WithLabelValues(provider, route, class).Observe(took.Seconds())
 }

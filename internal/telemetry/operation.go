@@ -64,8 +64,8 @@ func BeginAt(logger *slog.Logger, op Operation, started time.Time) Running {
 // mostAttrs is how many attributes a line has at most.
 const mostAttrs = 10
 
-// End writes the operation's line and returns how long it took. Success is logged at info (or debug,
-// if routine), an error that will be retried or is the caller's at warn, any other at error.
+// End writes the operation's line and returns how long it took. Success is logged at info (or
+// debug, if routine), an error that will be retried or is the caller's at warn, any other at error.
 func (r Running) End(ctx context.Context, out Outcome) time.Duration {
 	took := time.Since(r.started)
 	level := out.level()

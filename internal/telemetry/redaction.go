@@ -29,7 +29,8 @@ var (
 
 // redaction is the safety net under everything that is logged: by key, by kind and by content.
 type redaction struct {
-	// judged tells of the keys that have been seen whether they are telling. A program uses few, and ten in each line.
+	// judged tells of the keys that have been seen whether they are telling. A program uses few, and
+	// ten in each line.
 	judged  atomic.Pointer[map[string]bool]
 	judging sync.Mutex
 }
@@ -121,8 +122,8 @@ func redactText(text string) string {
 	return text
 }
 
-// mayHoldSecret reports whether it is worth looking for secrets in a text: most have none of what they begin with, and
-// the expression takes much longer than this.
+// mayHoldSecret reports whether it is worth looking for secrets in a text: most have none of what
+// they begin with, and the expression takes much longer than this.
 func mayHoldSecret(text string) bool {
 	return strings.Contains(text, "k_") || strings.Contains(text, "whsec_") || strings.Contains(text, "eyJ") || strings.Contains(text, "_secret_")
 }

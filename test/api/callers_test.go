@@ -118,7 +118,8 @@ func TestNoToken(t *testing.T) {
 	}
 }
 
-// A browser sends the cookie with requests of anybody's pages: those of other origins change nothing.
+// A browser sends the cookie with requests of anybody's pages: those of other origins change
+// nothing.
 func TestCookie(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)
@@ -143,7 +144,8 @@ func TestCookie(t *testing.T) {
 	ada.is("active, ends with its period")
 }
 
-// Pages of the product may call from their own origin, and no others; what answers them is readable.
+// Pages of the product may call from their own origin, and no others; what answers them is
+// readable.
 func TestOrigins(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)
@@ -181,8 +183,8 @@ func TestFirstCallOnboards(t *testing.T) {
 	}
 }
 
-// While Clerk does not answer, nobody can tell whose token it is: that is not the caller's fault. Once
-// its keys are known, tokens are good without it.
+// While Clerk does not answer, nobody can tell whose token it is: that is not the caller's fault.
+// Once its keys are known, tokens are good without it.
 func TestKeysWhileClerkIsGone(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)
@@ -210,8 +212,9 @@ func TestKeysWhileClerkIsGone(t *testing.T) {
 	}
 }
 
-// A valid token of a user whom Clerk does not have is answered 404 while its caller waits, whatever they ask for, and nothing is left to
-// be done: with no row of theirs, and with one. What an admin asks for somebody who is not there is answered the same.
+// A valid token of a user whom Clerk does not have is answered 404 while its caller waits, whatever
+// they ask for, and nothing is left to be done: with no row of theirs, and with one. What an admin
+// asks for somebody who is not there is answered the same.
 func TestUserWhomClerkDoesNotHave(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)
@@ -244,7 +247,8 @@ func TestUserWhomClerkDoesNotHave(t *testing.T) {
 	}
 }
 
-// Somebody who has just signed up may not be shown by each of Clerk's reads yet: they are asked for once more, and onboarded.
+// Somebody who has just signed up may not be shown by each of Clerk's reads yet: they are asked for
+// once more, and onboarded.
 func TestNewcomerWhomClerkDoesNotShowAtOnce(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)

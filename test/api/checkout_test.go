@@ -110,8 +110,8 @@ func TestCheckoutAndReturn(t *testing.T) {
 	ada.agrees()
 }
 
-// A checkout that an app opened by itself, on a customer of its own that it named the user on, is one to
-// come back from as well.
+// A checkout that an app opened by itself, on a customer of its own that it named the user on, is
+// one to come back from as well.
 func TestReturnFromAnAppsOwnCheckout(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)
@@ -128,8 +128,9 @@ func TestReturnFromAnAppsOwnCheckout(t *testing.T) {
 	w.Quiet(false)
 }
 
-// A checkout that merely refers to a user, as whoever paid may have written, is theirs where it was paid from the address
-// that they have verified; else the answer says what is missing, and it is nobody's.
+// A checkout that merely refers to a user, as whoever paid may have written, is theirs where it was
+// paid from the address that they have verified; else the answer says what is missing, and it is
+// nobody's.
 func TestReturnFromAPaymentLink(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)
@@ -157,8 +158,8 @@ func TestReturnFromAPaymentLink(t *testing.T) {
 	ada.is("active")
 }
 
-// At most one checkout of a product is open for a user, however many are asked for at once; the same key
-// is the same checkout.
+// At most one checkout of a product is open for a user, however many are asked for at once; the
+// same key is the same checkout.
 func TestOneCheckoutAtATime(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)

@@ -41,8 +41,8 @@ func TestCancelAndReactivate(t *testing.T) {
 	want(t, ada.asks(http.MethodPost, path+"/reactivate", ""), http.StatusConflict, "subscription_ended")
 }
 
-// is fails the test unless all three systems say now how the subscription ends: whoever was told that
-// something is done must not have to wait for it.
+// is fails the test unless all three systems say now how the subscription ends: whoever was told
+// that something is done must not have to wait for it.
 func (p *person) is(ends string) {
 	p.w.t.Helper()
 	if got := p.ends(); got != ends {
@@ -53,8 +53,8 @@ func (p *person) is(ends string) {
 	}
 }
 
-// A trial that ended without a card is paused, which no reactivation ends: the caller is told where it is resumed, and nothing is done. It can be
-// cancelled.
+// A trial that ended without a card is paused, which no reactivation ends: the caller is told where
+// it is resumed, and nothing is done. It can be cancelled.
 func TestReactivateWhatIsPaused(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)

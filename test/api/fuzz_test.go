@@ -21,8 +21,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
 )
 
-// Requests made from the description, as it wants them and in many ways as it does not, by people who may
-// and who may not: none is answered 500, and no answer is one that is not described.
+// Requests made from the description, as it wants them and in many ways as it does not, by people
+// who may and who may not: none is answered 500, and no answer is one that is not described.
 //
 // FUZZ_REQUESTS says how many, FUZZ_SEED makes the same again.
 func TestFuzz(t *testing.T) {
@@ -49,7 +49,8 @@ func TestFuzz(t *testing.T) {
 		}
 		return statuses
 	}
-	// Some answers are rare: which of the requests meet something that they conflict with is a matter of luck.
+	// Some answers are rare: which of the requests meet something that they conflict with is a matter
+	// of luck.
 	for round := range rounds {
 		if round > 0 && len(missing()) == 0 {
 			break

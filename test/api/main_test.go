@@ -1,6 +1,6 @@
-// Package api_test asks the running programs as people do, over real HTTP, and looks at the answers:
-// that each is true, that it is as the API's description says, and that the three systems end as it
-// told.
+// Package api_test asks the running programs as people do, over real HTTP, and looks at the
+// answers: that each is true, that it is as the API's description says, and that the three systems
+// end as it told.
 package api_test
 
 import (

@@ -30,7 +30,8 @@ func (p *person) settles(r reply) (status string) {
 	return status
 }
 
-// pending fails the test unless an answer says that it is still being settled, and where that will show.
+// pending fails the test unless an answer says that it is still being settled, and where that will
+// show.
 func pending(t *testing.T, r reply) {
 	t.Helper()
 	if r.status != http.StatusAccepted || r.header.Get("Location") == "" || r.header.Get("Location") != r.text("operation") {
@@ -64,8 +65,8 @@ func TestCommandWithoutAWorker(t *testing.T) {
 	}
 }
 
-// Clerk is gone: the command is done in Stripe and PostgreSQL, other commands go on, and all are done
-// when Clerk is back.
+// Clerk is gone: the command is done in Stripe and PostgreSQL, other commands go on, and all are
+// done when Clerk is back.
 func TestCommandsWhileClerkIsGone(t *testing.T) {
 	t.Parallel()
 	w := start(t, map[string]string{"COMMAND_WAIT": "700ms"})
@@ -162,8 +163,8 @@ func TestIdempotencyKey(t *testing.T) {
 	ada.is("active, ends with its period")
 }
 
-// Fifty at once, more than a workflow takes: every caller is told the truth, and the three systems end
-// equal, as the one says that came last.
+// Fifty at once, more than a workflow takes: every caller is told the truth, and the three systems
+// end equal, as the one says that came last.
 func TestFiftyCommandsAtOnce(t *testing.T) {
 	t.Parallel()
 	const commands = 50

@@ -113,7 +113,8 @@ func into[T any](t *testing.T, r reply) (document T) {
 	return document
 }
 
-// An admin sees a user in the three systems, whichever id leads there, and their events page by page.
+// An admin sees a user in the three systems, whichever id leads there, and their events page by
+// page.
 func TestOperatorsSee(t *testing.T) {
 	t.Parallel()
 	w := start(t, map[string]string{"TEMPORAL_UI_URL": "http://temporal.example"})
@@ -180,8 +181,8 @@ type done struct {
 	Next    string         `json:"next"`
 }
 
-// A replay is audited, and changes nothing where everything is right; of what has lost its payload it says
-// so.
+// A replay is audited, and changes nothing where everything is right; of what has lost its payload
+// it says so.
 func TestOperatorsReplay(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)
@@ -338,7 +339,8 @@ func TestOperatorsBringEverythingIn(t *testing.T) {
 	want(t, admin.asks(http.MethodPost, "/api/sync/bulk/"+begun.ID+"/resume", ""), http.StatusOK, "")
 }
 
-// Temporal cannot be reached: what an operator asks for may have been done all the same, and nobody tells them that it was not.
+// Temporal cannot be reached: what an operator asks for may have been done all the same, and nobody
+// tells them that it was not.
 func TestOperatorsAreNotToldThatNothingWasDone(t *testing.T) {
 	t.Parallel()
 	s := system.Start(t, servers, system.Options{Stopped: true, Environ: map[string]string{"CLERK_AUTHORIZED_PARTIES": party, "ADMIN_USER_IDS": adminID}})

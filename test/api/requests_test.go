@@ -176,7 +176,8 @@ func TestSubscriptionsInOrder(t *testing.T) {
 	}
 }
 
-// A sync reads both providers after it was asked for, in both forms; what nobody told of is there then.
+// A sync reads both providers after it was asked for, in both forms; what nobody told of is there
+// then.
 func TestSync(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)

@@ -35,7 +35,8 @@ func (w *world) stripe(method, path string, form url.Values) (body string) {
 	return string(raw)
 }
 
-// A schedule that Stripe has not released yet, or does not release at all, is not told as one that was taken off.
+// A schedule that Stripe has not released yet, or does not release at all, is not told as one that
+// was taken off.
 func TestAScheduleThatManagesOnIsNotToldAsReleased(t *testing.T) {
 	t.Parallel()
 	w := start(t, map[string]string{"COMMAND_WAIT": "4s"})

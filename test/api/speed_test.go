@@ -14,10 +14,11 @@ import (
 // patienceFactor is how many times the two bare calls a cancellation may take.
 const patienceFactor = 6
 
-// A cancellation needs Stripe twice and Clerk once, and little more than their time. The machine may be
-// busy with other tests, so the providers are slow enough for their time to outweigh the machine's, and it is the
-// fastest that has to be quick enough; the table in the log has the median. CANCELLATIONS says how many are
-// measured, PROVIDER_LATENCY_MS what is added to every call of either provider.
+// A cancellation needs Stripe twice and Clerk once, and little more than their time. The machine
+// may be busy with other tests, so the providers are slow enough for their time to outweigh the
+// machine's, and it is the fastest that has to be quick enough; the table in the log has the
+// median. CANCELLATIONS says how many are measured, PROVIDER_LATENCY_MS what is added to every call
+// of either provider.
 func TestCancellationIsQuick(t *testing.T) { //nolint:paralleltest // it measures
 	w := start(t, nil)
 	ada := w.subscriber("Ada")

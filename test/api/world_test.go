@@ -37,7 +37,8 @@ type world struct {
 // start runs the programs and waits until the price is in the catalogue.
 func start(t *testing.T, environ map[string]string) *world {
 	t.Helper()
-	// A command is waited for as long as a busy machine takes, so that 202 is answered where a test asks for it.
+	// A command is waited for as long as a busy machine takes, so that 202 is answered where a test
+	// asks for it.
 	o := system.Options{Environ: map[string]string{"CLERK_AUTHORIZED_PARTIES": party, "ADMIN_USER_IDS": adminID, "COMMAND_WAIT": "45s"}}
 	maps.Copy(o.Environ, environ)
 	return furnish(t, system.Start(t, servers, o))

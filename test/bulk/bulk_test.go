@@ -36,12 +36,14 @@ type product struct {
 	console *app.Operator
 	truth   *system.Truth
 	people  []system.Owned
-	// twice has two customers that name them; orphan is a customer with a subscription that names nobody.
+	// twice has two customers that name them; orphan is a customer with a subscription that names
+	// nobody.
 	twice  system.Owned
 	orphan string
 }
 
-// newProduct has so many people: a third pays, a third has paid, and a third never did. Nobody told us.
+// newProduct has so many people: a third pays, a third has paid, and a third never did. Nobody told
+// us.
 func newProduct(t *testing.T, people int) *product {
 	t.Helper()
 	return newProductOn(t, servers, people)
@@ -152,7 +154,8 @@ func (p *product) agrees() {
 	p.Until("everybody is in step", func(ctx context.Context) error { return p.truth.Of(ctx, p.people...) })
 }
 
-// named holds that each customer is called as its user, and that nothing was written on those that were.
+// named holds that each customer is called as its user, and that nothing was written on those that
+// were.
 func (p *product) named() {
 	p.t.Helper()
 	var want int
@@ -175,9 +178,9 @@ func (p *product) named() {
 	}
 }
 
-// A product that was there before us is brought in whole: who pays has access, who has a customer gets no
-// other, what is doubtful is told of. A dry run before it changes nothing, and a second pass after it finds
-// nothing, writes nothing and wakes nobody.
+// A product that was there before us is brought in whole: who pays has access, who has a customer
+// gets no other, what is doubtful is told of. A dry run before it changes nothing, and a second
+// pass after it finds nothing, writes nothing and wakes nobody.
 func TestAnExistingProductIsBroughtIn(t *testing.T) {
 	t.Parallel()
 	p := newProduct(t, people)
@@ -239,8 +242,9 @@ func TestAnExistingProductIsBroughtIn(t *testing.T) {
 	}
 }
 
-// Webhooks are registered before anything was brought in, and everybody changes something: nobody who has a customer is given
-// another, although nothing that is stored says so. What the pass writes then costs nobody with one customer a workflow.
+// Webhooks are registered before anything was brought in, and everybody changes something: nobody
+// who has a customer is given another, although nothing that is stored says so. What the pass
+// writes then costs nobody with one customer a workflow.
 func TestAProductIsBroughtInWhileItLives(t *testing.T) {
 	t.Parallel()
 	p := newProduct(t, people)
@@ -280,7 +284,8 @@ func TestAProductIsBroughtInWhileItLives(t *testing.T) {
 	if made := len(p.Sandbox.Stripe.Customers()) - customers; made != people/3 {
 		t.Errorf("%d customers were made, want one for each of the %d who had none", made, people/3)
 	}
-	// What Clerk tells of whoever has two customers may come when the first of them is theirs and the second is about to be.
+	// What Clerk tells of whoever has two customers may come when the first of them is theirs and the
+	// second is about to be.
 	var woken string
 	p.must(p.Row(t.Context(), `SELECT coalesce(string_agg(entity, ' '), '') FROM pokes WHERE entity LIKE 'user/%' AND token > $1 AND entity <> $2`,
 		[]any{before, string(account.UserEntity(p.twice.ClerkUserID))}, &woken))
@@ -289,8 +294,9 @@ func TestAProductIsBroughtInWhileItLives(t *testing.T) {
 	}
 }
 
-// What has changed since a moment is brought in, and nothing else is read: a new user, a name, a cancellation and a
-// product that nobody told us of. What cannot be told that way is refused, with what to do instead.
+// What has changed since a moment is brought in, and nothing else is read: a new user, a name, a
+// cancellation and a product that nobody told us of. What cannot be told that way is refused, with
+// what to do instead.
 func TestWhatHasChangedIsBroughtIn(t *testing.T) {
 	t.Parallel()
 	p := newProduct(t, people)
@@ -386,8 +392,8 @@ func TestABulkSyncGoesOnWhereItWas(t *testing.T) {
 	p.agrees()
 }
 
-// A pass that is paused rests behind a page and goes on when it is told to; one that is cancelled ends, and
-// another may begin; while one goes on there is no second.
+// A pass that is paused rests behind a page and goes on when it is told to; one that is cancelled
+// ends, and another may begin; while one goes on there is no second.
 func TestABulkSyncIsPausedAndCancelled(t *testing.T) {
 	t.Parallel()
 	p := newProduct(t, 12)

@@ -13,9 +13,10 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// An earlier application's note of a user's customer says where to look, and proves nothing, since the user could have
-// written it. A customer that is confirmed to be theirs becomes theirs, one that is gone is of no interest, and of all
-// others a person is told; nobody gets a second customer for it, and nobody somebody else's.
+// An earlier application's note of a user's customer says where to look, and proves nothing, since
+// the user could have written it. A customer that is confirmed to be theirs becomes theirs, one
+// that is gone is of no interest, and of all others a person is told; nobody gets a second customer
+// for it, and nobody somebody else's.
 func TestNotesOfAnEarlierApplicationAreHints(t *testing.T) {
 	t.Parallel()
 	p := newProduct(t, 3)
@@ -103,7 +104,8 @@ func TestNotesOfAnEarlierApplicationAreHints(t *testing.T) {
 		t.Errorf("the second pass came to %+v", second)
 	}
 
-	// Without a bulk sync a confirmed note is taken, too, and one that is not does not keep a user without a customer.
+	// Without a bulk sync a confirmed note is taken, too, and one that is not does not keep a user
+	// without a customer.
 	p.deliver(delivery.Faults{})
 	late := paying("late-comer@example.com", nil)
 	p.must(stripe.Settled(t.Context()))

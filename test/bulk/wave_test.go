@@ -13,8 +13,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// Who buys for the first time does not wait for the looks at those who have access already, however many are due: not
-// where the server knows priorities, and not where it does not and what is urgent has task queues of its own.
+// Who buys for the first time does not wait for the looks at those who have access already, however
+// many are due: not where the server knows priorities, and not where it does not and what is urgent
+// has task queues of its own.
 func TestACheckoutDoesNotWaitForAWave(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -45,8 +46,8 @@ func TestACheckoutDoesNotWaitForAWave(t *testing.T) {
 			})
 			p.Quiet(true)
 
-			// From here on Stripe takes few calls, so that a wave lasts: much longer than a busy machine needs
-			// for a checkout.
+			// From here on Stripe takes few calls, so that a wave lasts: much longer than a busy machine
+			// needs for a checkout.
 			p.StopWorker()
 			maps.Copy(p.Environ, map[string]string{"STRIPE_RATE": "1", "CLERK_RATE": "6"})
 			maps.Copy(p.Environ, c.environ)

@@ -21,8 +21,8 @@ const (
 	queueFor     = 30 * time.Second
 )
 
-// balancer hands requests to copies of starter-api in turn, to those only that say that they are ready.
-// It tries nothing twice: what a copy refuses is refused.
+// balancer hands requests to copies of starter-api in turn, to those only that say that they are
+// ready. It tries nothing twice: what a copy refuses is refused.
 type balancer struct {
 	*httptest.Server
 
@@ -120,8 +120,8 @@ func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.proxy.ServeHTTP(w, r)
 }
 
-// next answers the copy whose turn it is. If none is ready the request waits, as it does in the queue of
-// a real one.
+// next answers the copy whose turn it is. If none is ready the request waits, as it does in the
+// queue of a real one.
 func (b *balancer) next(ctx context.Context) *backend {
 	deadline := time.Now().Add(queueFor)
 	for time.Now().Before(deadline) && ctx.Err() == nil {

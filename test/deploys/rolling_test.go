@@ -16,8 +16,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// Two copies of each program are replaced one after the other, by SIGTERM, while webhooks are delivered
-// and people cancel and reactivate without a pause. Nothing is refused and nothing is lost.
+// Two copies of each program are replaced one after the other, by SIGTERM, while webhooks are
+// delivered and people cancel and reactivate without a pause. Nothing is refused and nothing is
+// lost.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	w := newTown(t, map[string]string{"SHUTDOWN_DELAY": "1s", "SHUTDOWN_TIMEOUT": "20s"})

@@ -25,7 +25,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// town is the running application with many customers, each of whom has a workflow that does not end.
+// town is the running application with many customers, each of whom has a workflow that does not
+// end.
 type town struct {
 	*system.System
 	t         *testing.T
@@ -151,7 +152,8 @@ func (w *town) ids() []string {
 	return ids
 }
 
-// refuse has Stripe refuse every read of these customers' subscriptions for good, until restore is called.
+// refuse has Stripe refuse every read of these customers' subscriptions for good, until restore is
+// called.
 func (w *town) refuse(customers ...*customer) (restore func()) {
 	var all []func()
 	for _, c := range customers {
@@ -165,8 +167,8 @@ func (w *town) refuse(customers ...*customer) (restore func()) {
 	}
 }
 
-// orderHeld is order, and keeps Stripe from answering any read of subscriptions until release is called.
-// When it returns, looks are under way.
+// orderHeld is order, and keeps Stripe from answering any read of subscriptions until release is
+// called. When it returns, looks are under way.
 func (w *town) orderHeld() (release func()) {
 	w.t.Helper()
 	gate := make(chan struct{})
@@ -239,8 +241,8 @@ func (w *town) list(ctx context.Context, query string) (ids []string, err error)
 	}
 }
 
-// runsOn fails the test unless every customer's workflow is open, and none of any kind has failed but
-// those that the test has ended.
+// runsOn fails the test unless every customer's workflow is open, and none of any kind has failed
+// but those that the test has ended.
 func (w *town) runsOn(ended ...string) {
 	w.t.Helper()
 	var want []string
@@ -267,8 +269,8 @@ func (w *town) runsOn(ended ...string) {
 	}
 }
 
-// stuck tells whether a customer's open run cannot be executed by the worker that is there: its tasks
-// fail, and it does not.
+// stuck tells whether a customer's open run cannot be executed by the worker that is there: its
+// tasks fail, and it does not.
 func (w *town) stuck(ctx context.Context, c *customer) error {
 	described, err := w.Temporal.DescribeWorkflowExecution(ctx, c.workflow(), "")
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// With TEMPORAL_DEPLOYMENT_NAME and TEMPORAL_BUILD_ID a version of the worker works from the moment that it
-// is made current, and so do the workflows that another version has begun.
+// With TEMPORAL_DEPLOYMENT_NAME and TEMPORAL_BUILD_ID a version of the worker works from the moment
+// that it is made current, and so do the workflows that another version has begun.
 func TestWorkerVersions(t *testing.T) {
 	t.Parallel()
 	w := newTown(t, nil)
@@ -111,8 +111,8 @@ func (w *town) operate(command ...string) (said string) {
 	w.Until("the command is taken", func(ctx context.Context) error {
 		out, err := exec.CommandContext(ctx, temporal, command...).CombinedOutput()
 		said = string(out)
-		// The server keeps a deployment in a workflow of its own, which begins anew after a change: asked between
-		// two runs, it does not find the deployment. Whoever gives the command gives it again.
+		// The server keeps a deployment in a workflow of its own, which begins anew after a change: asked
+		// between two runs, it does not find the deployment. Whoever gives the command gives it again.
 		if err != nil && !strings.Contains(said, "Worker Deployment not found") {
 			w.t.Fatalf("temporal %v: %v: %s", command, err, said)
 		}

@@ -13,10 +13,10 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// The workflow code changes while many customers' workflows run: an old worker, then an old and a new
-// one side by side, then a new one, with some runs in the middle of something at each step. All go on;
-// the new behaviour is that of runs which the old version has not decided otherwise. DEPLOY_WORKFLOWS
-// says how many customers there are.
+// The workflow code changes while many customers' workflows run: an old worker, then an old and a
+// new one side by side, then a new one, with some runs in the middle of something at each step. All
+// go on; the new behaviour is that of runs which the old version has not decided otherwise.
+// DEPLOY_WORKFLOWS says how many customers there are.
 func TestOldAndNewWorkersShareTheirWorkflows(t *testing.T) {
 	t.Parallel()
 	w := newTown(t, map[string]string{"PROVIDER_TIMEOUT": "2s", "POKE_INTERVAL": "1s"})
@@ -59,8 +59,8 @@ func TestOldAndNewWorkersShareTheirWorkflows(t *testing.T) {
 	w.isFound(`LastFailure = 'permanent'`, late...)
 	w.isFound(`TemporalChangeVersion = 'show-failure-1'`, late...)
 
-	// Back to the old worker: it cannot execute the runs in which the new version has decided something.
-	// They wait, and all others go on.
+	// Back to the old worker: it cannot execute the runs in which the new version has decided
+	// something. They wait, and all others go on.
 	w.stop(recent)
 	restore()
 	metrics := freeAddress(t)
@@ -81,7 +81,8 @@ func TestOldAndNewWorkersShareTheirWorkflows(t *testing.T) {
 		t.Error("the old worker does not say that it cannot execute a run")
 	}
 	w.Until("a metric counts the runs that cannot be executed", func(ctx context.Context) error { return measures(ctx, metrics) })
-	// One that cannot wait is ended. What its customer's events were for is due still, and a new run does it.
+	// One that cannot wait is ended. What its customer's events were for is due still, and a new run
+	// does it.
 	w.must(w.Temporal.TerminateWorkflow(t.Context(), late[0].workflow(), "", "it cannot wait"))
 	w.UntilWithin(w.patience(), late[0].id+" goes on", func(ctx context.Context) error { return w.knows(ctx, late[0]) })
 	w.stop(again)
@@ -109,7 +110,8 @@ func (w *town) knows(ctx context.Context, c *customer) error {
 	return err
 }
 
-// measures tells whether a worker's metrics count workflow tasks that failed because the code decides otherwise.
+// measures tells whether a worker's metrics count workflow tasks that failed because the code
+// decides otherwise.
 func measures(ctx context.Context, addr string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", http.NoBody)
 	if err != nil {

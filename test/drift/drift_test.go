@@ -25,10 +25,10 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// Of a product in which nothing is wrong a comparison says so. Then one in a hundred of it, or two, are made
-// wrong in each way that has a class: a comparison finds all of that and nothing else, repairs what mends by
-// a look or is asked for, of so many as one run may and then of the others, and leaves what a person has to
-// decide.
+// Of a product in which nothing is wrong a comparison says so. Then one in a hundred of it, or two,
+// are made wrong in each way that has a class: a comparison finds all of that and nothing else,
+// repairs what mends by a look or is asked for, of so many as one run may and then of the others,
+// and leaves what a person has to decide.
 //
 // DRIFT_USERS says how many people there are.
 func TestPlantedDrift(t *testing.T) {
@@ -74,8 +74,9 @@ func TestPlantedDrift(t *testing.T) {
 	}
 }
 
-// A customer that was given its user's name is given it again when somebody has overwritten it at Stripe: it
-// is not the answer to the first time that counts, nor what we believe the customer to be called.
+// A customer that was given its user's name is given it again when somebody has overwritten it at
+// Stripe: it is not the answer to the first time that counts, nor what we believe the customer to
+// be called.
 func TestAnOverwrittenProfileIsWrittenAgain(t *testing.T) {
 	t.Parallel()
 	p := newProduct(t, 20)

@@ -13,8 +13,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// plant makes as many wrong as there are to be of each class. What is done at a provider is told to nobody;
-// what no provider can do is done to the rows.
+// plant makes as many wrong as there are to be of each class. What is done at a provider is told to
+// nobody; what no provider can do is done to the rows.
 func (p *product) plant() {
 	p.t.Helper()
 	// What has to be known here before it is wrong.

@@ -13,8 +13,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// After a boundary nobody tells anything any more: a trial ends and is paid, or not paid; a period is
-// renewed, or ends for good; a set end comes. The rows and Clerk follow by themselves.
+// After a boundary nobody tells anything any more: a trial ends and is paid, or not paid; a period
+// is renewed, or ends for good; a set end comes. The rows and Clerk follow by themselves.
 func TestBoundariesHealWhatNobodyTells(t *testing.T) {
 	t.Parallel()
 	// What is bought for a day now ends in a few seconds of real time.

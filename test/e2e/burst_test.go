@@ -30,15 +30,15 @@ const (
 	burstLeast = 12
 	// burstCopies is how often each of them is delivered.
 	burstCopies = 3
-	// burstSenders is how many deliveries are under way at a time: so few that a look at Stripe is done
-	// before the burst is over, and could be made again and again.
+	// burstSenders is how many deliveries are under way at a time: so few that a look at Stripe is
+	// done before the burst is over, and could be made again and again.
 	burstSenders = 2
-	// burstInterval is the pause between two pokes of one entity, as production has it where nothing is
-	// configured.
+	// burstInterval is the pause between two pokes of one entity, as production has it where nothing
+	// is configured.
 	burstInterval = time.Second
 	// The most that a burst may cost on the median: a look at its start and one at its end, which is
-	// when the interval is over. On a machine so busy that it is delivered over several intervals, there
-	// is one more for each of them, with its share of the history.
+	// when the interval is over. On a machine so busy that it is delivered over several intervals,
+	// there is one more for each of them, with its share of the history.
 	burstReads   = 2
 	burstWrites  = 2
 	burstSignals = 2
@@ -91,7 +91,8 @@ type burstFigures struct {
 	agreed     time.Duration // the first delivery to agreement
 }
 
-// playBurst has a new user buy, and keeps what Stripe would send for it until everything else is quiet.
+// playBurst has a new user buy, and keeps what Stripe would send for it until everything else is
+// quiet.
 func playBurst(t *testing.T, s *system.System, price string, dice *rand.Rand) burstFigures {
 	t.Helper()
 	user := s.Sandbox.Clerk.AddUser(clerksim.UserSpec{FirstName: "Ada", Emails: []clerksim.EmailSpec{{Address: "ada@example.com", Verified: true}}})
@@ -171,7 +172,8 @@ func checkBurst(t *testing.T, s *system.System, user, customer string, events []
 	}
 }
 
-// since answers how many signals and events of history have come since; the run before may have gone on.
+// since answers how many signals and events of history have come since; the run before may have
+// gone on.
 func (c counts) since(before counts) (signals, events int) {
 	if c.run == before.run {
 		return c.signals - before.signals, c.events - before.events
@@ -179,7 +181,8 @@ func (c counts) since(before counts) (signals, events int) {
 	return c.signals, c.events
 }
 
-// calls counts the requests to Stripe, which have to be reads, and those to Clerk that change something.
+// calls counts the requests to Stripe, which have to be reads, and those to Clerk that change
+// something.
 func calls(t *testing.T, s *system.System) (reads, writes int) {
 	t.Helper()
 	for request, n := range s.Sandbox.StripeFaults.Requests() {

@@ -13,7 +13,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// The most that a renewal may cost whose deliveries come together, and an event that changes nothing.
+// The most that a renewal may cost whose deliveries come together, and an event that changes
+// nothing.
 const (
 	renewalReads  = 1
 	renewalWrites = 1
@@ -24,8 +25,9 @@ const (
 // cost is what some deliveries about one customer came to.
 type cost struct{ deliveries, signals, reads, writes, events, clerkReads int }
 
-// costInterval is the pause between two pokes of one entity: longer than deliveries and the look at them take even on a
-// busy machine, so that what is counted is what they cost and not how busy it is.
+// costInterval is the pause between two pokes of one entity: longer than deliveries and the look at
+// them take even on a busy machine, so that what is counted is what they cost and not how busy it
+// is.
 const costInterval = 5 * time.Second
 
 // payer is somebody whose subscription is known everywhere.
@@ -56,8 +58,8 @@ func newPayer(t *testing.T) *payer {
 	return p
 }
 
-// costs delivers messages all at once, and counts until everything rests. The worker stands still meanwhile, since a
-// delivery that comes behind the look is rightly looked at once more.
+// costs delivers messages all at once, and counts until everything rests. The worker stands still
+// meanwhile, since a delivery that comes behind the look is rightly looked at once more.
 func (p *payer) costs(messages []delivery.Message, dice *rand.Rand) (c cost) {
 	p.t.Helper()
 	before := countsOf(p.t, p.System, workflows.CustomerWorkflowID(p.customer))
@@ -79,8 +81,8 @@ func (p *payer) costs(messages []delivery.Message, dice *rand.Rand) (c cost) {
 	return c
 }
 
-// A renewal is one look at Stripe, one write to Clerk, and a short piece of history. What Clerk tells of that write is known
-// already: nobody asks Clerk for it.
+// A renewal is one look at Stripe, one write to Clerk, and a short piece of history. What Clerk
+// tells of that write is known already: nobody asks Clerk for it.
 //
 // RENEWALS sets how many are measured.
 func TestWhatARenewalCosts(t *testing.T) {

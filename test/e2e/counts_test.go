@@ -32,8 +32,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// Deliveries that come while one is being committed are committed together, in the next transaction,
-// and none is answered before its own.
+// Deliveries that come while one is being committed are committed together, in the next
+// transaction, and none is answered before its own.
 func TestOneCommitForManyDeliveries(t *testing.T) {
 	t.Parallel()
 	const queued = 60
@@ -91,8 +91,9 @@ func TestOneCommitForManyDeliveries(t *testing.T) {
 	}
 }
 
-// What intake does not need of an event costs it no decoding: an event with ten times as much in it takes
-// as many allocations. A decoder that builds maps of what it reads takes one and more for each member.
+// What intake does not need of an event costs it no decoding: an event with ten times as much in it
+// takes as many allocations. A decoder that builds maps of what it reads takes one and more for
+// each member.
 //
 // It runs before the tests that run together: it counts what everybody allocates.
 func TestIntakeDecodesNoMoreThanItNeeds(t *testing.T) { //nolint:paralleltest // as said
@@ -197,8 +198,8 @@ func TestTheCommitWakesTheDispatcher(t *testing.T) {
 	}
 }
 
-// A pass pokes each entity once, whatever is due for it, with a signal that carries nothing; and what
-// comes of it is one look at Stripe and one write to Clerk: two ordinary activities at most.
+// A pass pokes each entity once, whatever is due for it, with a signal that carries nothing; and
+// what comes of it is one look at Stripe and one write to Clerk: two ordinary activities at most.
 func TestOneSignalAndTwoActivities(t *testing.T) {
 	t.Parallel()
 	const people = 3
@@ -344,7 +345,8 @@ func historyOf(ctx context.Context, s *system.System, workflowID string) func(yi
 	}
 }
 
-// As many customers are under way for what nobody waits for as is configured, over a real database, and the others wait in the outbox.
+// As many customers are under way for what nobody waits for as is configured, over a real database,
+// and the others wait in the outbox.
 func TestRoutineLooksAreConfigured(t *testing.T) {
 	t.Parallel()
 	s := system.Start(t, servers, system.Options{Stopped: true, Environ: map[string]string{"ROUTINE_LOOKS": "2"}})

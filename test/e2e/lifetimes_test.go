@@ -29,11 +29,12 @@ const (
 	waves = 7
 )
 
-// Whatever happens to people, and whatever becomes of the webhooks about it, PostgreSQL and Clerk end
-// up as Stripe is: after the last delivery, or, where that was lost, after the boundary that it told of.
+// Whatever happens to people, and whatever becomes of the webhooks about it, PostgreSQL and Clerk
+// end up as Stripe is: after the last delivery, or, where that was lost, after the boundary that it
+// told of.
 //
-// LIFETIMES_SEED plays the lifetimes of a run again that failed. What happens to whom follows from it;
-// in which order the programs get to it does not. LIFETIMES sets how many there are.
+// LIFETIMES_SEED plays the lifetimes of a run again that failed. What happens to whom follows from
+// it; in which order the programs get to it does not. LIFETIMES sets how many there are.
 func TestLifetimes(t *testing.T) {
 	t.Parallel()
 	seed := lifetimesSeed(t)
@@ -64,8 +65,9 @@ func TestLifetimes(t *testing.T) {
 	w.settle()
 
 	truth := s.NewTruth(policy(), account.DeleteCancelAtPeriodEnd, w.plans)
-	// What was lost shows at the next look at the boundary, and a boundary that is overdue is looked at
-	// ever more slowly: the next look comes at the latest when it has been overdue for as long again.
+	// What was lost shows at the next look at the boundary, and a boundary that is overdue is looked
+	// at ever more slowly: the next look comes at the latest when it has been overdue for as long
+	// again.
 	var disagreement error
 	s.UntilWithin(time.Since(began)+system.Patience(), "PostgreSQL and Clerk are as Stripe is", func(ctx context.Context) error {
 		if err := truth.Of(ctx, w.owned(ctx)...); err == nil || ctx.Err() == nil {
@@ -193,7 +195,8 @@ func (w *world) check() {
 	}
 }
 
-// owned is who owns which customers: those that the test made or met, and those that carry a user's id.
+// owned is who owns which customers: those that the test made or met, and those that carry a user's
+// id.
 func (w *world) owned(context.Context) []system.Owned {
 	marked, err := w.customersByUser()
 	if err != nil {
@@ -208,7 +211,8 @@ func (w *world) owned(context.Context) []system.Owned {
 	return owned
 }
 
-// customersByUser are the customers at Stripe that are not deleted, by the user whom their metadata names.
+// customersByUser are the customers at Stripe that are not deleted, by the user whom their metadata
+// names.
 func (w *world) customersByUser() (map[string][]string, error) {
 	byUser := map[string][]string{}
 	for _, raw := range w.s.Sandbox.Stripe.Customers() {

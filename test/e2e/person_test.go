@@ -28,8 +28,8 @@ const (
 	mostSubscriptions = 4
 )
 
-// live has things happen to a person in one wave. What Stripe or the person's state refuses does not
-// happen; that is part of life.
+// live has things happen to a person in one wave. What Stripe or the person's state refuses does
+// not happen; that is part of life.
 func (p *person) live(wave int) {
 	if p.user == "" {
 		if wave < p.number%3 {

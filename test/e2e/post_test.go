@@ -23,10 +23,10 @@ import (
 // post carries Stripe's webhooks, badly: it loses, doubles, delays and shuffles them.
 //
 // It knows when a loss is one that has to be made up for, because the test claims no more than is
-// promised: a customer is read after the first delivery of each event (another one tells nothing), and by
-// itself after each boundary that the last read knew. A change that comes after the last of those, and that
-// no boundary is passed for either, stays unseen; nobody has told of it. Such a customer is delivered one of
-// the lost webhooks in the end.
+// promised: a customer is read after the first delivery of each event (another one tells nothing),
+// and by itself after each boundary that the last read knew. A change that comes after the last of
+// those, and that no boundary is passed for either, stays unseen; nobody has told of it. Such a
+// customer is delivered one of the lost webhooks in the end.
 type post struct {
 	t       *testing.T
 	s       *system.System
@@ -164,8 +164,8 @@ func (p *post) deliverLate() {
 	}
 }
 
-// lose loses a message, unless it may not be: nothing heals the loss of what alone says whose a customer
-// is, or what a price is.
+// lose loses a message, unless it may not be: nothing heals the loss of what alone says whose a
+// customer is, or what a price is.
 func (p *post) lose(m delivery.Message) bool {
 	event := p.parse(m)
 	switch {

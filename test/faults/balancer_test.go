@@ -21,15 +21,16 @@ import (
 // delivered is a webhook by whom it is from and its id.
 type delivered struct{ source, id string }
 
-// answered is when a delivery was answered, and whether Stripe's list of events will show what it told.
+// answered is when a delivery was answered, and whether Stripe's list of events will show what it
+// told.
 type answered struct {
 	when   time.Time
 	listed bool
 }
 
-// balancer is the load balancer before the copies of starter-api. Like real ones it goes on to the next
-// copy where a connection is refused, and answers for itself where one breaks. It notes which deliveries
-// were answered 2xx: from then on the application answers for them.
+// balancer is the load balancer before the copies of starter-api. Like real ones it goes on to the
+// next copy where a connection is refused, and answers for itself where one breaks. It notes which
+// deliveries were answered 2xx: from then on the application answers for them.
 type balancer struct {
 	copies  []string
 	client  *http.Client
@@ -145,14 +146,16 @@ func (b *balancer) forward(r *http.Request, body []byte) (*http.Response, []byte
 	return nil, nil, last
 }
 
-// answeredAt is when a delivery was answered 2xx last, and whether Stripe's list of events shows it among those that are looked for.
+// answeredAt is when a delivery was answered 2xx last, and whether Stripe's list of events shows it
+// among those that are looked for.
 func (b *balancer) answeredAt(d delivered) (when time.Time, listed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.at[d].when, b.at[d].listed
 }
 
-// webhookOf tells which webhook a request is, and whether it tells of an event of a type that is looked for in Stripe's list.
+// webhookOf tells which webhook a request is, and whether it tells of an event of a type that is
+// looked for in Stripe's list.
 func webhookOf(r *http.Request, body []byte) (of delivered, listed, isOne bool) {
 	switch source, found := strings.CutPrefix(r.URL.Path, "/api/webhooks/"); {
 	case !found:

@@ -165,7 +165,8 @@ func (s *stage) delivering(f delivery.Faults) func(*rand.Rand, time.Duration) (f
 	}
 }
 
-// The room on the file system of the inbox, in bytes: where it is mounted it takes memory only as it fills.
+// The room on the file system of the inbox, in bytes: where it is mounted it takes memory only as
+// it fills.
 const inboxRoom = 4 << 30
 
 // fillDisk leaves no room where the inbox is stored.
@@ -202,7 +203,8 @@ type moment struct {
 // script spreads every fault over the run, as often as there is room for.
 func (d *director) script(dice *rand.Rand, lasts time.Duration) []moment {
 	longest := min(lasts/60, 45*time.Second)
-	// Two of the same fault's length apart on average, so that some overlap and most can be told apart.
+	// Two of the same fault's length apart on average, so that some overlap and most can be told
+	// apart.
 	rounds := max(1, int(lasts/(time.Duration(len(d.all))*max(longest, 6*time.Second))))
 	rounds = min(rounds, maxRounds)
 	var order []faultID

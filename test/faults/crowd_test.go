@@ -71,7 +71,8 @@ func (c *crowd) all() []*member {
 	return append([]*member(nil), c.members...)
 }
 
-// someone picks a person who is there and not busy, and answers them locked; nil where nobody was met.
+// someone picks a person who is there and not busy, and answers them locked; nil where nobody was
+// met.
 func (c *crowd) someone() *member {
 	members := c.all()
 	for range 20 {
@@ -114,9 +115,9 @@ func (c *crowd) keepClock(ctx context.Context) {
 	})
 }
 
-// keepBusy has people act in the browser, as often as it takes for the providers to have enough to tell.
-// What they told beside, of a rush or a jump of the clock, is soon forgotten; what could not be told is made
-// up for.
+// keepBusy has people act in the browser, as often as it takes for the providers to have enough to
+// tell. What they told beside, of a rush or a jump of the clock, is soon forgotten; what could not
+// be told is made up for.
 func (c *crowd) keepBusy(ctx context.Context) {
 	last := time.Now()
 	told, _ := c.s.balancer.counts()
@@ -246,8 +247,8 @@ func (c *crowd) browse(ctx context.Context) {
 	_ = err
 }
 
-// rush has people, or somebody's script, change what both providers tell of, a hundred times as fast as
-// usual. It answers what waits for its end.
+// rush has people, or somebody's script, change what both providers tell of, a hundred times as
+// fast as usual. It answers what waits for its end.
 func (c *crowd) rush(length time.Duration) (wait func() error) {
 	const pause = 20 * time.Millisecond
 	burst := int(100 * deliveriesPerSecond * pause.Seconds())
@@ -271,7 +272,8 @@ func (c *crowd) rush(length time.Duration) (wait func() error) {
 	return func() error { <-done; return nil }
 }
 
-// nudge changes something about a person. Who has left, or whose subscription has ended, is not there.
+// nudge changes something about a person. Who has left, or whose subscription has ended, is not
+// there.
 func (c *crowd) nudge(m *member, n int) {
 	m.touched |= c.s.now()
 	if m.subscription == "" || n%4 == 0 {
@@ -282,7 +284,8 @@ func (c *crowd) nudge(m *member, n int) {
 	_ = c.s.Sandbox.Stripe.SetQuantity(m.subscription, int64(n))
 }
 
-// subscription is what Stripe says of a person's subscription that has not ended; nil if there is none.
+// subscription is what Stripe says of a person's subscription that has not ended; nil if there is
+// none.
 func (c *crowd) subscription(ctx context.Context, m *member) *stripeSub {
 	if m.customer == "" {
 		if known := c.customerOf(ctx, m.user); !slices.Contains(m.former, known) {
@@ -305,8 +308,8 @@ func (c *crowd) subscription(ctx context.Context, m *member) *stripeSub {
 	return nil
 }
 
-// customerOf answers a person's customer as the product's app knows it, from PostgreSQL; "" while it
-// does not.
+// customerOf answers a person's customer as the product's app knows it, from PostgreSQL; "" while
+// it does not.
 func (c *crowd) customerOf(ctx context.Context, user string) (customer string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// mountInbox makes a file system of its own for the inbox, which a run can fill. Only root may, and not
-// in every container.
+// mountInbox makes a file system of its own for the inbox, which a run can fill. Only root may, and
+// not in every container.
 func (g *ground) mountInbox() error {
 	owner, err := os.Stat(filepath.Join(g.dir, "postgres"))
 	if err != nil {

@@ -1,6 +1,7 @@
-// Package faults has the fault suite: the real programs, two copies of each, a real PostgreSQL, a real
-// Temporal and the sandbox's Clerk and Stripe, all on one machine and under a steady load, while
-// everything that can break is broken at random moments. It is built with the tag faults only:
+// Package faults has the fault suite: the real programs, two copies of each, a real PostgreSQL, a
+// real Temporal and the sandbox's Clerk and Stripe, all on one machine and under a steady load,
+// while everything that can break is broken at random moments. It is built with the tag faults
+// only:
 //
 //	make test-faults
 //

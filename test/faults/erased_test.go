@@ -23,8 +23,9 @@ const befallen = 3
 // errNobodyYet is that nobody was there whom it could befall.
 var errNobodyYet = errors.New("nobody is there yet who has a customer")
 
-// befalls picks people who are there, have a customer and are not busy, the newest first, and has something happen to each: to one who
-// has a subscription, and to two more. It answers those to whom it happened.
+// befalls picks people who are there, have a customer and are not busy, the newest first, and has
+// something happen to each: to one who has a subscription, and to two more. It answers those to
+// whom it happened.
 func (c *crowd) befalls(what func(*member) error) (whom []*member, err error) {
 	members := c.all()
 	for _, m := range slices.Backward(members) {
@@ -51,7 +52,8 @@ func (c *crowd) befalls(what func(*member) error) (whom []*member, err error) {
 	return whom, err
 }
 
-// customersDeleted has customers deleted in Stripe's dashboard, with the subscriptions that they have.
+// customersDeleted has customers deleted in Stripe's dashboard, with the subscriptions that they
+// have.
 func (s *stage) customersDeleted(*rand.Rand, time.Duration) (func() error, error) {
 	_, err := s.crowd.befalls(func(m *member) error {
 		err := s.Sandbox.Stripe.DeleteCustomer(m.customer)
@@ -82,7 +84,8 @@ func (s *stage) schedulesBefore(dice *rand.Rand, _ time.Duration) (func() error,
 	return func() error { return nil }, err
 }
 
-// schedulesAfter has people leave, and then, before or after they are erased, a schedule made for each.
+// schedulesAfter has people leave, and then, before or after they are erased, a schedule made for
+// each.
 func (s *stage) schedulesAfter(dice *rand.Rand, _ time.Duration) (func() error, error) {
 	left, err := s.crowd.befalls(s.leave)
 	return func() error {
@@ -104,7 +107,8 @@ func (s *stage) leave(m *member) error {
 	return err
 }
 
-// erasures is when users were erased, by Stripe's clock, as far as that was noticed: a little later than they were.
+// erasures is when users were erased, by Stripe's clock, as far as that was noticed: a little later
+// than they were.
 type erasures map[string]time.Time
 
 // keepNoticing notes who is erased until ctx ends.
@@ -112,7 +116,8 @@ func (s *stage) keepNoticing(ctx context.Context) {
 	every(ctx, 500*time.Millisecond, func() { _ = s.noticeErased(ctx) }) // whoever is missed while PostgreSQL is away is noticed later
 }
 
-// noticeErased notes who is erased by now. Who was erased once stays noted, whatever PostgreSQL forgets.
+// noticeErased notes who is erased by now. Who was erased once stays noted, whatever PostgreSQL
+// forgets.
 func (s *stage) noticeErased(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -156,8 +161,8 @@ func (v *verdict) bills() {
 	}
 }
 
-// billedSince tells how a customer was billed after a moment, or will be; "" if neither. What counts is when something is collected,
-// whenever the invoice was made.
+// billedSince tells how a customer was billed after a moment, or will be; "" if neither. What
+// counts is when something is collected, whenever the invoice was made.
 func (s *stage) billedSince(customer string, since time.Time) (string, error) {
 	var charges struct {
 		Data []struct {

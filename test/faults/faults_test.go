@@ -12,11 +12,12 @@ import (
 	"time"
 )
 
-// Everything that can break is broken at random moments while people go on. When all is quiet again, every
-// delivery that was answered is accounted for, the three systems agree about everybody, every caller was
-// told the truth, and the programs are as light as they were.
+// Everything that can break is broken at random moments while people go on. When all is quiet
+// again, every delivery that was answered is accounted for, the three systems agree about
+// everybody, every caller was told the truth, and the programs are as light as they were.
 //
-// FAULTS_FOR says how long, FAULTS_SEED plays the same script again, FAULTS_ONLY has only those faults happen in whose name it is.
+// FAULTS_FOR says how long, FAULTS_SEED plays the same script again, FAULTS_ONLY has only those
+// faults happen in whose name it is.
 func TestFaults(t *testing.T) { // alone
 	lasts, seed := lengthOf(t), seedOf(t)
 	s := newStage(t, seed, lasts)

@@ -18,8 +18,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 )
 
-// frontEnd asks the API on behalf of people, as the product's pages do: with an Idempotency-Key, and
-// again with the same one where no answer came or one that says later.
+// frontEnd asks the API on behalf of people, as the product's pages do: with an Idempotency-Key,
+// and again with the same one where no answer came or one that says later.
 type frontEnd struct {
 	s    *stage
 	http *http.Client
@@ -239,18 +239,19 @@ func (c *command) tell(a answer, err error) bool {
 	return c.status == "done"
 }
 
-// codeForgotten stands for an operation that was accepted, and of which a PostgreSQL that was restored knows nothing. Its caller
-// was told nothing that could be untrue.
+// codeForgotten stands for an operation that was accepted, and of which a PostgreSQL that was
+// restored knows nothing. Its caller was told nothing that could be untrue.
 const codeForgotten = "forgotten"
 
-// refusals are what a caller may be told who asks for nothing wrong: the state does not allow it any more,
-// the subscription is so new that nobody has told of it yet, or it could not be begun.
+// refusals are what a caller may be told who asks for nothing wrong: the state does not allow it
+// any more, the subscription is so new that nobody has told of it yet, or it could not be begun.
 func refusals() []string {
 	return []string{"subscription_ended", "first_payment_open", "already_subscribed", "other_subscription", "checkout_expired", "checkout_completed", "superseded", "subscription_not_found",
 		"not_accepted", "provider_unavailable", "checkout_in_progress", codeForgotten}
 }
 
-// ask has somebody ask for something, waits until they are told what became of it, and looks whether it is so.
+// ask has somebody ask for something, waits until they are told what became of it, and looks
+// whether it is so.
 func (c *crowd) ask(ctx context.Context) {
 	m := c.someone()
 	if m == nil {
@@ -279,8 +280,8 @@ func (c *crowd) ask(ctx context.Context) {
 // statePath is where a person is told of their subscription.
 const statePath = "/api/sync/clerk-stripe"
 
-// look has a person look at their subscription, and holds what they are told to itself: what is said to agree is the same, and of a
-// subscription it is said whether it ends.
+// look has a person look at their subscription, and holds what they are told to itself: what is
+// said to agree is the same, and of a subscription it is said whether it ends.
 func (c *crowd) look(ctx context.Context, m *member) {
 	cmd := c.api.begin("look", m.user)
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -290,8 +291,8 @@ func (c *crowd) look(ctx context.Context, m *member) {
 		var err error
 		cmd.during |= c.s.now()
 		cmd.attempts++
-		// It may be that nobody answers, that the database is away, or that Clerk is, from whom a user is read whom nobody knows yet, or that
-		// such a user is about to be read.
+		// It may be that nobody answers, that the database is away, or that Clerk is, from whom a user is
+		// read whom nobody knows yet, or that such a user is about to be read.
 		a, err = c.api.ask(ctx, m.user, http.MethodGet, statePath, "", "")
 		if err == nil && a.status != http.StatusServiceUnavailable && a.status != http.StatusAccepted {
 			break
@@ -336,7 +337,8 @@ func same(clerk, database map[string]any) bool {
 	return true
 }
 
-// sync has a person read anew. Their name is theirs alone to change, and they do nothing else meanwhile.
+// sync has a person read anew. Their name is theirs alone to change, and they do nothing else
+// meanwhile.
 func (c *crowd) sync(ctx context.Context, m *member) {
 	cmd := c.api.begin("sync", m.user)
 	path, body := "/api/users/me/sync", ""
@@ -357,7 +359,8 @@ func (c *crowd) sync(ctx context.Context, m *member) {
 	cmd.see(ctx, c.s, `SELECT coalesce((SELECT first_name = $2 FROM person_user WHERE clerk_user_id = $1), false)`, "PostgreSQL does not have the name", m.user, user.FirstName)
 }
 
-// command has a person change how their subscription ends, and looks at all three systems when they are told.
+// command has a person change how their subscription ends, and looks at all three systems when they
+// are told.
 func (c *crowd) command(ctx context.Context, m *member, before *stripeSub, kind, path, body string) {
 	cmd := c.api.begin(kind, m.user)
 	done := cmd.tell(c.api.order(ctx, cmd, path, body))

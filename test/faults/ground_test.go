@@ -15,9 +15,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/localstack"
 )
 
-// ground is the two servers that everything stands on. Their data live in files, and their ports stay,
-// so that they come back as what they were. They do not wait for the disk: processes are killed here, and
-// not the machine.
+// ground is the two servers that everything stands on. Their data live in files, and their ports
+// stay, so that they come back as what they were. They do not wait for the disk: processes are
+// killed here, and not the machine.
 type ground struct {
 	t        *testing.T
 	dir      string

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// link stands between programs and a server, as a network does. It can be cut: connections break and
-// new ones are refused. It can be silent: connections stay, and nothing gets through.
+// link stands between programs and a server, as a network does. It can be cut: connections break
+// and new ones are refused. It can be silent: connections stay, and nothing gets through.
 type link struct {
 	target   string
 	listener net.Listener

@@ -11,11 +11,13 @@ import (
 	"time"
 )
 
-// forgotten is a time that PostgreSQL knows nothing of any more: from when a copy of its files was made until they were put back.
+// forgotten is a time that PostgreSQL knows nothing of any more: from when a copy of its files was
+// made until they were put back.
 type forgotten struct{ from, to time.Time }
 
-// restoring copies PostgreSQL's files, and puts them back when about that long has passed: a backup is restored. Clerk, Stripe
-// and Temporal are where they were, and what was answered meanwhile stays answered.
+// restoring copies PostgreSQL's files, and puts them back when about that long has passed: a backup
+// is restored. Clerk, Stripe and Temporal are where they were, and what was answered meanwhile
+// stays answered.
 func (s *stage) restoring(*rand.Rand, time.Duration) (func() error, error) {
 	copied := time.Now()
 	if err := s.ground.whileStopped(s.ground.copyFiles); err != nil {
@@ -32,7 +34,8 @@ func (s *stage) restoring(*rand.Rand, time.Duration) (func() error, error) {
 	}, nil
 }
 
-// forgot reports whether PostgreSQL has forgotten some of what happened from one moment to the other.
+// forgot reports whether PostgreSQL has forgotten some of what happened from one moment to the
+// other.
 func (s *stage) forgot(from, to time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,7 +54,8 @@ func (s *stage) wasRestored() bool {
 	return len(s.forgotten) > 0
 }
 
-// numbersBegin is where the number sequence is when a run begins, so far on that a run does not catch up with it from its start.
+// numbersBegin is where the number sequence is when a run begins, so far on that a run does not
+// catch up with it from its start.
 const numbersBegin = 1_000_000_000
 
 // lastRestored is when PostgreSQL was last restored; the beginning of time where it was not.
@@ -64,8 +68,8 @@ func (s *stage) lastRestored() (last time.Time) {
 	return last
 }
 
-// renumbering sets the sequence that everything is ordered by back to its start, as a move to another server does that leaves
-// sequences out.
+// renumbering sets the sequence that everything is ordered by back to its start, as a move to
+// another server does that leaves sequences out.
 func (s *stage) renumbering(*rand.Rand, time.Duration) (func() error, error) {
 	return func() error { return nil }, insist(func() error { return s.exec(`SELECT setval('sync_seq', 1)`) })
 }
@@ -108,7 +112,8 @@ func (g *ground) putFilesBack() error {
 	return nil
 }
 
-// replace makes a folder hold what another holds, owners and all. The folder itself stays, since something may be mounted there.
+// replace makes a folder hold what another holds, owners and all. The folder itself stays, since
+// something may be mounted there.
 func replace(folder, by string) error {
 	folder, err := resolved(folder)
 	if err != nil {

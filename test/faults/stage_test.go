@@ -78,8 +78,9 @@ func newStage(t *testing.T, seed uint64, lasts time.Duration) *stage {
 			"RECONCILE_REPAIR": repairs(), "LOG_LEVEL": "error",
 		},
 	})
-	// Stripe's clock runs so much faster than the others that a day of it, after which Stripe forgets a key, is a minute and a half of
-	// theirs, or less where it jumps. Who looks for what was made instead, as after a day, does so by their clocks.
+	// Stripe's clock runs so much faster than the others that a day of it, after which Stripe forgets
+	// a key, is a minute and a half of theirs, or less where it jumps. Who looks for what was made
+	// instead, as after a day, does so by their clocks.
 	s.Sandbox.Stripe.SetKeyLife(365 * 24 * time.Hour)
 	var err error
 	if s.db, err = pgxpool.New(context.Background(), s.DSN); err != nil {
@@ -111,8 +112,8 @@ func (s *stage) exec(sql string) error {
 	return err
 }
 
-// placeInbox puts the inbox on a file system of its own. Where none can be mounted, what a full disk
-// makes PostgreSQL answer comes from a trigger.
+// placeInbox puts the inbox on a file system of its own. Where none can be mounted, what a full
+// disk makes PostgreSQL answer comes from a trigger.
 func (s *stage) placeInbox() {
 	s.t.Helper()
 	if err := s.ground.mountInbox(); err != nil {

@@ -23,8 +23,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// calm is how long a run waits for everything to come to rest: what waits for its next attempt may have
-// been put back by as much as the faults lasted, and then some.
+// calm is how long a run waits for everything to come to rest: what waits for its next attempt may
+// have been put back by as much as the faults lasted, and then some.
 const calm = 10 * time.Minute
 
 // verdict is what a run comes to.
@@ -83,16 +83,16 @@ func (s *stage) quiet(ctx context.Context) error {
 	return err
 }
 
-// done answers nil when everything that was delivered or asked for is done. Clerk may be behind still, for
-// those who have left it without anybody having heard so.
+// done answers nil when everything that was delivered or asked for is done. Clerk may be behind
+// still, for those who have left it without anybody having heard so.
 func (s *stage) done(ctx context.Context) error {
 	idle, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := s.Sandbox.Idle(idle); err != nil {
 		return err
 	}
-	// What was accepted before PostgreSQL was restored was answered since, or is asked for again. Where nobody asks again, it stands
-	// as accepted until it expires.
+	// What was accepted before PostgreSQL was restored was answered since, or is asked for again.
+	// Where nobody asks again, it stands as accepted until it expires.
 	restored := s.lastRestored()
 	var events, pokes, operations int
 	var example string
@@ -106,7 +106,8 @@ func (s *stage) done(ctx context.Context) error {
 	return err
 }
 
-// judge waits until all is quiet, has an operator compare everything and mend it, and looks at all of it.
+// judge waits until all is quiet, has an operator compare everything and mend it, and looks at all
+// of it.
 func (s *stage) judge() *verdict {
 	v := &verdict{s: s, lost: map[delivered]string{}, disagreeing: map[string]string{}, billed: map[string]string{}}
 	began := time.Now()
@@ -144,8 +145,8 @@ func (v *verdict) blame(format string, args ...any) {
 	v.other = append(v.other, fmt.Sprintf(format, args...))
 }
 
-// reconcile has everything compared, as an operator does who has heard of lost deliveries: a deletion that
-// was lost is in no list, and only a person says that it was one.
+// reconcile has everything compared, as an operator does who has heard of lost deliveries: a
+// deletion that was lost is in no list, and only a person says that it was one.
 func (s *stage) reconcile(ctx context.Context) error {
 	var repair []account.Drift
 	for _, class := range account.DriftClasses() {
@@ -165,8 +166,8 @@ func (s *stage) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// found answers nil when every event that Stripe lists, of the types that are handled, is in the inbox:
-// delivered, or found although it was lost.
+// found answers nil when every event that Stripe lists, of the types that are handled, is in the
+// inbox: delivered, or found although it was lost.
 func (s *stage) found() error {
 	has, err := s.events(context.Background())
 	if err != nil {
@@ -259,7 +260,8 @@ func (s *stage) agree(ctx context.Context, about map[string]string) error {
 		case lives && len(owned.Customers) == 0:
 			about[m.user] = "no customer"
 		case !lives && !known && s.forgot(m.leftAt, time.Now()):
-			// PostgreSQL has forgotten that they left, and that they were there: an operator ends what they pay for.
+			// PostgreSQL has forgotten that they left, and that they were there: an operator ends what they
+			// pay for.
 			if err := s.endedByAnOperator(owned.Customers); err != nil {
 				about[m.user] = err.Error()
 			}
@@ -280,7 +282,8 @@ func (s *stage) agree(ctx context.Context, about map[string]string) error {
 	return nil
 }
 
-// primary answers nil where the customer whom PostgreSQL and Clerk name as somebody's is one that exists.
+// primary answers nil where the customer whom PostgreSQL and Clerk name as somebody's is one that
+// exists.
 func (s *stage) primary(ctx context.Context, m *member) error {
 	var stored string
 	if err := s.Row(ctx, `SELECT coalesce(max(stripe_customer_id), '') FROM person_user WHERE clerk_user_id = $1 AND deleted_at IS NULL`, []any{m.user}, &stored); err != nil {
@@ -296,8 +299,8 @@ func (s *stage) primary(ctx context.Context, m *member) error {
 	return nil
 }
 
-// linked are those of somebody's deleted customers of which PostgreSQL has to know: all, but those that it has forgotten since it was
-// restored, which are in no list.
+// linked are those of somebody's deleted customers of which PostgreSQL has to know: all, but those
+// that it has forgotten since it was restored, which are in no list.
 func (s *stage) linked(ctx context.Context, former []string) ([]string, error) {
 	if !s.wasRestored() {
 		return former, nil
@@ -327,15 +330,17 @@ func (s *stage) endedByAnOperator(customers []string) error {
 	return nil
 }
 
-// mayBeForgotten tells whether a delivery that was answered, and is not there, came while what was stored was forgotten later, and is
-// of a kind that cannot be found again: Clerk has no list of what it told, and of Stripe's only the types that are handled are looked
-// for. What Clerk told of has come back all the same if all agree.
+// mayBeForgotten tells whether a delivery that was answered, and is not there, came while what was
+// stored was forgotten later, and is of a kind that cannot be found again: Clerk has no list of
+// what it told, and of Stripe's only the types that are handled are looked for. What Clerk told of
+// has come back all the same if all agree.
 func (s *stage) mayBeForgotten(d delivered) bool {
 	at, listed := s.balancer.answeredAt(d)
 	return !listed && s.forgot(at, at)
 }
 
-// shown has everybody who is still there look at their subscription: now that all agree, they are told so, and told what Clerk holds.
+// shown has everybody who is still there look at their subscription: now that all agree, they are
+// told so, and told what Clerk holds.
 func (v *verdict) shown(ctx context.Context) {
 	for _, m := range v.s.crowd.all() {
 		if _, wrong := v.disagreeing[m.user]; m.left || wrong {
@@ -384,8 +389,8 @@ func (c *command) blame(format string, args ...any) {
 	}
 }
 
-// audit looks whether every change has its line: each line of a chain begins where the one before it
-// ended, the last ends where the row stands, and what is counted in rows is counted in lines.
+// audit looks whether every change has its line: each line of a chain begins where the one before
+// it ended, the last ends where the row stands, and what is counted in rows is counted in lines.
 func (v *verdict) audit(ctx context.Context) {
 	for what, sql := range map[string]string{
 		"changes of a subscription without their line": `SELECT s.stripe_subscription_id FROM subscriptions s
@@ -524,7 +529,8 @@ func (v *verdict) table(d *director) string {
 	return b.String()
 }
 
-// everybodyLeaves has all users deleted and the last subscription end, so that nothing is left to wait for.
+// everybodyLeaves has all users deleted and the last subscription end, so that nothing is left to
+// wait for.
 func (s *stage) everybodyLeaves() {
 	s.t.Helper()
 	for _, m := range s.crowd.all() {
@@ -548,12 +554,12 @@ func (s *stage) everybodyLeaves() {
 	s.must(s.Sandbox.Stripe.Advance(s.t.Context(), 32*24*time.Hour))
 }
 
-// slack is how many more goroutines a program may have than at the start: connections that are kept for
-// a while, on either side, have some each.
+// slack is how many more goroutines a program may have than at the start: connections that are kept
+// for a while, on either side, have some each.
 const slack = 30
 
-// ofARun is how many goroutines a run of a workflow has at most while it is in a worker's cache. A run that
-// has gone on at another worker stays in the cache of the first, which the SDK bounds.
+// ofARun is how many goroutines a run of a workflow has at most while it is in a worker's cache. A
+// run that has gone on at another worker stays in the cache of the first, which the SDK bounds.
 const ofARun = 4
 
 // settledLevels answers the levels once all is quiet, and, in the end, once they are down again.

@@ -15,7 +15,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// adopted is somebody whom a product had before us: it has noted their customer in its own table, and nothing at Stripe names them.
+// adopted is somebody whom a product had before us: it has noted their customer in its own table,
+// and nothing at Stripe names them.
 type adopted struct{ user, customer, subscription string }
 
 // adopted makes one, of whom nobody tells us.
@@ -55,7 +56,8 @@ func (l *lab) made(want int64) {
 	}
 }
 
-// isTheirs fails the test unless the customer that the product had noted is the user's only one, everywhere.
+// isTheirs fails the test unless the customer that the product had noted is the user's only one,
+// everywhere.
 func (l *lab) isTheirs(a adopted) {
 	l.t.Helper()
 	l.made(0)
@@ -64,7 +66,8 @@ func (l *lab) isTheirs(a adopted) {
 	l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL AND class = 'conflicting_claims'`)
 }
 
-// undecided fails the test unless the customer is nobody's, loudly, and each of these users is as the product has noted them and has no other.
+// undecided fails the test unless the customer is nobody's, loudly, and each of these users is as
+// the product has noted them and has no other.
 func (l *lab) undecided(customer string, users ...string) {
 	l.t.Helper()
 	l.wants("", `SELECT user_id FROM stripe_customers WHERE stripe_customer_id = $1`, customer)
@@ -90,7 +93,8 @@ func portal(l *lab, user string) (string, *store.Operation, error) {
 	return l.requests(l.work).Portal(l.t.Context(), selfservice.Caller{UserID: user}, selfservice.Key{}, "https://app.example.com/")
 }
 
-// Whatever happens first to somebody whom the product had before us, they keep the customer that it has noted, and are given no other.
+// Whatever happens first to somebody whom the product had before us, they keep the customer that it
+// has noted, and are given no other.
 func TestWhomTheProductHasNotedIsTheCustomers(t *testing.T) {
 	t.Parallel()
 	for name, first := range map[string]func(l *lab, a adopted){
@@ -159,7 +163,8 @@ func TestWhomTheProductHasNotedIsTheCustomers(t *testing.T) {
 	}
 }
 
-// Nobody is sold anything before the customer that the product has noted is theirs, and never what that has already.
+// Nobody is sold anything before the customer that the product has noted is theirs, and never what
+// that has already.
 func TestNothingIsSoldBesideACustomerThatTheProductHasNoted(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -204,8 +209,8 @@ func TestNothingIsSoldBesideACustomerThatTheProductHasNoted(t *testing.T) {
 	l.isTheirs(a)
 }
 
-// A user who is deleted is billed no more, whatever the product had noted, and is erased when that is known. Neither is so while it is not
-// known whose the customer is.
+// A user who is deleted is billed no more, whatever the product had noted, and is erased when that
+// is known. Neither is so while it is not known whose the customer is.
 func TestADeletedUserIsNotBilledByWhatTheProductHasNoted(t *testing.T) {
 	t.Parallel()
 	for _, rows := range []bool{true, false} {
@@ -235,8 +240,8 @@ func TestADeletedUserIsNotBilledByWhatTheProductHasNoted(t *testing.T) {
 	}
 }
 
-// Two users for whom the product has noted the same customer: it is nobody's until a person has corrected that, and neither is given another,
-// sold anything, or billed for it unseen.
+// Two users for whom the product has noted the same customer: it is nobody's until a person has
+// corrected that, and neither is given another, sold anything, or billed for it unseen.
 func TestTwoUsersForWhomTheProductHasNotedOneCustomer(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -282,7 +287,8 @@ func TestTwoUsersForWhomTheProductHasNotedOneCustomer(t *testing.T) {
 	l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
 }
 
-// So it is where one of the two was given the customer before the product noted it for the other: the link stays, and the other is loud.
+// So it is where one of the two was given the customer before the product noted it for the other:
+// the link stays, and the other is loud.
 func TestTheProductNotesACustomerThatIsSomebodyElses(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -323,7 +329,8 @@ func TestTheProductNotesACustomerThatIsSomebodyElses(t *testing.T) {
 	l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
 }
 
-// A customer that names somebody else at Stripe, whom there is, is a conflict; one that names nobody whom Clerk has is the user's.
+// A customer that names somebody else at Stripe, whom there is, is a conflict; one that names
+// nobody whom Clerk has is the user's.
 func TestANotedCustomerThatNamesAnother(t *testing.T) {
 	t.Parallel()
 	for _, exists := range []bool{true, false} {
@@ -371,7 +378,8 @@ func TestANotedCustomerThatNamesAnother(t *testing.T) {
 	}
 }
 
-// Who has been noted with a customer that Stripe does not have, or has deleted, is given another, and it is kept whose that one was.
+// Who has been noted with a customer that Stripe does not have, or has deleted, is given another,
+// and it is kept whose that one was.
 func TestANotedCustomerThatIsGone(t *testing.T) {
 	t.Parallel()
 	for _, missing := range []bool{true, false} {
@@ -453,7 +461,8 @@ func TestADeletedUserWhoseNotedCustomerIsGone(t *testing.T) {
 	}
 }
 
-// What an older version of the product notes while we run already is found as well, with the next that happens to either.
+// What an older version of the product notes while we run already is found as well, with the next
+// that happens to either.
 func TestTheProductNotesACustomerLater(t *testing.T) {
 	t.Parallel()
 	for _, had := range []bool{true, false} {
@@ -515,7 +524,8 @@ func TestACustomerOfASubscriptionThatTheProductHasStored(t *testing.T) {
 	}
 }
 
-// A user and the customer that the product has noted for them are looked at at once, the one between any two steps of the other.
+// A user and the customer that the product has noted for them are looked at at once, the one
+// between any two steps of the other.
 func TestANotedCustomerAndItsUserAreLookedAtAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, userFirst := range []bool{true, false} {
@@ -544,7 +554,8 @@ func TestANotedCustomerAndItsUserAreLookedAtAtOnce(t *testing.T) {
 	}
 }
 
-// What we have written into the product's table ourselves bears out no link: evidence against the owner stays loud.
+// What we have written into the product's table ourselves bears out no link: evidence against the
+// owner stays loud.
 func TestOurOwnWordInTheProductsTableIsNoEvidence(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

@@ -12,7 +12,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// isPoked wants somebody to look at an entity again by itself in a moment, though its run has ended, and does so.
+// isPoked wants somebody to look at an entity again by itself in a moment, though its run has
+// ended, and does so.
 func (l *lab) isPoked(entity account.Entity) {
 	l.t.Helper()
 	l.wants("true", `SELECT due_at < now() + interval '1 minute' FROM pokes WHERE entity = $1`, string(entity))
@@ -26,7 +27,8 @@ func (l *lab) open(entity account.Entity) string {
 	return l.text(`SELECT count(*) FROM webhook_events WHERE entity = $1 AND status <> 'completed'`, string(entity))
 }
 
-// What an event tells of a user is newer than a read of Clerk that is from before: it is not answered by that, and the user is read again.
+// What an event tells of a user is newer than a read of Clerk that is from before: it is not
+// answered by that, and the user is read again.
 func TestAProfileThatDoesNotShowYetIsReadAgain(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []bool{false, true} {
@@ -72,7 +74,8 @@ func (l *lab) asksSync(user string) (operation string) {
 	return op.ID
 }
 
-// Metadata that somebody's server has replaced are repaired, though the read behind Clerk's event shows them as they were.
+// Metadata that somebody's server has replaced are repaired, though the read behind Clerk's event
+// shows them as they were.
 func TestMetadataThatAreWipedAreRepairedThoughTheReadIsBehind(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -111,9 +114,8 @@ func TestWhatClerkDoesNotShowForAMinuteIsBelieved(t *testing.T) {
 	l.wants("", `SELECT due_at FROM pokes WHERE entity = $1`, "user/"+user)
 }
 
-// What an event tells of a product or a price is newer than a read that does not show it: it is not answered by that, what is stored
-// stays, and the product is
-// read again.
+// What an event tells of a product or a price is newer than a read that does not show it: it is not
+// answered by that, what is stored stays, and the product is read again.
 func TestACatalogueThatDoesNotShowYetIsReadAgain(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -183,7 +185,8 @@ func TestACatalogueThatDoesNotShowYetIsReadAgain(t *testing.T) {
 	}
 }
 
-// A product that Stripe deletes goes, and one that it has just made is waited for, though a read is behind.
+// A product that Stripe deletes goes, and one that it has just made is waited for, though a read is
+// behind.
 func TestAProductThatComesOrGoesIsReadAgain(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

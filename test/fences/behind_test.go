@@ -13,7 +13,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// moment is what Stripe's reads show of a customer at one moment, to be shown again later by a copy of Stripe's that is behind.
+// moment is what Stripe's reads show of a customer at one moment, to be shown again later by a copy
+// of Stripe's that is behind.
 type moment struct{ list, customer string }
 
 func (l *lab) moment(customer string) moment {
@@ -21,9 +22,9 @@ func (l *lab) moment(customer string) moment {
 	return moment{list: l.listOf(customer), customer: l.byServer(http.MethodGet, "/v1/customers/"+customer, nil)}
 }
 
-// looksBehind looks at a customer while Stripe's reads show an earlier moment, as often as such a look asks for, but no more often
-// than reads; then while they
-// show what is. It answers how often it looked.
+// looksBehind looks at a customer while Stripe's reads show an earlier moment, as often as such a
+// look asks for, but no more often than reads; then while they show what is. It answers how often
+// it looked.
 func (l *lab) looksBehind(customer string, m moment, reads int) (looks int) {
 	l.t.Helper()
 	for {
@@ -41,9 +42,9 @@ func (l *lab) looksBehind(customer string, m moment, reads int) (looks int) {
 	}
 }
 
-// What an event says is newer than a read that does not show it: the customer is read again, and the event is completed by a read that
-// does. That goes
-// for what ends too, of which no event tells what it was before.
+// What an event says is newer than a read that does not show it: the customer is read again, and
+// the event is completed by a read that does. That goes for what ends too, of which no event tells
+// what it was before.
 func TestAnEventIsNotAnsweredByAReadThatIsBehind(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -122,7 +123,8 @@ func TestAnEventIsNotAnsweredByAReadThatIsBehind(t *testing.T) {
 	}
 }
 
-// What has ended stays ended: an event that came before it, and is about what was before, holds up nothing.
+// What has ended stays ended: an event that came before it, and is about what was before, holds up
+// nothing.
 func TestAnEventOfWhatHasEndedSinceIsAnswered(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -143,7 +145,8 @@ func TestAnEventOfWhatHasEndedSinceIsAnswered(t *testing.T) {
 	l.wants("0", `SELECT count(*) FROM webhook_events WHERE status <> 'completed' AND entity = $1`, "customer/"+s.customer)
 }
 
-// unpaid is somebody whose grace is over, of whom Stripe says that they have not paid, and who has no access any more.
+// unpaid is somebody whose grace is over, of whom Stripe says that they have not paid, and who has
+// no access any more.
 func (l *lab) unpaid() (s subject, m moment) {
 	l.t.Helper()
 	s = l.subject(1)
@@ -161,7 +164,8 @@ func (l *lab) unpaid() (s subject, m moment) {
 	return s, m
 }
 
-// longAgo has all that was changed so far have been changed long ago, as it would have been had the sandbox's clock not been turned.
+// longAgo has all that was changed so far have been changed long ago, as it would have been had the
+// sandbox's clock not been turned.
 func (l *lab) longAgo() {
 	l.t.Helper()
 	l.exec(`UPDATE subscriptions SET updated_at = updated_at - interval '1 day'`)
@@ -172,9 +176,8 @@ func (l *lab) longAgo() {
 
 const accessNow = `SELECT status || ' ' || (SELECT projection->>'subscriptionActive' FROM person_user) FROM subscriptions`
 
-// Who has paid keeps the access that a read has given them, though a later read is answered by a copy of Stripe's that is behind. What
-// Stripe shows again and again
-// is believed.
+// Who has paid keeps the access that a read has given them, though a later read is answered by a
+// copy of Stripe's that is behind. What Stripe shows again and again is believed.
 func TestAReadThatIsBehindTakesNoAccessFromWhoHasPaid(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []int{0, 1, 2, 3, 4} {
@@ -208,7 +211,8 @@ func TestAReadThatIsBehindTakesNoAccessFromWhoHasPaid(t *testing.T) {
 	}
 }
 
-// What turns back in truth is stored at once where an event says so, where it was longer ago, and where it is something else than it was.
+// What turns back in truth is stored at once where an event says so, where it was longer ago, and
+// where it is something else than it was.
 func TestWhatHasTurnedBackIsStored(t *testing.T) {
 	t.Parallel()
 	ends := `SELECT cancel_at_period_end || ' ' || quantity FROM subscriptions`
@@ -244,7 +248,8 @@ func TestWhatHasTurnedBackIsStored(t *testing.T) {
 	}
 }
 
-// A command that meets such a read stores what it decides about, and the customer is read again. What that shows is stored at once, though it was so a moment ago too.
+// A command that meets such a read stores what it decides about, and the customer is read again.
+// What that shows is stored at once, though it was so a moment ago too.
 func TestWhatACommandHasTurnedBackIsTurnedBackAtOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -303,7 +308,8 @@ func TestABulkSyncLeavesAReadThatIsBehindToTheWorkflow(t *testing.T) {
 	l.wants("1", `SELECT count(*) FROM pokes WHERE entity = $1 AND due_at IS NOT NULL`, "customer/"+s.customer)
 }
 
-// Whatever tells of a subscription that somebody has bought has the customer read again while Stripe does not show it, also alone.
+// Whatever tells of a subscription that somebody has bought has the customer read again while
+// Stripe does not show it, also alone.
 func TestWhatIsBoughtIsReadAgainUntilItShows(t *testing.T) {
 	t.Parallel()
 	for eventType, looks := range map[string]int{
@@ -327,7 +333,8 @@ func TestWhatIsBoughtIsReadAgainUntilItShows(t *testing.T) {
 	}
 }
 
-// What an event's name alone says is waited for too: that a subscription is paused, goes on, or is paid for the first time.
+// What an event's name alone says is waited for too: that a subscription is paused, goes on, or is
+// paid for the first time.
 func TestWhatAnEventsNameSaysIsReadAgainUntilItShows(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

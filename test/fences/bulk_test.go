@@ -52,8 +52,9 @@ func (b *bulk) stands() string {
 	return b.l.text(`SELECT 'done ' || done || ', failed ' || failed FROM bulk_runs WHERE id = $1`, b.id)
 }
 
-// What a bulk sync makes in vain it undoes, whatever happened meanwhile, also where undoing it fails at first, or nobody has heard of
-// it: one customer for a user who lives, none for one who is deleted.
+// What a bulk sync makes in vain it undoes, whatever happened meanwhile, also where undoing it
+// fails at first, or nobody has heard of it: one customer for a user who lives, none for one who is
+// deleted.
 func TestABulkSyncUndoesWhatItMadeInVain(t *testing.T) {
 	t.Parallel()
 	for _, deleted := range []bool{false, true} {
@@ -107,8 +108,8 @@ func TestABulkSyncUndoesWhatItMadeInVain(t *testing.T) {
 	}
 }
 
-// One customer of whom Stripe answers nothing but 500 holds up nobody: the others are brought in, it is told of, come back to, and
-// brought in once it can be; or it counts as failed in the end.
+// One customer of whom Stripe answers nothing but 500 holds up nobody: the others are brought in,
+// it is told of, come back to, and brought in once it can be; or it counts as failed in the end.
 func TestOneCustomerHoldsUpNoBulkSync(t *testing.T) {
 	t.Parallel()
 	for healed, others := range map[bool]int{true: 120, false: 5} {
@@ -220,7 +221,8 @@ func TestABulkSyncGoesOnBehindADeletedCustomer(t *testing.T) {
 	}
 }
 
-// One customer that cannot be read by itself keeps a comparison from saying anything of it, and of nobody else.
+// One customer that cannot be read by itself keeps a comparison from saying anything of it, and of
+// nobody else.
 func TestOneCustomerHoldsUpNoComparison(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -266,7 +268,8 @@ func TestOneCustomerHoldsUpNoComparison(t *testing.T) {
 	}
 }
 
-// A customer who was brought in by an attempt that died is looked after by their own workflow all the same.
+// A customer who was brought in by an attempt that died is looked after by their own workflow all
+// the same.
 func TestWhoWasBroughtInByAnAttemptThatDiedIsLookedAfter(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -344,7 +347,8 @@ func TestADeletedUsersPurchaseThatADyingAttemptFoundIsStopped(t *testing.T) {
 	}
 }
 
-// The open invoices of one customer may not be listed (a restricted key): a bulk sync brings in the others, and tells of this one.
+// The open invoices of one customer may not be listed (a restricted key): a bulk sync brings in the
+// others, and tells of this one.
 func TestWhatMayNotBeReadOfOneHoldsUpNoBulkSync(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{http.StatusInternalServerError, http.StatusForbidden} {

@@ -13,7 +13,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 )
 
-// charged is what a customer has been charged in all, and the statuses of their invoices, the newest first.
+// charged is what a customer has been charged in all, and the statuses of their invoices, the
+// newest first.
 func (l *lab) charged(customer string) (sum int64, invoices string) {
 	l.t.Helper()
 	var charges struct {
@@ -48,7 +49,8 @@ func (l *lab) times(subscription string) (start, end int64) {
 	return s.Start, s.End
 }
 
-// erases deletes a user, fails the test unless they are erased at once, and answers what was charged by then.
+// erases deletes a user, fails the test unless they are erased at once, and answers what was
+// charged by then.
 func (l *lab) erases(user, customer string) int64 {
 	l.t.Helper()
 	l.must(l.Sandbox.Clerk.DeleteUser(user))
@@ -59,7 +61,8 @@ func (l *lab) erases(user, customer string) int64 {
 	return before
 }
 
-// notBilled fails the test where a customer is charged in the two months that follow, or is left with an invoice that will be.
+// notBilled fails the test where a customer is charged in the two months that follow, or is left
+// with an invoice that will be.
 func (l *lab) notBilled(customer string, before int64) {
 	l.t.Helper()
 	for range 9 {
@@ -76,8 +79,9 @@ func (l *lab) notBilled(customer string, before int64) {
 	}
 }
 
-// Stripe leaves the invoice of a renewal, and that of a trial's end, a draft for about an hour before it charges it. Whoever is deleted in that
-// hour has not paid for the period, and is not charged for it; one who is on trial, or has paid, keeps what they have until it ends.
+// Stripe leaves the invoice of a renewal, and that of a trial's end, a draft for about an hour
+// before it charges it. Whoever is deleted in that hour has not paid for the period, and is not
+// charged for it; one who is on trial, or has paid, keeps what they have until it ends.
 func TestWhoeverIsDeletedWhileAnInvoiceIsADraftIsNotBilled(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -143,8 +147,9 @@ func TestKeepLeavesPendingChargesAlone(t *testing.T) {
 	}
 }
 
-// Stripe collects what is pending when a subscription ends with its period: prorations of an upgrade, what somebody has added, and what was used
-// of a metered price. None of it is billed to whoever is erased by then. What they have paid for runs out as before.
+// Stripe collects what is pending when a subscription ends with its period: prorations of an
+// upgrade, what somebody has added, and what was used of a metered price. None of it is billed to
+// whoever is erased by then. What they have paid for runs out as before.
 func TestNothingPendingIsBilledAfterTheErasure(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -190,7 +195,8 @@ func TestNothingPendingIsBilledAfterTheErasure(t *testing.T) {
 	}
 }
 
-// One item that Stripe does not let go keeps no other from being taken away; nobody is erased before it is.
+// One item that Stripe does not let go keeps no other from being taken away; nobody is erased
+// before it is.
 func TestOneItemKeepsNoOtherFromBeingTakenAway(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -223,7 +229,8 @@ func TestOneItemKeepsNoOtherFromBeingTakenAway(t *testing.T) {
 	l.wants("3", `SELECT count(*) FROM audit_log WHERE action = 'pending_charge.stopped'`)
 }
 
-// An invoice is stopped whose collection was taken up again by hand after its subscription had ended, and one that no subscription has.
+// An invoice is stopped whose collection was taken up again by hand after its subscription had
+// ended, and one that no subscription has.
 func TestInvoiceThatAdvancesByItselfIsStopped(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -242,8 +249,8 @@ func TestInvoiceThatAdvancesByItselfIsStopped(t *testing.T) {
 	l.notBilled(customer, before)
 }
 
-// A change of plan that is scheduled for a day within the period does not come over whoever was erased before that day, whether the schedule
-// goes on after the period or ends with it.
+// A change of plan that is scheduled for a day within the period does not come over whoever was
+// erased before that day, whether the schedule goes on after the period or ends with it.
 func TestPhaseThatHasNotBegunDoesNotComeOverAnErasedUser(t *testing.T) {
 	t.Parallel()
 	for _, ends := range []bool{false, true} {

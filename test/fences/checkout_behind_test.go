@@ -11,9 +11,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/selfservice"
 )
 
-// Nobody is sold what they have, though Stripe's list of what they have is a moment behind: neither what our rows hold, nor what an
-// event or their own return from the
-// checkout has just told of. What has ended by now is sold again. Where the list shows all, nothing more is asked for.
+// Nobody is sold what they have, though Stripe's list of what they have is a moment behind: neither
+// what our rows hold, nor what an event or their own return from the checkout has just told of.
+// What has ended by now is sold again. Where the list shows all, nothing more is asked for.
 func TestACheckoutIsNotSoldTwiceByAReadThatIsBehind(t *testing.T) {
 	t.Parallel()
 	for _, by := range []string{"a row", "an event", "a return", "a row of what has ended", "an event long ago"} {

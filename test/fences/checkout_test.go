@@ -65,7 +65,8 @@ func refused(t *testing.T, err error) string {
 	return refusal.Code
 }
 
-// A user is deleted and erased while Stripe opens a checkout for them: they are told nothing of it, and nobody can pay it.
+// A user is deleted and erased while Stripe opens a checkout for them: they are told nothing of it,
+// and nobody can pay it.
 func TestCheckoutOpenedForAUserWhoIsDeletedMeanwhile(t *testing.T) {
 	t.Parallel()
 	for _, point := range []string{"ask POST /v1/checkout/sessions", "answered POST /v1/checkout/sessions"} {
@@ -103,8 +104,8 @@ func (l *lab) noneOpen(customer string) {
 	}
 }
 
-// The process that opens a checkout ends before it can look again, or cannot close what it has opened: the sweep has it closed, though the
-// user is erased by then.
+// The process that opens a checkout ends before it can look again, or cannot close what it has
+// opened: the sweep has it closed, though the user is erased by then.
 func TestCheckoutLeftOpenForADeletedUserIsClosed(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -160,7 +161,8 @@ func TestPortalOpenedForAUserWhoIsDeletedMeanwhile(t *testing.T) {
 	}
 }
 
-// The answer to opening a checkout is lost, and the client asks again under the same key: it gets a checkout that is open.
+// The answer to opening a checkout is lost, and the client asks again under the same key: it gets a
+// checkout that is open.
 func TestCheckoutAgainAfterALostAnswer(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -216,7 +218,8 @@ func TestCheckoutsAtOnceUnderOneKey(t *testing.T) {
 	}
 }
 
-// A key that was used for a portal means that portal, whatever came of it, and is refused with another way back.
+// A key that was used for a portal means that portal, whatever came of it, and is refused with
+// another way back.
 func TestSameKeyAnotherPortal(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -250,7 +253,8 @@ func TestSameKeyAnotherPortal(t *testing.T) {
 	l.wants("", `SELECT string_agg(status, ' ') FROM operations WHERE action = 'portal' AND status <> 'done'`)
 }
 
-// A key whose checkout was closed since, by another, or by its end, or by being paid, is answered why there is none.
+// A key whose checkout was closed since, by another, or by its end, or by being paid, is answered
+// why there is none.
 func TestCheckoutAgainUnderAKeyWhoseSessionIsOver(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -289,7 +293,8 @@ func TestCheckoutAgainUnderAKeyWhoseSessionIsOver(t *testing.T) {
 	asks("k5", "already_subscribed")
 }
 
-// The customer of somebody's only subscription was deleted at Stripe, and they have another: checkout and portal are that one's.
+// The customer of somebody's only subscription was deleted at Stripe, and they have another:
+// checkout and portal are that one's.
 func TestADeletedCustomerIsNotThePrimaryOne(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -326,7 +331,8 @@ func (l *lab) sells(user, customer string) {
 
 const noSuchCustomer = `{"error":{"type":"invalid_request_error","code":"resource_missing","message":"No such customer"}}`
 
-// A customer that Stripe answers 404 for is not the primary one, and what its subscription gives stays. It is again when it is found.
+// A customer that Stripe answers 404 for is not the primary one, and what its subscription gives
+// stays. It is again when it is found.
 func TestAMissingCustomerIsNotThePrimaryOne(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -352,7 +358,8 @@ func TestAMissingCustomerIsNotThePrimaryOne(t *testing.T) {
 	l.agree(user)
 }
 
-// One answer of 404 makes nobody a second customer: before another is made, Stripe is asked once more.
+// One answer of 404 makes nobody a second customer: before another is made, Stripe is asked once
+// more.
 func TestACustomerThatWasMissingOnceIsFoundAgain(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -366,7 +373,8 @@ func TestACustomerThatWasMissingOnceIsFoundAgain(t *testing.T) {
 	l.wants(customer, `SELECT stripe_customer_id FROM person_user`)
 }
 
-// The customer was deleted, and nothing has told us yet: the request finds that out, and goes on with the user's other customer.
+// The customer was deleted, and nothing has told us yet: the request finds that out, and goes on
+// with the user's other customer.
 func TestACustomerFoundGoneByARequest(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -390,7 +398,8 @@ func TestACustomerFoundGoneByARequest(t *testing.T) {
 	l.wants(other, `SELECT stripe_customer_id FROM person_user WHERE clerk_user_id = $1`, user)
 }
 
-// Stripe's search shows who was deleted for a day more. A user without a customer does not wait for one of those.
+// Stripe's search shows who was deleted for a day more. A user without a customer does not wait for
+// one of those.
 func TestADeletedCustomerThatSearchStillShows(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -440,8 +449,8 @@ func (l *lab) other(name string, metadata map[string]string) (product, price str
 	return product, price
 }
 
-// A second plan is not sold beside the first, whatever state the first is in in which it bills or may bill again, unless one of the two
-// products allows it.
+// A second plan is not sold beside the first, whatever state the first is in in which it bills or
+// may bill again, unless one of the two products allows it.
 func TestCheckoutBesideAnotherProduct(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -517,7 +526,8 @@ func TestCheckoutRefusedAgain(t *testing.T) {
 	l.wants("refused other_subscription "+subscription, `SELECT status || ' ' || reason || ' ' || stripe_subscription_id FROM operations WHERE action = 'checkout'`)
 }
 
-// Opening a checkout closes what may not be held beside it, on every customer of the user, and nothing else.
+// Opening a checkout closes what may not be held beside it, on every customer of the user, and
+// nothing else.
 func TestCheckoutClosesThoseOfOtherProducts(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -573,7 +583,8 @@ func TestCheckoutOfAMeteredPrice(t *testing.T) {
 	l.wants("1", `SELECT count(*) FROM subscriptions WHERE stripe_price_id = $1 AND status = 'active'`, price)
 }
 
-// Stripe takes one currency of a customer. That is said as it is, and not as a failure that may pass.
+// Stripe takes one currency of a customer. That is said as it is, and not as a failure that may
+// pass.
 func TestCheckoutInAnotherCurrency(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -635,7 +646,8 @@ func (l *lab) stripeAnswers(method, path string, form ...string) (status int, bo
 	return response.StatusCode, body
 }
 
-// Who comes back from a checkout asks again, under the same key, when it has been done: nothing is asked of Stripe for that but the session.
+// Who comes back from a checkout asks again, under the same key, when it has been done: nothing is
+// asked of Stripe for that but the session.
 func TestAskingAgainForAReturnThatIsDoneCostsNoLook(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

@@ -16,8 +16,9 @@ func (l *lab) listOf(customer string) string {
 		"&expand[0]=data.latest_invoice&expand[1]=data.customer&expand[2]=data.schedule&limit=100&status=all", nil)
 }
 
-// Stripe's list is a moment behind what has just been done, in the portal, of which the event has come, or by a command that is done. A
-// command that asks for the opposite is not told as done by that; and where it is undone, all is as it was before it.
+// Stripe's list is a moment behind what has just been done, in the portal, of which the event has
+// come, or by a command that is done. A command that asks for the opposite is not told as done by
+// that; and where it is undone, all is as it was before it.
 func TestACommandIsNotDoneByAReadThatIsBehind(t *testing.T) {
 	t.Parallel()
 	for _, later := range []store.Action{store.ActionReactivate, store.ActionCancel} {
@@ -83,7 +84,8 @@ func TestACommandIsNotDoneByAReadThatIsBehind(t *testing.T) {
 	}
 }
 
-// Clerk refuses a command for good, and the look before it is undone is behind what the command did: it is undone all the same.
+// Clerk refuses a command for good, and the look before it is undone is behind what the command
+// did: it is undone all the same.
 func TestAnUndoIsNotDoneByAReadThatIsBehind(t *testing.T) {
 	t.Parallel()
 	for _, action := range []store.Action{store.ActionCancel, store.ActionReactivate} {

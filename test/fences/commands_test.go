@@ -49,7 +49,8 @@ func (l *lab) ended(operation, want string) {
 	l.wants(want, `SELECT concat_ws(' ', status, reason) FROM operations WHERE id = $1`, operation)
 }
 
-// apply does what a workflow does for an operation: the step, again where that may help, and the publish.
+// apply does what a workflow does for an operation: the step, again where that may help, and the
+// publish.
 func (a *actor) apply(ctx context.Context, s subject, operation string) error {
 	for {
 		result, err := a.commands.ApplyCommand(ctx, activities.CommandInput{OperationID: operation, CustomerID: s.customer})
@@ -97,7 +98,8 @@ func (l *lab) told(operation string) string {
 	return l.text(`SELECT string_agg(after ->> 'outcome', ' ' ORDER BY id) FROM audit_log WHERE operation_id = $1 AND action LIKE 'operation.%'`, operation)
 }
 
-// An attempt that timed out goes on while its successor works: the command is done once, and told once.
+// An attempt that timed out goes on while its successor works: the command is done once, and told
+// once.
 func TestTwoAttemptsOfACommand(t *testing.T) {
 	t.Parallel()
 	for _, action := range []store.Action{store.ActionCancel, store.ActionCancelNow} {
@@ -125,8 +127,8 @@ func TestTwoAttemptsOfACommand(t *testing.T) {
 	}
 }
 
-// A sync of the same customer, of somebody beside the workflow, meets a command at every step: neither
-// is lost.
+// A sync of the same customer, of somebody beside the workflow, meets a command at every step:
+// neither is lost.
 func TestCommandMeetsASync(t *testing.T) {
 	t.Parallel()
 	for _, commandFirst := range []bool{true, false} {
@@ -155,8 +157,8 @@ func TestCommandMeetsASync(t *testing.T) {
 	}
 }
 
-// Somebody changes the same thing in Stripe's portal at every step of a command, and of its undo: what
-// Stripe says in the end is theirs or ours, whoever came last, and the operation says which.
+// Somebody changes the same thing in Stripe's portal at every step of a command, and of its undo:
+// what Stripe says in the end is theirs or ours, whoever came last, and the operation says which.
 func TestCommandMeetsThePortal(t *testing.T) {
 	t.Parallel()
 	for _, undoing := range []bool{false, true} {
@@ -192,8 +194,8 @@ func TestCommandMeetsThePortal(t *testing.T) {
 	}
 }
 
-// The user is deleted at every step of a command: whatever came of it, the deletion policy has the last
-// word.
+// The user is deleted at every step of a command: whatever came of it, the deletion policy has the
+// last word.
 func TestCommandMeetsTheDeletion(t *testing.T) {
 	t.Parallel()
 	l, n := newLab(t, policies{}), 0
@@ -221,8 +223,8 @@ func TestCommandMeetsTheDeletion(t *testing.T) {
 	})
 }
 
-// A request to Stripe is given up and lands long after: its key has been used by then, and it does nothing,
-// though the user has changed their mind since.
+// A request to Stripe is given up and lands long after: its key has been used by then, and it does
+// nothing, though the user has changed their mind since.
 func TestLateCommandLandsOnAUsedKey(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -250,8 +252,8 @@ func TestLateCommandLandsOnAUsedKey(t *testing.T) {
 	l.agree(s.user)
 }
 
-// The answer to a step is lost, and before the next attempt somebody takes back what it did: it is not
-// done again.
+// The answer to a step is lost, and before the next attempt somebody takes back what it did: it is
+// not done again.
 func TestLostAnswerAndAnotherMind(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -273,8 +275,8 @@ func TestLostAnswerAndAnotherMind(t *testing.T) {
 	l.agree(s.user)
 }
 
-// Stripe broke while it was asked and would answer that under this key for a day: the next attempt asks
-// under another.
+// Stripe broke while it was asked and would answer that under this key for a day: the next attempt
+// asks under another.
 func TestStoredFailureOfACommandIsLeftBehind(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -318,8 +320,9 @@ func TestOldCommandIsNotRepeated(t *testing.T) {
 	}
 }
 
-// A read of somebody beside the workflow that began after a command's look and before its change shows what was. It is
-// dropped when it comes to be stored, however late: the command has stored a read that began after Stripe had confirmed.
+// A read of somebody beside the workflow that began after a command's look and before its change
+// shows what was. It is dropped when it comes to be stored, however late: the command has stored a
+// read that began after Stripe had confirmed.
 func TestReadThatBeganBeforeACommandsChangeIsDropped(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -374,8 +377,9 @@ func TestReadThatBeganBeforeACommandsChangeIsDropped(t *testing.T) {
 	}
 }
 
-// Our own database refuses for good what Stripe has done, and the attempt that takes it back dies when Stripe has: the next one knows
-// that it was being taken back, and what it stores is a read that began after that.
+// Our own database refuses for good what Stripe has done, and the attempt that takes it back dies
+// when Stripe has: the next one knows that it was being taken back, and what it stores is a read
+// that began after that.
 func TestWhatCannotBeStoredIsTakenBackByAnyAttempt(t *testing.T) {
 	t.Parallel()
 	for _, refused := range []string{"the subscription's row", "the operation's row"} {
@@ -410,7 +414,8 @@ func TestWhatCannotBeStoredIsTakenBackByAnyAttempt(t *testing.T) {
 	}
 }
 
-// opposed makes a subscription stand as it has to before a command asks for something else, and says how it ends then.
+// opposed makes a subscription stand as it has to before a command asks for something else, and
+// says how it ends then.
 func (l *lab) opposed(s subject, action store.Action) (ends string) {
 	l.t.Helper()
 	if action != store.ActionReactivate {

@@ -84,9 +84,9 @@ func (l *lab) gone(user string, policy account.DeletionPolicy, customers ...stri
 }
 
 // A user with a subscription is deleted while a checkout of theirs completes, between any two
-// steps: of the deletion, or of what follows from the checkout; on a customer that we know or on one
-// that nothing but the checkout names. Each policy holds for each subscription in the end, with no
-// help from a timer.
+// steps: of the deletion, or of what follows from the checkout; on a customer that we know or on
+// one that nothing but the checkout names. Each policy holds for each subscription in the end, with
+// no help from a timer.
 func TestCheckoutCompletesWhileItsUserIsDeleted(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []account.DeletionPolicy{account.DeleteCancelAtPeriodEnd, account.DeleteCancelNow, account.DeleteKeep} {
@@ -281,7 +281,8 @@ func TestNobodyIsErasedBeforeTheBillingIsStopped(t *testing.T) {
 	l.wants("1", `SELECT count(*) FROM subscriptions WHERE cancel_at_period_end`)
 }
 
-// Whoever commits the mark of a deletion may die before customers that name the user are looked for: the next attempt looks.
+// Whoever commits the mark of a deletion may die before customers that name the user are looked
+// for: the next attempt looks.
 func TestCustomersThatNameADeletedUserAreLookedAtByAnyAttempt(t *testing.T) {
 	t.Parallel()
 	for _, dies := range []bool{false, true} {
@@ -323,8 +324,8 @@ func TestCustomersThatNameADeletedUserAreLookedAtByAnyAttempt(t *testing.T) {
 	}
 }
 
-// The product's server makes a customer for ada, and opens a checkout on it, while her deletion is asked for; what Stripe tells of that comes
-// a little later. The checkout is closed.
+// The product's server makes a customer for ada, and opens a checkout on it, while her deletion is
+// asked for; what Stripe tells of that comes a little later. The checkout is closed.
 func TestCheckoutOnACustomerThatIsLinkedToADeletedUserIsClosed(t *testing.T) {
 	t.Parallel()
 	for _, late := range []bool{false, true} {
@@ -362,8 +363,9 @@ func TestCheckoutOnACustomerThatIsLinkedToADeletedUserIsClosed(t *testing.T) {
 	}
 }
 
-// A deleted user's subscription is set to end, and the attempt fails for something else, as each further one does for hours. Meanwhile they have it
-// go on, in Stripe's portal. The keys are the same in each attempt at one activity.
+// A deleted user's subscription is set to end, and the attempt fails for something else, as each
+// further one does for hours. Meanwhile they have it go on, in Stripe's portal. The keys are the
+// same in each attempt at one activity.
 func TestADeletedUserWhoReactivatesInThePortalIsStoppedAgain(t *testing.T) {
 	t.Parallel()
 	for _, fails := range []bool{false, true} {

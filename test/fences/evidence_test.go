@@ -32,9 +32,9 @@ func (l *lab) atStripe(customer string) string {
 	return ""
 }
 
-// Whoever pays by a Payment Link, a pricing table or a buy button can name somebody else. Nothing of that user goes to the
-// payer's customer, their own stays their primary one, and somebody has to say whose it is. Who has no customer gets
-// one of their own beside it.
+// Whoever pays by a Payment Link, a pricing table or a buy button can name somebody else. Nothing
+// of that user goes to the payer's customer, their own stays their primary one, and somebody has to
+// say whose it is. Who has no customer gets one of their own beside it.
 func TestAPayerWhoNamesSomebodyElse(t *testing.T) {
 	t.Parallel()
 	for name, spec := range map[string]stripesim.CheckoutSpec{
@@ -87,8 +87,8 @@ func TestAPayerWhoNamesSomebodyElse(t *testing.T) {
 	}
 }
 
-// The user who really paid by a Payment Link has what they paid for, whoever is known first, and as soon as the address is
-// verified.
+// The user who really paid by a Payment Link has what they paid for, whoever is known first, and as
+// soon as the address is verified.
 func TestAReferenceThatTheVerifiedAddressBearsOut(t *testing.T) {
 	t.Parallel()
 	pay := func(l *lab, user string) string {
@@ -201,8 +201,8 @@ func TestAWrongReferenceIsCorrectedOnTheCustomer(t *testing.T) {
 	}
 }
 
-// An id that Clerk does not have loses to any other, wherever it stands; once there is such a user they lose to nobody that is
-// further away.
+// An id that Clerk does not have loses to any other, wherever it stands; once there is such a user
+// they lose to nobody that is further away.
 func TestAUserWhomNobodyHasLoses(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -234,8 +234,9 @@ func TestAUserWhomNobodyHasLoses(t *testing.T) {
 	}
 }
 
-// Whose app has moved from one Clerk instance to another has customers that name users whom Clerk does not have. Where that is
-// switched on, they are the one user's who has verified their address, whichever of the two comes first, and not a guess where two have.
+// Whose app has moved from one Clerk instance to another has customers that name users whom Clerk
+// does not have. Where that is switched on, they are the one user's who has verified their address,
+// whichever of the two comes first, and not a guess where two have.
 func TestAUserWhomNobodyHasLosesToAVerifiedAddress(t *testing.T) {
 	t.Parallel()
 	for _, linkByEmail := range []bool{true, false} {
@@ -284,7 +285,8 @@ func TestAUserWhomNobodyHasLosesToAVerifiedAddress(t *testing.T) {
 	}
 }
 
-// The user turns up before anything else is named: what Clerk said for a while does not count against them.
+// The user turns up before anything else is named: what Clerk said for a while does not count
+// against them.
 func TestAUserWhomNobodyHadIsBack(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -302,8 +304,8 @@ func TestAUserWhomNobodyHadIsBack(t *testing.T) {
 	l.linked(user, customer)
 }
 
-// What names an erased user stays theirs, whatever else it names, so that the deletion policy reaches it. A reference that
-// the payer may have written does not.
+// What names an erased user stays theirs, whatever else it names, so that the deletion policy
+// reaches it. A reference that the payer may have written does not.
 func TestAnErasedUserNeverLoses(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

@@ -56,7 +56,8 @@ func (l *lab) exploreEvery(stride int, o policies, prepare func() scene) {
 	}
 }
 
-// untilDoneOrLocked waits until somebody has ended, which stays to be received, or waits for a lock.
+// untilDoneOrLocked waits until somebody has ended, which stays to be received, or waits for a
+// lock.
 func (l *lab) untilDoneOrLocked(done <-chan error) {
 	l.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)

@@ -16,14 +16,16 @@ const (
 	lateTyped = "Xanthippe.Late@secret.example"
 )
 
-// late is somebody with a verified address, whose deletion comes before what tells of their purchase.
+// late is somebody with a verified address, whose deletion comes before what tells of their
+// purchase.
 func late(verified bool) clerksim.UserSpec {
 	spec := person("xanthippe", lateAddress, verified)
 	spec.LastName = "Quillfeather"
 	return spec
 }
 
-// without hides what Stripe tells of something that happens there, and answers how it is told after all.
+// without hides what Stripe tells of something that happens there, and answers how it is told after
+// all.
 func (l *lab) without(happens func()) (tell func()) {
 	l.t.Helper()
 	l.settle()
@@ -57,8 +59,9 @@ func (l *lab) runsOn(subscription string) bool {
 	return s.Status != "canceled" && !s.Ends
 }
 
-// What a user bought is theirs, and stopped by the deletion policy, also where nothing but their verified address says so and all that
-// tells of it comes when they are erased: by a reference that they may have written, or by the address alone where that is on.
+// What a user bought is theirs, and stopped by the deletion policy, also where nothing but their
+// verified address says so and all that tells of it comes when they are erased: by a reference that
+// they may have written, or by the address alone where that is on.
 func TestWhatAnErasedUserBoughtIsStoppedThoughItsEventsComeLater(t *testing.T) {
 	t.Parallel()
 	byLink := func(user string) stripesim.CheckoutSpec {
@@ -178,8 +181,9 @@ func TestWhatBecomesKnownOfAnErasedUserLateFollowsThePolicy(t *testing.T) {
 	}
 }
 
-// What is not shown to be an erased user's is left alone: a payer may have written whom they refer to, an address that was not verified is
-// anybody's, and one that somebody has verified who is there is theirs.
+// What is not shown to be an erased user's is left alone: a payer may have written whom they refer
+// to, an address that was not verified is anybody's, and one that somebody has verified who is
+// there is theirs.
 func TestWhatIsNotShownToBeAnErasedUsersIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	byLink := func(user string) stripesim.CheckoutSpec {
@@ -298,8 +302,8 @@ func TestWhatIsNotShownToBeAnErasedUsersIsLeftAlone(t *testing.T) {
 	}
 }
 
-// What is kept of an address says nothing to whoever does not have the database's key: it is no plain hash, and under another key it is
-// another.
+// What is kept of an address says nothing to whoever does not have the database's key: it is no
+// plain hash, and under another key it is another.
 func TestWhatIsKeptOfAnAddressIsKeyed(t *testing.T) {
 	t.Parallel()
 	marks := map[string]bool{}

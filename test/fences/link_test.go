@@ -78,8 +78,8 @@ func TestCustomerAndUserAppearAtOnce(t *testing.T) {
 	}
 }
 
-// A user who was there before us is looked at while the customer that they had is: that one is given to them, and no other is made,
-// whichever step of the one the other comes at.
+// A user who was there before us is looked at while the customer that they had is: that one is
+// given to them, and no other is made, whichever step of the one the other comes at.
 func TestWhoHadACustomerIsGivenNoOther(t *testing.T) {
 	t.Parallel()
 	for _, userFirst := range []bool{true, false} {
@@ -178,7 +178,8 @@ func TestCustomerComesBeforeItsUser(t *testing.T) {
 	}
 }
 
-// Claims of the same weight that name two users link nobody, loudly; what an operator writes on the customer decides.
+// Claims of the same weight that name two users link nobody, loudly; what an operator writes on the
+// customer decides.
 func TestConflictingClaims(t *testing.T) {
 	t.Parallel()
 	for name, correct := range map[string]func(ada, bob string) string{
@@ -303,8 +304,8 @@ func TestLinkingByAnEmailThatIsVerifiedLater(t *testing.T) {
 	l.linked(user, customer)
 }
 
-// A customer that was made for a user, and of which nobody heard, is written over to somebody else, as an operator may. The user is given one
-// of their own.
+// A customer that was made for a user, and of which nobody heard, is written over to somebody else,
+// as an operator may. The user is given one of their own.
 func TestACustomerThatIsSomebodyElsesByNowIsNotTheirs(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -333,7 +334,8 @@ func TestACustomerThatIsSomebodyElsesByNowIsNotTheirs(t *testing.T) {
 	}
 }
 
-// A customer that a user's own notes name is looked at, also where the attempt that has found them dies.
+// A customer that a user's own notes name is looked at, also where the attempt that has found them
+// dies.
 func TestANotedCustomerIsLookedAtByAnyAttempt(t *testing.T) {
 	t.Parallel()
 	for _, dies := range []bool{false, true} {

@@ -39,8 +39,9 @@ func (l *lab) later(d time.Duration) {
 
 const erased = `SELECT deleted_at IS NOT NULL FROM person_user WHERE clerk_user_id = $1`
 
-// A customer that Stripe does not have any more bills nobody. It counts as settled once Stripe has said so twice, long enough apart,
-// with the right account answering each time; the audit log says so.
+// A customer that Stripe does not have any more bills nobody. It counts as settled once Stripe has
+// said so twice, long enough apart, with the right account answering each time; the audit log says
+// so.
 func TestMissingCustomerIsConfirmedBeforeItsUserIsErased(t *testing.T) {
 	t.Parallel()
 	for name, lost := range map[string]func(l *lab, customer, subscription string){
@@ -75,7 +76,8 @@ func TestMissingCustomerIsConfirmedBeforeItsUserIsErased(t *testing.T) {
 	}
 }
 
-// What is not Stripe's own word on this very object in this very account says nothing, however often it is repeated.
+// What is not Stripe's own word on this very object in this very account says nothing, however
+// often it is repeated.
 func TestNobodyIsErasedForAnAnswerOfSomebodyElse(t *testing.T) {
 	t.Parallel()
 	noSuch := func(id string) string {
@@ -134,7 +136,8 @@ func TestNobodyIsErasedForAnAnswerOfSomebodyElse(t *testing.T) {
 	}
 }
 
-// What appears again after it was taken for gone is dealt with as the policy says, though its user is erased.
+// What appears again after it was taken for gone is dealt with as the policy says, though its user
+// is erased.
 func TestFoundAgainAfterTheErasureIsStopped(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{deletion: account.DeleteCancelNow})
@@ -158,8 +161,9 @@ func TestFoundAgainAfterTheErasureIsStopped(t *testing.T) {
 	}
 }
 
-// A customer with an open checkout is not there for a while when its user is deleted, and is there again: after they were erased, before it
-// was confirmed that it is gone, or only its checkouts could not be listed. The checkout is closed. While it is gone nobody is woken for it.
+// A customer with an open checkout is not there for a while when its user is deleted, and is there
+// again: after they were erased, before it was confirmed that it is gone, or only its checkouts
+// could not be listed. The checkout is closed. While it is gone nobody is woken for it.
 func TestACheckoutOfACustomerThatIsFoundAgainIsClosed(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{"after the erasure", "before it is confirmed", "and only its checkouts were not listed"} {
@@ -228,8 +232,8 @@ func TestMissingAgainBeginsAnew(t *testing.T) {
 	l.wants("false", `SELECT confirmed_at IS NOT NULL FROM missing_objects WHERE stripe_id = $1`, customer)
 }
 
-// A customer that is linked in the moment in which the deletion is asked for is not among those that this wakes. The erasure
-// wakes it, and is done.
+// A customer that is linked in the moment in which the deletion is asked for is not among those
+// that this wakes. The erasure wakes it, and is done.
 func TestLinkBesideTheDeletionIsWoken(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -258,7 +262,8 @@ func TestLinkBesideTheDeletionIsWoken(t *testing.T) {
 	}
 }
 
-// A customer whose first read has failed for good is read again when the erasure is tried, and not only then.
+// A customer whose first read has failed for good is read again when the erasure is tried, and not
+// only then.
 func TestCustomerWhoseReadFailedIsWoken(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -316,7 +321,8 @@ func TestUnsettledCustomerDoesNotWakeItsUser(t *testing.T) {
 	}
 }
 
-// An operator can end an erasure that waits: only of a user whose deletion was asked for, and with what may still bill them in the audit log.
+// An operator can end an erasure that waits: only of a user whose deletion was asked for, and with
+// what may still bill them in the audit log.
 func TestOperatorErasesADeletedUser(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -354,8 +360,9 @@ func TestOperatorErasesADeletedUser(t *testing.T) {
 	l.wants("true", `SELECT cancel_at_period_end FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
 }
 
-// Of whoever is erased nothing personal is kept in the inbox, neither in what came before the deletion nor in what comes after it,
-// though their customer is missing at Stripe, so that its events wait until they are given up.
+// Of whoever is erased nothing personal is kept in the inbox, neither in what came before the
+// deletion nor in what comes after it, though their customer is missing at Stripe, so that its
+// events wait until they are given up.
 func TestAnErasedUsersPayloadsDoNotWait(t *testing.T) {
 	t.Parallel()
 	const personal = `SELECT string_agg(concat_ws(' ', type, status, reason), ', ') FROM webhook_events WHERE payload ~ 'Ada Secret|ada@example.com'`
@@ -418,8 +425,8 @@ func TestACustomerThatIsListedAgainIsNotMissing(t *testing.T) {
 	l.wants(one, `SELECT projection ->> 'customerId' FROM person_user WHERE clerk_user_id = $1`, user)
 }
 
-// Stripe answers 404 for a customer once, in a look that nothing but a boundary was the reason for. What is stored of it can still change: it is looked
-// at again.
+// Stripe answers 404 for a customer once, in a look that nothing but a boundary was the reason for.
+// What is stored of it can still change: it is looked at again.
 func TestACustomerThatWasMissingOnceIsLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	for _, missing := range []bool{false, true} {
@@ -443,7 +450,8 @@ func TestACustomerThatWasMissingOnceIsLookedAtAgain(t *testing.T) {
 	}
 }
 
-// comesBack is somebody who has paid at a page that made them a customer, before Stripe has told of it. ask is what their browser asks, each time it comes back.
+// comesBack is somebody who has paid at a page that made them a customer, before Stripe has told of
+// it. ask is what their browser asks, each time it comes back.
 func (l *lab) comesBack() (user string, bought stripesim.CheckoutResult, ask func() *store.Operation) {
 	l.t.Helper()
 	user, _ = l.signUp("ada")
@@ -460,8 +468,9 @@ func (l *lab) comesBack() (user string, bought stripesim.CheckoutResult, ask fun
 	}
 }
 
-// Somebody comes back from paying before Stripe has told of it. The customer that the checkout has made is not shown by the first read yet, as Stripe does
-// not promise it: the session, which Stripe has shown, says that it is there.
+// Somebody comes back from paying before Stripe has told of it. The customer that the checkout has
+// made is not shown by the first read yet, as Stripe does not promise it: the session, which Stripe
+// has shown, says that it is there.
 func TestAReturnWaitsForACustomerThatDoesNotShowYet(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []bool{false, true} {
@@ -488,8 +497,9 @@ func TestAReturnWaitsForACustomerThatDoesNotShowYet(t *testing.T) {
 	}
 }
 
-// Somebody comes back from paying before Stripe has told of it. The first read shows their subscription as it was before it was paid for:
-// it is read again, and they are not told that all is there while they have no access. What stays so is told after a while.
+// Somebody comes back from paying before Stripe has told of it. The first read shows their
+// subscription as it was before it was paid for: it is read again, and they are not told that all
+// is there while they have no access. What stays so is told after a while.
 func TestAReturnWaitsForWhatIsPaidFor(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -517,7 +527,8 @@ func TestAReturnWaitsForWhatIsPaidFor(t *testing.T) {
 	restore()
 }
 
-// A customer that was missing once is waited for like any other: only a read that began since the request says that it still is.
+// A customer that was missing once is waited for like any other: only a read that began since the
+// request says that it still is.
 func TestASyncWaitsForACustomerThatWasMissingOnce(t *testing.T) {
 	t.Parallel()
 	for _, still := range []bool{false, true} {

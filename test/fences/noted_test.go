@@ -7,8 +7,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 )
 
-// noted is a user who is nothing but a row of the product's own table, in which the product has noted a deletion, with a customer and a
-// subscription that name them.
+// noted is a user who is nothing but a row of the product's own table, in which the product has
+// noted a deletion, with a customer and a subscription that name them.
 func (l *lab) noted(columns string) (user, customer string) {
 	l.t.Helper()
 	user = l.Sandbox.Clerk.AddUser(secretive(1))
@@ -23,8 +23,9 @@ func (l *lab) noted(columns string) (user, customer string) {
 
 const both = "deletion_requested_at, deleted_at"
 
-// A product's own note of a deletion is no erasure, and no deletion by itself: once Clerk says that the user is deleted, or does not have
-// them, the billing is stopped, and what is personal is erased.
+// A product's own note of a deletion is no erasure, and no deletion by itself: once Clerk says that
+// the user is deleted, or does not have them, the billing is stopped, and what is personal is
+// erased.
 func TestDeletionThatTheProductHasNotedIsFinished(t *testing.T) {
 	t.Parallel()
 	for _, columns := range []string{"deletion_requested_at", "deleted_at", both} {
@@ -49,7 +50,8 @@ func TestDeletionThatTheProductHasNotedIsFinished(t *testing.T) {
 	}
 }
 
-// As long as Clerk has the user nothing is erased for the product's note, and nobody comes back to it.
+// As long as Clerk has the user nothing is erased for the product's note, and nobody comes back to
+// it.
 func TestDeletionThatTheProductHasNotedErasesNobodyWhomClerkHas(t *testing.T) {
 	t.Parallel()
 	for _, columns := range []string{"deletion_requested_at", "deleted_at", both} {

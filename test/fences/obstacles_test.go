@@ -27,7 +27,8 @@ func (s shownAs) CustomerSubscriptions(ctx context.Context, customerID string) (
 	return list, customer, err
 }
 
-// Whatever state a subscription is in, it is an obstacle to another product and to the same one exactly where it bills or may bill again.
+// Whatever state a subscription is in, it is an obstacle to another product and to the same one
+// exactly where it bills or may bill again.
 func TestEachStateThatMayBillIsAnObstacle(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -51,8 +52,9 @@ func TestEachStateThatMayBillIsAnObstacle(t *testing.T) {
 	}
 }
 
-// A checkout that was opened, and is open, is not answered again once something was bought by another way that may not be held beside it:
-// it is closed, and so it is where nobody had heard of it.
+// A checkout that was opened, and is open, is not answered again once something was bought by
+// another way that may not be held beside it: it is closed, and so it is where nobody had heard of
+// it.
 func TestAnOpenCheckoutIsClosedOnceItMayNotBePaid(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -87,7 +89,8 @@ func TestAnOpenCheckoutIsClosedOnceItMayNotBePaid(t *testing.T) {
 	}
 }
 
-// One customer's checkouts cannot be listed or closed, or one customer has something already: those of the others are closed all the same.
+// One customer's checkouts cannot be listed or closed, or one customer has something already: those
+// of the others are closed all the same.
 func TestOneObstacleKeepsNoOtherCheckoutOpen(t *testing.T) {
 	t.Parallel()
 	for name, rule := range map[string]*faults.Rule{
@@ -132,8 +135,9 @@ func (l *lab) openProductCheckout(user, customer, product string) {
 		"success_url", "https://app.example.com/ok", "metadata[clerk_user_id]", user, "metadata["+account.MetadataProduct+"]", product)
 }
 
-// What a checkout sells is what it sells at Stripe, whoever opened it and whatever they noted on it: one that sells what may not be held
-// beside what is bought now is closed. One that sells no subscription, or what may be held beside others, is not.
+// What a checkout sells is what it sells at Stripe, whoever opened it and whatever they noted on
+// it: one that sells what may not be held beside what is bought now is closed. One that sells no
+// subscription, or what may be held beside others, is not.
 func TestACheckoutOfSomebodyElsesMakingIsClosedToo(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -170,7 +174,8 @@ func TestACheckoutOfSomebodyElsesMakingIsClosedToo(t *testing.T) {
 	}
 }
 
-// A customer who was missing once and is there again bills: nothing is sold beside what they have, before they were read again too.
+// A customer who was missing once and is there again bills: nothing is sold beside what they have,
+// before they were read again too.
 func TestACustomerThatWasMissingIsAskedForWhatTheyHave(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -190,8 +195,8 @@ func TestACustomerThatWasMissingIsAskedForWhatTheyHave(t *testing.T) {
 	}
 }
 
-// The database fails after a checkout was begun: it is pending, and not refused as one that was not accepted. The same key finds what was
-// opened.
+// The database fails after a checkout was begun: it is pending, and not refused as one that was not
+// accepted. The same key finds what was opened.
 func TestACheckoutWithoutADatabaseIsPending(t *testing.T) {
 	t.Parallel()
 	for _, at := range []string{"INSERT INTO checkout_leases", "INSERT INTO stripe_requests"} {

@@ -10,8 +10,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 )
 
-// owing are subscribers of whom Stripe says that they are active, or on trial, while an invoice of before is open that it goes on trying to
-// collect: a newer one was paid since, or none is due. The latest invoice tells nothing of it.
+// owing are subscribers of whom Stripe says that they are active, or on trial, while an invoice of
+// before is open that it goes on trying to collect: a newer one was paid since, or none is due. The
+// latest invoice tells nothing of it.
 func owing() map[string]func(l *lab) (user, customer, subscription string) {
 	return map[string]func(l *lab) (user, customer, subscription string){
 		"a renewal that failed, and another plan since": func(l *lab) (user, customer, subscription string) {
@@ -48,8 +49,9 @@ func (l *lab) failsToRenew(customer string) {
 	l.must(l.Sandbox.Stripe.SetPayments(customer, true))
 }
 
-// The older invoice of whoever is deleted is not collected after they were erased, nor does the erasure wait for it. What they have paid for
-// runs out. Of whoever stays it is collected, and so it is with keep.
+// The older invoice of whoever is deleted is not collected after they were erased, nor does the
+// erasure wait for it. What they have paid for runs out. Of whoever stays it is collected, and so
+// it is with keep.
 func TestOlderOpenInvoiceOfADeletedUserIsNotCollected(t *testing.T) {
 	t.Parallel()
 	for name, life := range owing() {

@@ -11,8 +11,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// A command sleeps while Stripe refuses it for now, or has not begun, and one that was asked for later is done meanwhile: the earlier one is
-// not done after it. What was asked for last stands.
+// A command sleeps while Stripe refuses it for now, or has not begun, and one that was asked for
+// later is done meanwhile: the earlier one is not done after it. What was asked for last stands.
 func TestAnEarlierCommandIsNotDoneAfterALaterOne(t *testing.T) {
 	t.Parallel()
 	for _, begun := range []bool{true, false} {
@@ -47,8 +47,9 @@ func TestAnEarlierCommandIsNotDoneAfterALaterOne(t *testing.T) {
 	}
 }
 
-// A command's request is given up before it has arrived at Stripe, and a later command is done. When the request lands at last, before the
-// earlier command is looked at again or after, what was asked for last stands.
+// A command's request is given up before it has arrived at Stripe, and a later command is done.
+// When the request lands at last, before the earlier command is looked at again or after, what was
+// asked for last stands.
 func TestALateRequestOfAnEarlierCommandDoesNotHaveTheLastWord(t *testing.T) {
 	t.Parallel()
 	for i, earlier := range []store.Action{store.ActionReactivate, store.ActionCancel} {
@@ -94,8 +95,8 @@ func TestALateRequestOfAnEarlierCommandDoesNotHaveTheLastWord(t *testing.T) {
 	}
 }
 
-// A command is outdone, and then somebody changes the same at Stripe: that is theirs, whether or not the command's request had arrived before
-// the later one was done.
+// A command is outdone, and then somebody changes the same at Stripe: that is theirs, whether or
+// not the command's request had arrived before the later one was done.
 func TestACommandThatIsOutdoneLeavesOthersChangesAlone(t *testing.T) {
 	t.Parallel()
 	for _, arrived := range []bool{false, true} {
@@ -127,8 +128,9 @@ func TestACommandThatIsOutdoneLeavesOthersChangesAlone(t *testing.T) {
 	}
 }
 
-// An attempt of the earlier command was given up and goes on without knowing it, from wherever it stands, while a later command is done. The
-// later one has the last word, and who asked first is not told that theirs is done.
+// An attempt of the earlier command was given up and goes on without knowing it, from wherever it
+// stands, while a later command is done. The later one has the last word, and who asked first is
+// not told that theirs is done.
 func TestAnAttemptThatGoesOnDoesNotHaveTheLastWord(t *testing.T) {
 	t.Parallel()
 	for earlier, later := range map[store.Action]store.Action{store.ActionReactivate: store.ActionCancel, store.ActionCancel: store.ActionReactivate} {
@@ -188,8 +190,8 @@ func (l *lab) ends(s subject) bool {
 	return ends != "never"
 }
 
-// What an earlier command has asked for has landed, and its attempt was not told so. The later one reads Stripe, which does not show it yet: so it
-// seems that there is nothing to do.
+// What an earlier command has asked for has landed, and its attempt was not told so. The later one
+// reads Stripe, which does not show it yet: so it seems that there is nothing to do.
 func TestALaterCommandIsDoneThoughWhatAnEarlierOneDidDoesNotShowYet(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -219,8 +221,9 @@ func TestALaterCommandIsDoneThoughWhatAnEarlierOneDidDoesNotShowYet(t *testing.T
 	l.agree(s.user)
 }
 
-// A command is found done by what another one of the same kind did, whose own request is on its way: it is known to come to nothing before the
-// command is told as done, so that it cannot undo what is asked for after that.
+// A command is found done by what another one of the same kind did, whose own request is on its
+// way: it is known to come to nothing before the command is told as done, so that it cannot undo
+// what is asked for after that.
 func TestARequestThatIsUnderWayIsNotDoneBehindItsOwnCommand(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -242,7 +245,8 @@ func TestARequestThatIsUnderWayIsNotDoneBehindItsOwnCommand(t *testing.T) {
 	l.agree(s.user)
 }
 
-// Of commands that are asked for at once, the first could not be done and gave way to the second: that one has the last word.
+// Of commands that are asked for at once, the first could not be done and gave way to the second:
+// that one has the last word.
 func TestACommandThatGaveWayIsNotDoneAfterALaterOne(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -257,7 +261,8 @@ func TestACommandThatGaveWayIsNotDoneAfterALaterOne(t *testing.T) {
 	l.agree(s.user)
 }
 
-// Commands that are asked for at once have no order: each is done, and the one that the workflow receives last stands.
+// Commands that are asked for at once have no order: each is done, and the one that the workflow
+// receives last stands.
 func TestCommandsAskedForAtOnceAreAllDone(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -271,8 +276,9 @@ func TestCommandsAskedForAtOnceAreAllDone(t *testing.T) {
 	l.agree(s.user)
 }
 
-// A schedule manages the subscription. What the first command has asked the schedule for has landed, and its answer was lost. The later one reads
-// Stripe, which does not show it yet, and asks Stripe all the same: through the schedule, since Stripe takes nothing else.
+// A schedule manages the subscription. What the first command has asked the schedule for has
+// landed, and its answer was lost. The later one reads Stripe, which does not show it yet, and asks
+// Stripe all the same: through the schedule, since Stripe takes nothing else.
 func TestALaterCommandIsDoneThroughItsScheduleThoughAnEarlierOneDoesNotShowYet(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []int{0, 1, 100} {
@@ -320,7 +326,8 @@ func TestALaterCommandIsDoneThroughItsScheduleThoughAnEarlierOneDoesNotShowYet(t
 	}
 }
 
-// A cancel has landed, and its answer was lost. The user takes it back, and the look at Stripe does not show yet that the subscription is set to end.
+// A cancel has landed, and its answer was lost. The user takes it back, and the look at Stripe does
+// not show yet that the subscription is set to end.
 func TestAReactivationIsDoneThoughTheCancelBeforeItDoesNotShowYet(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []int{0, 1, 100} {
@@ -366,7 +373,8 @@ func TestAReactivationIsDoneThoughTheCancelBeforeItDoesNotShowYet(t *testing.T) 
 	}
 }
 
-// A cancel at once asks the schedule that manages the subscription, under a key, and the request is late. What was asked for later is done.
+// A cancel at once asks the schedule that manages the subscription, under a key, and the request is
+// late. What was asked for later is done.
 func TestALateCancelNowThroughAScheduleDoesNotHaveTheLastWord(t *testing.T) {
 	t.Parallel()
 	for _, later := range []store.Action{store.ActionCancel, store.ActionReactivate} {
@@ -395,8 +403,8 @@ func TestALateCancelNowThroughAScheduleDoesNotHaveTheLastWord(t *testing.T) {
 	}
 }
 
-// A cancel has landed, its answer was lost, and it does not show when the user reactivates. It shows for a moment behind the reactivation, which is
-// done all the same.
+// A cancel has landed, its answer was lost, and it does not show when the user reactivates. It
+// shows for a moment behind the reactivation, which is done all the same.
 func TestAReactivationIsDoneThoughTheCancelShowsBehindIt(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -429,7 +437,8 @@ func TestAReactivationIsDoneThoughTheCancelShowsBehindIt(t *testing.T) {
 	l.agree(s.user)
 }
 
-// The same is asked for twice: the first is not answered, the second is done. Then it is changed in Stripe's portal. The first is not done after that.
+// The same is asked for twice: the first is not answered, the second is done. Then it is changed in
+// Stripe's portal. The first is not done after that.
 func TestWhatIsDoneByALaterOneIsNotDoneAgainBehindThePortal(t *testing.T) {
 	t.Parallel()
 	for _, begun := range []bool{false, true} {
@@ -462,8 +471,8 @@ func TestWhatIsDoneByALaterOneIsNotDoneAgainBehindThePortal(t *testing.T) {
 	}
 }
 
-// The first command's request is on its way, the second, which ends at once, is not answered, the third is done. The first ends as superseded: none of its
-// requests may be done any more.
+// The first command's request is on its way, the second, which ends at once, is not answered, the
+// third is done. The first ends as superseded: none of its requests may be done any more.
 func TestWhatASleepingCancelNowSupersedesIsNotDoneBehindTheLast(t *testing.T) {
 	t.Parallel()
 	for _, between := range []bool{false, true} {
@@ -542,7 +551,8 @@ func TestACommandWhoseCustomerWasMissingOnceIsNotDoneBehindItsEnd(t *testing.T) 
 	}
 }
 
-// Stripe refuses a command to an attempt whose predecessor's request is on its way: that is not done after the command has failed.
+// Stripe refuses a command to an attempt whose predecessor's request is on its way: that is not
+// done after the command has failed.
 func TestALateRequestIsNotDoneBehindARefusal(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

@@ -62,7 +62,8 @@ func (p *points) disarm(s *stop) {
 	}
 }
 
-// passSQL is pass for a statement. It is spelled out only while somebody waits for a point: most are passed by nobody's wish.
+// passSQL is pass for a statement. It is spelled out only while somebody waits for a point: most
+// are passed by nobody's wish.
 func (p *points) passSQL(sql string) {
 	p.mu.Lock()
 	armed := len(p.armed) > 0
@@ -101,7 +102,8 @@ func (p *points) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Trac
 // TraceQueryEnd implements pgx.QueryTracer.
 func (p *points) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// TraceBatchStart implements pgx.BatchTracer: who stops before one statement of a batch stops before all of it.
+// TraceBatchStart implements pgx.BatchTracer: who stops before one statement of a batch stops
+// before all of it.
 func (p *points) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
 	for _, q := range data.Batch.QueuedQueries {
 		p.passSQL(q.SQL)

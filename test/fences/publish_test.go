@@ -228,7 +228,8 @@ func TestWhatIsAwaitedIsPublishedThoughPublishersRest(t *testing.T) {
 	}
 }
 
-// What waits for a customer whom Stripe does not have ends: a return from a checkout fails, and a sync is done without that one.
+// What waits for a customer whom Stripe does not have ends: a return from a checkout fails, and a
+// sync is done without that one.
 func TestNobodyWaitsForACustomerWhomStripeDoesNotHave(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -254,8 +255,8 @@ func TestNobodyWaitsForACustomerWhomStripeDoesNotHave(t *testing.T) {
 	}
 }
 
-// Somebody has paid, and comes back. Clerk answers the write of their metadata, or a read of them, with 404 once: they are not told that there is no such
-// user.
+// Somebody has paid, and comes back. Clerk answers the write of their metadata, or a read of them,
+// with 404 once: they are not told that there is no such user.
 func TestOneNotFoundOfClerkFailsNothing(t *testing.T) {
 	t.Parallel()
 	for _, asked := range []string{"GET", "PATCH"} {

@@ -166,7 +166,8 @@ func TestTwoReadsOfOneCustomer(t *testing.T) {
 	})
 }
 
-// The items of one subscription cannot be listed (it has more than ten). What became of the customer's other one is recorded all the same.
+// The items of one subscription cannot be listed (it has more than ten). What became of the
+// customer's other one is recorded all the same.
 func TestItemsThatCannotBeListedHoldUpNoOther(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -203,8 +204,9 @@ func TestItemsThatCannotBeListedHoldUpNoOther(t *testing.T) {
 	l.agree(user)
 }
 
-// Somebody asks for a sync. Their customer's subscription has become past_due, of which nobody told, and its open invoices cannot be
-// listed, so that it keeps the row that it had. The sync is not told as done before it can be.
+// Somebody asks for a sync. Their customer's subscription has become past_due, of which nobody
+// told, and its open invoices cannot be listed, so that it keeps the row that it had. The sync is
+// not told as done before it can be.
 func TestASyncThatDidNotSeeAllIsNotDone(t *testing.T) {
 	t.Parallel()
 	for _, partial := range []bool{false, true} {
@@ -253,8 +255,9 @@ func TestASyncThatDidNotSeeAllIsNotDone(t *testing.T) {
 	}
 }
 
-// Somebody comes back from paying. What they have bought is read, stored and told to Clerk; of another subscription of theirs something cannot
-// be read. Their return is done. One that is about that other subscription is not, before it is read, nor is one that names none.
+// Somebody comes back from paying. What they have bought is read, stored and told to Clerk; of
+// another subscription of theirs something cannot be read. Their return is done. One that is about
+// that other subscription is not, before it is read, nor is one that names none.
 func TestAReturnIsDoneBesideWhatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	for _, partial := range []bool{false, true} {
@@ -310,8 +313,8 @@ func TestAReturnIsDoneBesideWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// A full read is under way while another read, a younger one, cannot see all. What the full one drops because of that is not what its
-// events told: they stay due until it is stored.
+// A full read is under way while another read, a younger one, cannot see all. What the full one
+// drops because of that is not what its events told: they stay due until it is stored.
 func TestEventsAreNotCompletedByAReadWhoseRowsAPartialOneHasDropped(t *testing.T) {
 	t.Parallel()
 	for _, partial := range []bool{false, true} {
@@ -352,8 +355,9 @@ func TestEventsAreNotCompletedByAReadWhoseRowsAPartialOneHasDropped(t *testing.T
 	}
 }
 
-// A look that has met the same before answers what it could read, with the failure beside it. No event is completed, and the failure is shown.
-// When to look again is for its workflow to say, which does so ever less often.
+// A look that has met the same before answers what it could read, with the failure beside it. No
+// event is completed, and the failure is shown. When to look again is for its workflow to say,
+// which does so ever less often.
 func TestAPartialLookIsAResult(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

@@ -58,7 +58,8 @@ func (l *lab) schedule(id string) string {
 	return s.Status + " " + s.EndBehavior + " " + strconv.Itoa(len(s.Phases))
 }
 
-// managed puts a subscription under a schedule that raises its price with each of the later periods.
+// managed puts a subscription under a schedule that raises its price with each of the later
+// periods.
 func (l *lab) managed(subscription string, later ...string) (schedule string) {
 	l.t.Helper()
 	body := l.byServer(http.MethodPost, "/v1/subscription_schedules", url.Values{"from_subscription": {subscription}})
@@ -89,8 +90,9 @@ func (l *lab) paid() string {
 	return l.text(`SELECT count(*) FROM payments WHERE kind = 'invoice' AND status = 'paid' AND amount_paid > 0`)
 }
 
-// A schedule that has not begun would bill a user whom everybody has forgotten. Before a user is erased each is cancelled, also
-// on a customer without a subscription; and one that is made later is, in the next sync, whether the user is erased by then or not.
+// A schedule that has not begun would bill a user whom everybody has forgotten. Before a user is
+// erased each is cancelled, also on a customer without a subscription; and one that is made later
+// is, in the next sync, whether the user is erased by then or not.
 func TestScheduleThatHasNotBegunBillsNobodyWhoIsDeleted(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -149,7 +151,8 @@ func TestScheduleThatHasNotBegunBillsNobodyWhoIsDeleted(t *testing.T) {
 	}
 }
 
-// What Stripe refuses keeps the user from being erased, and keeps nothing else from being cancelled.
+// What Stripe refuses keeps the user from being erased, and keeps nothing else from being
+// cancelled.
 func TestNobodyIsErasedWhileAScheduleCannotBeCancelled(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -176,7 +179,8 @@ func TestNobodyIsErasedWhileAScheduleCannotBeCancelled(t *testing.T) {
 	}
 }
 
-// A read that began before the deletion was asked for has not listed the schedules, and settles nothing.
+// A read that began before the deletion was asked for has not listed the schedules, and settles
+// nothing.
 func TestReadBesideTheMarkSettlesNoSchedule(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -199,7 +203,8 @@ func TestReadBesideTheMarkSettlesNoSchedule(t *testing.T) {
 	}
 }
 
-// A deleted user's subscription that a schedule manages ends with its period, in one call, however many phases were to come.
+// A deleted user's subscription that a schedule manages ends with its period, in one call, however
+// many phases were to come.
 func TestManagedSubscriptionOfADeletedUserIsNotRenewed(t *testing.T) {
 	t.Parallel()
 	for policy, want := range map[account.DeletionPolicy]string{account.DeleteCancelAtPeriodEnd: "active cancel 1", account.DeleteCancelNow: "canceled release 3"} {
@@ -225,8 +230,8 @@ func TestManagedSubscriptionOfADeletedUserIsNotRenewed(t *testing.T) {
 	}
 }
 
-// A command ends a managed subscription through its schedule, in one call: nothing is released. The customer's other schedules
-// stay, and are named.
+// A command ends a managed subscription through its schedule, in one call: nothing is released. The
+// customer's other schedules stay, and are named.
 func TestCommandEndsAManagedSubscriptionThroughItsSchedule(t *testing.T) {
 	t.Parallel()
 	for action, want := range map[store.Action]string{store.ActionCancel: "active cancel 1", store.ActionCancelNow: "canceled release 3"} {
@@ -286,8 +291,9 @@ func TestReactivatingKeepsTheSchedule(t *testing.T) {
 
 const notAllowed = `{"error":{"type":"invalid_request_error","message":"That is not allowed."}}`
 
-// Where Stripe does not let a schedule end its subscription, the schedule is released; and where it then refuses the end too, later
-// phases are gone for good. That is what the operation says, with the phases, and not that nothing was done.
+// Where Stripe does not let a schedule end its subscription, the schedule is released; and where it
+// then refuses the end too, later phases are gone for good. That is what the operation says, with
+// the phases, and not that nothing was done.
 func TestReleasedScheduleIsNotCalledNothing(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -326,7 +332,8 @@ func TestReleasedScheduleIsNotCalledNothing(t *testing.T) {
 	l.agree(s.user)
 }
 
-// A schedule that lets go between the read and the step makes the command decide again: nothing is lost, and it is done.
+// A schedule that lets go between the read and the step makes the command decide again: nothing is
+// lost, and it is done.
 func TestScheduleThatEndsMeanwhileIsDecidedAgain(t *testing.T) {
 	t.Parallel()
 	for _, action := range []store.Action{store.ActionCancel, store.ActionCancelNow} {
@@ -357,7 +364,8 @@ func TestScheduleThatEndsMeanwhileIsDecidedAgain(t *testing.T) {
 	}
 }
 
-// An answer that is lost on the way back from a schedule does not make the command do it twice or say something else.
+// An answer that is lost on the way back from a schedule does not make the command do it twice or
+// say something else.
 func TestLostAnswerOfAScheduleIsFoundOut(t *testing.T) {
 	t.Parallel()
 	for _, match := range []string{"POST /v1/subscription_schedules/", "GET /v1/subscription_schedules/"} {
@@ -395,7 +403,8 @@ func TestSchedulesCostUsersWhoStayNothing(t *testing.T) {
 	}
 }
 
-// A command that began on a subscription without a schedule, and has released one since, is not taken back: what is gone with the schedule is gone.
+// A command that began on a subscription without a schedule, and has released one since, is not
+// taken back: what is gone with the schedule is gone.
 func TestAReleaseIsNotToldAsPutBack(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -426,7 +435,8 @@ func TestAReleaseIsNotToldAsPutBack(t *testing.T) {
 	}
 }
 
-// Stripe has released the schedule and said so, refuses the end, and the read that follows is a little behind.
+// Stripe has released the schedule and said so, refuses the end, and the read that follows is a
+// little behind.
 func TestReleaseThatIsNotShownYetIsNotCalledNothing(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []bool{false, true} {
@@ -455,8 +465,9 @@ func TestReleaseThatIsNotShownYetIsNotCalledNothing(t *testing.T) {
 	}
 }
 
-// A schedule was about to be released, which Stripe did not answer. The product's own server has put another one in its place by the next
-// attempt: that one is asked to end the subscription first, as every schedule is, and nothing of it is lost.
+// A schedule was about to be released, which Stripe did not answer. The product's own server has
+// put another one in its place by the next attempt: that one is asked to end the subscription
+// first, as every schedule is, and nothing of it is lost.
 func TestAnotherScheduleIsAskedBeforeItIsReleased(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

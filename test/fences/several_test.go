@@ -12,8 +12,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 )
 
-// Stripe does not let us stop one of a deleted user's subscriptions, for good or for a while: the other one is stopped all the
-// same, and once Stripe lets us, the first one too.
+// Stripe does not let us stop one of a deleted user's subscriptions, for good or for a while: the
+// other one is stopped all the same, and once Stripe lets us, the first one too.
 func TestOneRefusalKeepsNoOtherSubscriptionRunning(t *testing.T) {
 	t.Parallel()
 	for status, class := range map[int]failure.Class{400: failure.Permanent, 503: failure.Transient} {
@@ -59,7 +59,8 @@ func (l *lab) endsByPeriod(subscription string) bool {
 	return strings.Contains(strings.ReplaceAll(string(raw), " ", ""), `"cancel_at_period_end":true`)
 }
 
-// One of a deleted user's checkouts cannot be expired, or those of one customer not be listed: the others are expired all the same.
+// One of a deleted user's checkouts cannot be expired, or those of one customer not be listed: the
+// others are expired all the same.
 func TestOneRefusalKeepsNoOtherCheckoutOpen(t *testing.T) {
 	t.Parallel()
 	for _, rule := range []faults.Rule{{Method: "POST", PathContains: "/expire", Status: 400, Times: 1}, {Method: "GET", PathPrefix: "/v1/checkout/sessions", QueryContains: "status=open", Status: 400, Times: 1}} {
@@ -88,7 +89,8 @@ func TestOneRefusalKeepsNoOtherCheckoutOpen(t *testing.T) {
 	}
 }
 
-// One of a user's customers cannot be given their new name for a while: the other one is given it all the same.
+// One of a user's customers cannot be given their new name for a while: the other one is given it
+// all the same.
 func TestOneFailureKeepsNoOtherCustomerFromItsName(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

@@ -15,8 +15,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// Stripe fails inside while it is asked for something, once before and once after it has done it, and repeats that for a day. Whatever
-// it was asked for, the next attempt goes on, and nothing is made twice.
+// Stripe fails inside while it is asked for something, once before and once after it has done it,
+// and repeats that for a day. Whatever it was asked for, the next attempt goes on, and nothing is
+// made twice.
 func TestAStoredFailureHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	for _, done := range []bool{true, false} {
@@ -149,7 +150,8 @@ func (l *lab) desk() *selfservice.Desk {
 		Access: access(), Logger: slog.New(slog.DiscardHandler)}
 }
 
-// checksOut asks for a checkout of the lab's price; check fails the test unless what was answered last is open.
+// checksOut asks for a checkout of the lab's price; check fails the test unless what was answered
+// last is open.
 func (l *lab) checksOut(user string, key selfservice.Key) (attempt func() error, check func()) {
 	desk := l.desk()
 	var opened selfservice.Checkout

@@ -10,8 +10,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// A command is being taken back, since Clerk refuses it for good, and the request for that is on its way when another one is asked for: it is
-// not done behind that one.
+// A command is being taken back, since Clerk refuses it for good, and the request for that is on
+// its way when another one is asked for: it is not done behind that one.
 func TestWhatIsTakenBackIsNotTakenBackBehindALaterCommand(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -41,8 +41,8 @@ func TestWhatIsTakenBackIsNotTakenBackBehindALaterCommand(t *testing.T) {
 	l.agree(s.user)
 }
 
-// The same is asked for twice. The second finds it done by the first, which Clerk's refusal takes back: the second is undone with it, and not told
-// as done when Clerk takes something again.
+// The same is asked for twice. The second finds it done by the first, which Clerk's refusal takes
+// back: the second is undone with it, and not told as done when Clerk takes something again.
 func TestWhatIsTakenBackIsNotDoneForAnother(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -67,8 +67,9 @@ func TestWhatIsTakenBackIsNotDoneForAnother(t *testing.T) {
 	l.agree(s.user)
 }
 
-// Clerk refuses what a cancel has made, for good, so that it is taken back. Stripe does so, and the answer is lost. Before the next attempt a look
-// shows the customer as before, which Clerk takes. The command is undone then, and not done.
+// Clerk refuses what a cancel has made, for good, so that it is taken back. Stripe does so, and the
+// answer is lost. Before the next attempt a look shows the customer as before, which Clerk takes.
+// The command is undone then, and not done.
 func TestWhatIsTakenBackIsNotToldAsDone(t *testing.T) {
 	t.Parallel()
 	for _, looked := range []bool{false, true} {
@@ -104,7 +105,8 @@ func TestWhatIsTakenBackIsNotToldAsDone(t *testing.T) {
 	}
 }
 
-// Clerk refuses a cancel's projection for good, and then takes it after all, while the request that takes the cancel back is on its way.
+// Clerk refuses a cancel's projection for good, and then takes it after all, while the request that
+// takes the cancel back is on its way.
 func TestWhatClerkTakesAfterAllIsNotTakenBackBehindIt(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -127,8 +129,9 @@ func TestWhatClerkTakesAfterAllIsNotTakenBackBehindIt(t *testing.T) {
 	}
 }
 
-// Clerk refuses a command for good; what takes it back is on its way (and comes to nothing) when the user, who was not told anything yet, asks for the
-// same again, or for the opposite. Clerk refuses that too. What is told as undone is undone: all is as it was before the first.
+// Clerk refuses a command for good; what takes it back is on its way (and comes to nothing) when
+// the user, who was not told anything yet, asks for the same again, or for the opposite. Clerk
+// refuses that too. What is told as undone is undone: all is as it was before the first.
 func TestWhatIsAskedForWhileAnotherIsTakenBackIsUndoneToo(t *testing.T) {
 	t.Parallel()
 	for _, earlier := range []store.Action{store.ActionCancel, store.ActionReactivate} {
@@ -178,7 +181,8 @@ func TestWhatIsAskedForWhileAnotherIsTakenBackIsUndoneToo(t *testing.T) {
 	}
 }
 
-// Clicks that are opposites wait for Clerk, which refuses for good. They are undone from the last to the first, and all is as it was before.
+// Clicks that are opposites wait for Clerk, which refuses for good. They are undone from the last
+// to the first, and all is as it was before.
 func TestSeveralThatAreUndoneLeaveAllAsBefore(t *testing.T) {
 	t.Parallel()
 	for _, earlier := range []store.Action{store.ActionCancel, store.ActionReactivate} {
@@ -214,8 +218,9 @@ func TestSeveralThatAreUndoneLeaveAllAsBefore(t *testing.T) {
 	}
 }
 
-// The same is asked for twice while Stripe does not answer for a moment, so that both ask Stripe for it. Clerk refuses it for good, and the last is taken
-// back first. What that leaves is published, which is no word about the first.
+// The same is asked for twice while Stripe does not answer for a moment, so that both ask Stripe
+// for it. Clerk refuses it for good, and the last is taken back first. What that leaves is
+// published, which is no word about the first.
 func TestWhatAnotherHasTakenBackIsNotToldAsDone(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -243,8 +248,9 @@ func TestWhatAnotherHasTakenBackIsNotToldAsDone(t *testing.T) {
 	}
 }
 
-// A reactivation is being taken back, and the request for that is on its way when somebody changes the end in the portal: it is theirs, and the command
-// ends as superseded. What is asked for after that stands.
+// A reactivation is being taken back, and the request for that is on its way when somebody changes
+// the end in the portal: it is theirs, and the command ends as superseded. What is asked for after
+// that stands.
 func TestWhatIsSomebodyElsesIsNotTakenBackBehindTheLast(t *testing.T) {
 	t.Parallel()
 	for _, portal := range []bool{false, true} {
@@ -281,7 +287,8 @@ func TestWhatIsSomebodyElsesIsNotTakenBackBehindTheLast(t *testing.T) {
 	}
 }
 
-// The run that was taking a command back has ended before it was done. The next one begins with the command, and goes on taking it back.
+// The run that was taking a command back has ended before it was done. The next one begins with the
+// command, and goes on taking it back.
 func TestWhatIsTakenBackGoesOnBeingTakenBack(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

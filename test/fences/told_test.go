@@ -37,7 +37,8 @@ func (l *lab) teller(wait time.Duration) (*selfservice.Desk, *system.DatabaseRel
 		Commander: commanded(func(*store.Operation) error { return nil })}, relay
 }
 
-// What is done, or under way, is not told as refused because the database is gone while its caller waits.
+// What is done, or under way, is not told as refused because the database is gone while its caller
+// waits.
 func TestWhatIsAcceptedIsToldAsAccepted(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -66,7 +67,8 @@ func TestWhatIsAcceptedIsToldAsAccepted(t *testing.T) {
 	}
 }
 
-// A request whose commit was not answered is one that may have been accepted: it is found again, or told as pending, and done once.
+// A request whose commit was not answered is one that may have been accepted: it is found again, or
+// told as pending, and done once.
 func TestACommitWithoutAnAnswerIsNotARefusal(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

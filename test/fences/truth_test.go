@@ -8,7 +8,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// The tests' truth counts grace from the first failure that was told: rows that count from a later one are not taken for it.
+// The tests' truth counts grace from the first failure that was told: rows that count from a later
+// one are not taken for it.
 func TestTruthTellsTheFirstFailureFromALaterOne(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -27,7 +28,8 @@ func TestTruthTellsTheFirstFailureFromALaterOne(t *testing.T) {
 	l.exec(`UPDATE payments SET first_failed_at = to_timestamp((SELECT max((payload::jsonb ->> 'created')::bigint) FROM webhook_events WHERE type = 'invoice.payment_failed'))
 		WHERE kind = 'invoice' AND id = (SELECT past_due_invoice FROM subscriptions)`)
 	l.exec(`UPDATE subscriptions SET past_due_since = (SELECT first_failed_at FROM payments WHERE id = past_due_invoice) WHERE stripe_subscription_id = $1`, subscription)
-	// So long a grace that it is over if it counts from the first failure, and goes on if it counts from the last.
+	// So long a grace that it is over if it counts from the first failure, and goes on if it counts
+	// from the last.
 	var first, last time.Time
 	l.must(l.db.QueryRow(t.Context(), `SELECT to_timestamp(min((payload::jsonb ->> 'created')::bigint)), to_timestamp(max((payload::jsonb ->> 'created')::bigint))
 		FROM webhook_events WHERE type = 'invoice.payment_failed'`).Scan(&first, &last))

@@ -254,9 +254,10 @@ func TestCreationMeetsAnotherCustomer(t *testing.T) {
 	})
 }
 
-// While a customer is made for a user, the one that they had turns out to be theirs. The new one is undone, and not linked before, by
-// whoever looks at it where who found out is gone; only where it is used already it is kept, and theirs too. What is bought on it gives
-// access at once. Where its own event has linked it before that was found, it stays: they may be buying on it.
+// While a customer is made for a user, the one that they had turns out to be theirs. The new one is
+// undone, and not linked before, by whoever looks at it where who found out is gone; only where it
+// is used already it is kept, and theirs too. What is bought on it gives access at once. Where its
+// own event has linked it before that was found, it stays: they may be buying on it.
 func TestCustomerMadeBesideAnotherIsRemoved(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -328,8 +329,8 @@ func TestCustomerMadeBesideAnotherIsRemoved(t *testing.T) {
 	}
 }
 
-// madeBesideAnother is a user for whom a customer is made while another one turns out to be theirs. What was made is for the test to
-// have undone.
+// madeBesideAnother is a user for whom a customer is made while another one turns out to be theirs.
+// What was made is for the test to have undone.
 func (l *lab) madeBesideAnother() (user, had, undo string) {
 	l.t.Helper()
 	user = l.newcomer("ada")
@@ -351,8 +352,8 @@ func (l *lab) madeBesideAnother() (user, had, undo string) {
 	return user, had, made.Undo
 }
 
-// Whoever looks at a customer that is being removed may have read it before, and links nobody to what is gone; nor does its own event,
-// which comes behind all that.
+// Whoever looks at a customer that is being removed may have read it before, and links nobody to
+// what is gone; nor does its own event, which comes behind all that.
 func TestACustomerThatIsRemovedIsLinkedToNobody(t *testing.T) {
 	t.Parallel()
 	for _, undoFirst := range []bool{true, false} {
@@ -491,8 +492,9 @@ func TestCreationInProgressIsWaitedFor(t *testing.T) {
 	l.wants("1", `SELECT generation FROM stripe_requests WHERE key LIKE 'customer:create:%'`)
 }
 
-// The answer to the creation is lost, and the user changes their name before the next attempt, so that the key is spent on other
-// parameters. The customer that was made is the one they get, with their new name, whether or not its event comes.
+// The answer to the creation is lost, and the user changes their name before the next attempt, so
+// that the key is spent on other parameters. The customer that was made is the one they get, with
+// their new name, whether or not its event comes.
 func TestLostAnswerAndAnotherName(t *testing.T) {
 	t.Parallel()
 	for _, lost := range []bool{false, true} {

@@ -6,8 +6,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/activities"
 )
 
-// A process dies between making a customer and linking it, and the user is deleted before anybody tries again: no customer with their name
-// and email is left.
+// A process dies between making a customer and linking it, and the user is deleted before anybody
+// tries again: no customer with their name and email is left.
 func TestACustomerThatNobodyHeardOfIsRemovedWithItsUser(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

@@ -15,8 +15,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
-// Stripe shows no subscription of a deleted user, neither in the list nor by its id, and takes changes. What is stored ends with its
-// period, and the schedule does not begin; nobody is erased before Stripe shows that. Who stays is asked for nothing more.
+// Stripe shows no subscription of a deleted user, neither in the list nor by its id, and takes
+// changes. What is stored ends with its period, and the schedule does not begin; nobody is erased
+// before Stripe shows that. Who stays is asked for nothing more.
 func TestNobodyIsBilledOnWhileStripeShowsNothing(t *testing.T) {
 	t.Parallel()
 	for _, deleted := range []bool{true, false} {
@@ -62,8 +63,9 @@ func TestNobodyIsBilledOnWhileStripeShowsNothing(t *testing.T) {
 	}
 }
 
-// Somebody changes to the cheaper plan and back to the dearer one. Both events are here, and the read shows the first change only, which the first
-// event says rightly: the second is read again all the same.
+// Somebody changes to the cheaper plan and back to the dearer one. Both events are here, and the
+// read shows the first change only, which the first event says rightly: the second is read again
+// all the same.
 func TestTheLastOfTwoChangesIsReadAgain(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []bool{false, true} {
@@ -94,7 +96,8 @@ func TestTheLastOfTwoChangesIsReadAgain(t *testing.T) {
 	}
 }
 
-// An event that comes while the customer has been read again three times for another one is read again as long as that one was.
+// An event that comes while the customer has been read again three times for another one is read
+// again as long as that one was.
 func TestRereadsOfAnotherEventAreNotThoseOfThisOne(t *testing.T) {
 	t.Parallel()
 	for _, old := range []bool{false, true} {
@@ -122,8 +125,8 @@ func TestRereadsOfAnotherEventAreNotThoseOfThisOne(t *testing.T) {
 	}
 }
 
-// Somebody changes something in the portal, of which the event has come, and asks for a sync. A read that is behind that event concludes nothing: they are
-// not told that they are in step.
+// Somebody changes something in the portal, of which the event has come, and asks for a sync. A
+// read that is behind that event concludes nothing: they are not told that they are in step.
 func TestASyncIsNotDoneByAReadThatIsKnownToBeBehind(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []bool{false, true} {
@@ -161,8 +164,8 @@ func TestASyncIsNotDoneByAReadThatIsKnownToBeBehind(t *testing.T) {
 	}
 }
 
-// Somebody has their subscription go on in the portal and deletes their account. The first read is behind the portal's event and shows that nothing is left to
-// stop: nobody is erased by that.
+// Somebody has their subscription go on in the portal and deletes their account. The first read is
+// behind the portal's event and shows that nothing is left to stop: nobody is erased by that.
 func TestNobodyIsErasedByAReadThatIsKnownToBeBehind(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []bool{false, true} {

@@ -38,8 +38,8 @@ func queues() map[string]string {
 	}
 }
 
-// givenUp says how long an activity is tried that belongs to what is done again by itself. All others
-// are seen through, however long it takes.
+// givenUp says how long an activity is tried that belongs to what is done again by itself. All
+// others are seen through, however long it takes.
 func givenUp(workflow string) time.Duration {
 	switch workflow {
 	case "EventRecovery":
@@ -53,7 +53,8 @@ func givenUp(workflow string) time.Duration {
 	}
 }
 
-// longest says how long an attempt may take: one look is over in a minute, a page of many users is not.
+// longest says how long an attempt may take: one look is over in a minute, a page of many users is
+// not.
 func longest(activity string) time.Duration {
 	if activity == "BulkStripe" || activity == "BulkClerk" {
 		return 10 * time.Minute
@@ -62,9 +63,9 @@ func longest(activity string) time.Duration {
 }
 
 // Careless lists the activities that were not asked for as they should be: with a time that bounds
-// an attempt, on the queue of their own provider, and for as many attempts as it takes, with
-// pauses that grow to half a minute. Nothing bounds the whole, unless it is done again by itself: an outage
-// of a night must not need anyone.
+// an attempt, on the queue of their own provider, and for as many attempts as it takes, with pauses
+// that grow to half a minute. Nothing bounds the whole, unless it is done again by itself: an
+// outage of a night must not need anyone.
 func Careless(history *historypb.History) []string {
 	var found []string
 	patience := givenUp(history.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetWorkflowType().GetName())

@@ -39,8 +39,8 @@ func (p person) ask(t *testing.T, s *system.System, path string) int {
 	return answer.StatusCode
 }
 
-// What people ask for stands in histories too: a cancellation and its taking back, and one that had to be
-// undone because Clerk refused it.
+// What people ask for stands in histories too: a cancellation and its taking back, and one that had
+// to be undone because Clerk refused it.
 func TestHistoriesOfCommands(t *testing.T) {
 	t.Parallel()
 	s := system.Start(t, servers, system.Options{})

@@ -19,8 +19,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// What finds and mends what slipped through leaves ids, classes and counts in its histories, whatever it
-// has read.
+// What finds and mends what slipped through leaves ids, classes and counts in its histories,
+// whatever it has read.
 func TestHistoriesOfRecovery(t *testing.T) {
 	t.Parallel()
 	s := system.Start(t, servers, system.Options{})

@@ -313,8 +313,8 @@ func TestHistoriesOfALifeWithTroubles(t *testing.T) {
 	}
 }
 
-// A provider is gone, somebody waits, and what is more important overtakes: a run asks for the versions of the changes that let it do so only
-// then, so that no other scenario shows them.
+// A provider is gone, somebody waits, and what is more important overtakes: a run asks for the
+// versions of the changes that let it do so only then, so that no other scenario shows them.
 func TestHistoriesOfAnOutage(t *testing.T) {
 	t.Parallel()
 	s := system.Start(t, servers, system.Options{})
@@ -323,7 +323,8 @@ func TestHistoriesOfAnOutage(t *testing.T) {
 	gone := func(method, prefix string) (back func()) {
 		return s.Sandbox.StripeFaults.Add(faults.Rule{Method: method, PathPrefix: prefix, Status: http.StatusBadGateway, HTML: true})
 	}
-	// asleep waits until an activity of a run is tried for so often that it sleeps for longer than somebody may wait.
+	// asleep waits until an activity of a run is tried for so often that it sleeps for longer than
+	// somebody may wait.
 	asleep := func(id, activity string) {
 		s.Until(activity+" sleeps", func(ctx context.Context) error {
 			run, err := s.Temporal.DescribeWorkflowExecution(ctx, id, "")
@@ -361,7 +362,8 @@ func TestHistoriesOfAnOutage(t *testing.T) {
 	bought, err := s.Sandbox.Stripe.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{CustomerID: customer, PriceID: price, ClientReferenceID: user})
 	must(t, err)
 	s.Quiet(false)
-	// Who comes before a look sleeps is remembered, and has it begun anew when it does. An attempt that is under way just then fails, and is not cancelled.
+	// Who comes before a look sleeps is remembered, and has it begun anew when it does. An attempt
+	// that is under way just then fails, and is not cancelled.
 	back = gone(http.MethodGet, "/v1/subscriptions")
 	must(t, s.Sandbox.Stripe.SetQuantity(bought.SubscriptionID, 2))
 	remembered := func(history *historypb.History) error {
@@ -403,7 +405,8 @@ func TestHistoriesOfAnOutage(t *testing.T) {
 	s.Agree(user, account.AccessPolicy{})
 	keep(t, "SubscriptionLifecycle-hurried", theRun(t, s, workflows.CustomerWorkflowID(customer), "SubscriptionLifecycle", "open", marked("hurry")))
 
-	// A profile cannot be written, and then the user wants to be forgotten; their open checkouts cannot be closed at first.
+	// A profile cannot be written, and then the user wants to be forgotten; their open checkouts
+	// cannot be closed at first.
 	gone(http.MethodPost, "/v1/customers/"+customer)
 	name := newName
 	must(t, s.Sandbox.Clerk.UpdateUser(user, clerksim.UserChange{FirstName: &name}))

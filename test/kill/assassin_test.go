@@ -57,7 +57,8 @@ func (a *assassin) watch(condition func(program, sql string, count int64) bool) 
 	}
 }
 
-// act ends the programs, the first time it is called. A process that is killed is gone when it returns.
+// act ends the programs, the first time it is called. A process that is killed is gone when it
+// returns.
 func (a *assassin) act() {
 	a.once.Do(func() {
 		began := time.Now()

@@ -46,8 +46,8 @@ func (u *undisturbed) story(t *testing.T) *undisturbed {
 // started again. It always ends in the same state.
 //
 // A moment is an answer of PostgreSQL's that the program gets no more, or that it got a moment ago:
-// before and after everything that a program does there is one. KILL_SEED repeats the moments of a run,
-// KILL_ROUNDS makes more of them.
+// before and after everything that a program does there is one. KILL_SEED repeats the moments of a
+// run, KILL_ROUNDS makes more of them.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	seed, rounds := seedOf(t), roundsOf(t)
@@ -71,8 +71,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 }
 
-// A program that is asked to stop, at any moment, answers what it has begun, refuses nothing for good
-// and ends with 0; what it leaves is done by the next.
+// A program that is asked to stop, at any moment, answers what it has begun, refuses nothing for
+// good and ends with 0; what it leaves is done by the next.
 func TestStoppedAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	seed, rounds := seedOf(t), (roundsOf(t)+2)/3

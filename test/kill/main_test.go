@@ -1,5 +1,5 @@
-// Package kill_test plays the story against the two real programs while they are killed and stopped,
-// and finds the same state in the end as if nothing had happened.
+// Package kill_test plays the story against the two real programs while they are killed and
+// stopped, and finds the same state in the end as if nothing had happened.
 package kill_test
 
 import (

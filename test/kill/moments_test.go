@@ -14,11 +14,11 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// The moments at which something has happened outside of a program and the program does not know: each
-// of them is met exactly, and the story ends as always.
+// The moments at which something has happened outside of a program and the program does not know:
+// each of them is met exactly, and the story ends as always.
 //
-// A condition looks at the database past the relays, after each answer that PostgreSQL gave a program,
-// or before each statement.
+// A condition looks at the database past the relays, after each answer that PostgreSQL gave a
+// program, or before each statement.
 func TestKilledAtTheWorstMoments(t *testing.T) {
 	t.Parallel()
 	type moment struct {

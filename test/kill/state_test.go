@@ -11,11 +11,12 @@ import (
 	"testing"
 )
 
-// state is what the three systems hold after a story, without what differs between any two: ids, the
-// numbers of reads, and the times at which something was noted.
+// state is what the three systems hold after a story, without what differs between any two: ids,
+// the numbers of reads, and the times at which something was noted.
 type state map[string]string
 
-// differsFrom fails the test for each part in which a story ended otherwise than the undisturbed one.
+// differsFrom fails the test for each part in which a story ended otherwise than the undisturbed
+// one.
 func (s state) differsFrom(t *testing.T, when string, undisturbed state) {
 	t.Helper()
 	for _, part := range slices.Sorted(maps.Keys(undisturbed)) {
@@ -28,7 +29,8 @@ func (s state) differsFrom(t *testing.T, when string, undisturbed state) {
 var (
 	idForm   = regexp.MustCompile(`\b(user|cus|sub|price|prod|in|pi|ch|evt|msg|cs|si|pm|idn)_[A-Za-z0-9_]{10,}`)
 	uuidForm = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
-	// A customer is linked by the activity that made it or by its own first event, whichever comes first.
+	// A customer is linked by the activity that made it or by its own first event, whichever comes
+	// first.
 	sourceForm = regexp.MustCompile(`"source": *"[^"]*"`)
 	versionOf  = regexp.MustCompile(`"version": *[0-9]+,? *`)
 )

@@ -18,8 +18,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// storyBegins is when the stories of this process begin at Stripe, whose clock moves only when it is
-// told to: so all of them are about the same days, and the renewal ends in the present.
+// storyBegins is when the stories of this process begin at Stripe, whose clock moves only when it
+// is told to: so all of them are about the same days, and the renewal ends in the present.
 var storyBegins = time.Now().Add(-35 * 24 * time.Hour).Truncate(time.Hour)
 
 // stage is a story under way: the sandbox, and the two programs as processes, each with a relay

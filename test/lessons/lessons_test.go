@@ -136,8 +136,8 @@ func TestLesson05TwoCustomersForOneUser(t *testing.T) {
 	}
 }
 
-// Stripe's search does not know what was made a moment ago, so it is not asked about who has just signed up; even when the answer
-// to the making is lost there is one customer.
+// Stripe's search does not know what was made a moment ago, so it is not asked about who has just
+// signed up; even when the answer to the making is lost there is one customer.
 func TestLesson06SearchAsAUniquenessCheck(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)
@@ -207,7 +207,8 @@ func TestLesson09AFinalInvoiceReactivates(t *testing.T) {
 	l.hasAccess(user, false)
 }
 
-// Events of newer API versions have the period in the items; what is read is of one version, and stored.
+// Events of newer API versions have the period in the items; what is read is of one version, and
+// stored.
 func TestLesson10PeriodsMovedInANewerVersion(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)
@@ -221,7 +222,8 @@ func TestLesson10PeriodsMovedInANewerVersion(t *testing.T) {
 	}
 }
 
-// The portal may set a date instead of the flag. It is an end all the same, and taken back all the same.
+// The portal may set a date instead of the flag. It is an end all the same, and taken back all the
+// same.
 func TestLesson11EndsByDateNotByFlag(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)
@@ -362,7 +364,8 @@ func TestLesson17ABackfillOmitsCanceledSubscriptions(t *testing.T) {
 	l.settled(user)
 }
 
-// A comparison that cannot read everything takes nothing from anybody, whatever it was asked to repair.
+// A comparison that cannot read everything takes nothing from anybody, whatever it was asked to
+// repair.
 func TestLesson18AComparisonDemotesOnAnError(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)
@@ -489,7 +492,8 @@ func TestLesson22TheSameEmailAndNone(t *testing.T) {
 	}
 }
 
-// A token made before they paid says who they are; what they have is read from the product's own rows.
+// A token made before they paid says who they are; what they have is read from the product's own
+// rows.
 func TestLesson23TheTokenShowsTheOldPlan(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)
@@ -535,9 +539,10 @@ func TestLesson25TestModeInLive(t *testing.T) {
 	l.settled(user)
 }
 
-// A life, with a renewal that is declined, moves no money but what Stripe moves by itself.
-// A trial brings in nothing yet, a year is twelve months, and what is paused or over is not counted. That no row is
-// left out, however many there are, is shown by TestBilledAddsUpEveryRow in internal/store.
+// A life, with a renewal that is declined, moves no money but what Stripe moves by itself. A trial
+// brings in nothing yet, a year is twelve months, and what is paused or over is not counted. That
+// no row is left out, however many there are, is shown by TestBilledAddsUpEveryRow in
+// internal/store.
 func TestLesson26RevenueCountsTrialsAndForgetsYearlyPlans(t *testing.T) {
 	t.Parallel()
 	l := learn(t, nil)

@@ -1,5 +1,5 @@
-// Package lessons_test holds one test for each way in which programs that join Clerk and Stripe are known to go wrong.
-// docs/lessons.md tells of them in the same order.
+// Package lessons_test holds one test for each way in which programs that join Clerk and Stripe are
+// known to go wrong. docs/lessons.md tells of them in the same order.
 package lessons_test
 
 import (

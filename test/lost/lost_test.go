@@ -24,8 +24,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/workflows"
 )
 
-// Everything that Stripe and Clerk tell for ten minutes is lost. The events that Stripe lists, and the
-// users whom Clerk has changed, are found, and applied as if they had been delivered.
+// Everything that Stripe and Clerk tell for ten minutes is lost. The events that Stripe lists, and
+// the users whom Clerk has changed, are found, and applied as if they had been delivered.
 func TestEventRecoveryFindsWhatWasLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -70,8 +70,8 @@ func TestEventRecoveryFindsWhatWasLost(t *testing.T) {
 	})
 }
 
-// The same ten minutes, and nobody looks for events: a comparison of everything finds what they have
-// changed and repairs it.
+// The same ten minutes, and nobody looks for events: a comparison of everything finds what they
+// have changed and repairs it.
 func TestReconciliationFindsWhatWasLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

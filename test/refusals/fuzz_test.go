@@ -20,9 +20,9 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// Deliveries as the providers make them, changed at random, signed and not: each is answered as it should
-// be, an unsigned one leaves no row, a signed one is stored once, no program falls over it, and nobody's
-// subscription changes, since what an event says is read again.
+// Deliveries as the providers make them, changed at random, signed and not: each is answered as it
+// should be, an unsigned one leaves no row, a signed one is stored once, no program falls over it,
+// and nobody's subscription changes, since what an event says is read again.
 //
 // FUZZ_FOR says how long, FUZZ_SEED makes the same again.
 func TestFuzzedDeliveries(t *testing.T) {
@@ -201,8 +201,8 @@ func unsign(d *rand.Rand, header http.Header) {
 	}
 }
 
-// mutated is a delivery's body with something else in a few places. Most keep their id, which has to be
-// the delivery's own.
+// mutated is a delivery's body with something else in a few places. Most keep their id, which has
+// to be the delivery's own.
 func mutated(d *rand.Rand, s sample, id string) []byte {
 	var document any
 	if err := json.Unmarshal(s.body, &document); err != nil {

@@ -89,7 +89,8 @@ func (w *world) atStripe(user string) (c stripeCustomer) {
 	return c
 }
 
-// isCustomer answers nil if exactly one customer at Stripe names a user and has this name and email.
+// isCustomer answers nil if exactly one customer at Stripe names a user and has this name and
+// email.
 func (w *world) isCustomer(user, email, name string) error {
 	var own []stripeCustomer
 	for _, raw := range w.Sandbox.Stripe.Customers() {
@@ -119,8 +120,8 @@ func (w *world) isCustomer(user, email, name string) error {
 	return nil
 }
 
-// A customer whom no user owns is no fault of anybody's: their events are taken, they wait, and once
-// there is a user whom the evidence names everything they told is there.
+// A customer whom no user owns is no fault of anybody's: their events are taken, they wait, and
+// once there is a user whom the evidence names everything they told is there.
 func TestCustomerWithoutUser(t *testing.T) {
 	t.Parallel()
 	w := &world{System: system.Start(t, servers, system.Options{}), t: t}

@@ -75,8 +75,8 @@ func TestFaultyConfiguration(t *testing.T) {
 	}
 }
 
-// A key of another account, or of the other mode, than the one whose data the database holds does not
-// start: it would mix two products. The other account is not touched either.
+// A key of another account, or of the other mode, than the one whose data the database holds does
+// not start: it would mix two products. The other account is not touched either.
 func TestKeyOfAnotherAccount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, system.Options{})
@@ -129,8 +129,8 @@ func TestKeyOfAnotherAccount(t *testing.T) {
 	w.Agree(w.user, policy())
 }
 
-// A program starts while a provider does not answer, but it does not work for an account that it has
-// not seen to be ours: Stripe is slow to say whose key it is, and quick with everything else.
+// A program starts while a provider does not answer, but it does not work for an account that it
+// has not seen to be ours: Stripe is slow to say whose key it is, and quick with everything else.
 func TestNothingIsDoneForAnAccountNotYetKnown(t *testing.T) {
 	t.Parallel()
 	w := &world{System: system.Start(t, servers, system.Options{}), t: t}

@@ -15,8 +15,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/test/system"
 )
 
-// Stripe renders events at the version of the endpoint or of the account, not at ours. A checkout, a
-// renewal, refunds and disputes leave the same rows, whichever version tells of them.
+// Stripe renders events at the version of the endpoint or of the account, not at ours. A checkout,
+// a renewal, refunds and disputes leave the same rows, whichever version tells of them.
 func TestPayloadsOfAllVersions(t *testing.T) {
 	t.Parallel()
 	versions := []string{"2023-10-16", "2025-03-31.basil", "2025-09-30.clover", "2026-03-25.dahlia"}
@@ -102,8 +102,8 @@ func billed(t *testing.T, version string, start time.Time) string {
 	return w.bill()
 }
 
-// bill is what the tables say of our customer, without what differs by chance: ids, and the times at
-// which things were noted. Which charge paid an invoice newer versions do not say.
+// bill is what the tables say of our customer, without what differs by chance: ids, and the times
+// at which things were noted. Which charge paid an invoice newer versions do not say.
 func (w *world) bill() string {
 	parts := []string{
 		`SELECT 'user ' || concat_ws(' ', first_name, last_name, email, projection - 'customerId' - 'subscriptionId' - 'priceId') FROM person_user`,

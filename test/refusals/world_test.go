@@ -208,9 +208,9 @@ func (w *world) on(t *testing.T) *world {
 	return &part
 }
 
-// post sends a request to starter-api and answers status, headers and body. The answer to a body that
-// is too large comes before the body has been sent, and the connection ends soon after: a client who
-// is slow to look may find it broken and has to try again.
+// post sends a request to starter-api and answers status, headers and body. The answer to a body
+// that is too large comes before the body has been sent, and the connection ends soon after: a
+// client who is slow to look may find it broken and has to try again.
 func (w *world) post(method, path string, header http.Header, body []byte) (*http.Response, problem) {
 	w.t.Helper()
 	const attempts = 10

@@ -1,6 +1,6 @@
 // Package sagas_test breaks every step of every command in every way there is, and looks at what
-// becomes of it: the three systems are all new, all old, or all as somebody else made them meanwhile,
-// and the caller was told which.
+// becomes of it: the three systems are all new, all old, or all as somebody else made them
+// meanwhile, and the caller was told which.
 package sagas_test
 
 import (

@@ -37,8 +37,8 @@ func TestStepsThatFailForGood(t *testing.T) {
 	})
 }
 
-// Every step of every command fails for a while: the callers are told that it is being settled, and it
-// is.
+// Every step of every command fails for a while: the callers are told that it is being settled, and
+// it is.
 func TestStepsThatFailForAWhile(t *testing.T) {
 	t.Parallel()
 	s := setTheStage(t, map[string]string{"COMMAND_WAIT": "2s"})
@@ -56,8 +56,8 @@ func TestStepsThatFailForAWhile(t *testing.T) {
 	})
 }
 
-// The worker is killed at every step of every command, before and after what it asked for took effect;
-// the next one goes on.
+// The worker is killed at every step of every command, before and after what it asked for took
+// effect; the next one goes on.
 func TestWorkerKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	s := setTheStage(t, map[string]string{"COMMAND_WAIT": "2s"})
@@ -270,8 +270,8 @@ func (c *cell) row(told string) string {
 	return fmt.Sprintf("%s | %s | %s | %s |", c.key(), told, c.status, c.state)
 }
 
-// same tells whether a row says what came out. Whether the caller's patience lasted until the end is a
-// matter of how busy the machine is.
+// same tells whether a row says what came out. Whether the caller's patience lasted until the end
+// is a matter of how busy the machine is.
 func (c *cell) same(row string) bool {
 	columns := strings.Split(row, " | ")
 	if len(columns) != 6 || row != c.row(columns[3]) {

@@ -33,8 +33,9 @@ type stage struct {
 	http  *http.Client
 }
 
-// setTheStage makes the stage without programs. Faults of the database are triggers that look into a table:
-// a row there makes a change of that subject's fail, or wait for as long as the test holds a lock.
+// setTheStage makes the stage without programs. Faults of the database are triggers that look into
+// a table: a row there makes a change of that subject's fail, or wait for as long as the test holds
+// a lock.
 func setTheStage(t *testing.T, environ map[string]string) *stage {
 	t.Helper()
 	o := system.Options{Stopped: true, Environ: map[string]string{"STRIPE_RATE": "80", "CLERK_RATE": "80", "DATABASE_MAX_CONNS": "16"}}
@@ -267,7 +268,8 @@ var lockKeys struct {
 	last int64
 }
 
-// stall makes a change of the database wait until release; reached answers when somebody waits there.
+// stall makes a change of the database wait until release; reached answers when somebody waits
+// there.
 func (p *subscriber) stall(subject, point string) (reached func(), release func()) {
 	p.s.t.Helper()
 	lockKeys.Lock()

@@ -28,7 +28,8 @@ const (
 // Programs are the real programs, built once for the tests of one process.
 type Programs struct {
 	// Replaced are files of the project, by their paths in it, and the files from which they are built
-	// instead, by their paths from the test: programs of an earlier version. A file that did not exist then is replaced by "".
+	// instead, by their paths from the test: programs of an earlier version. A file that did not exist
+	// then is replaced by "".
 	Replaced map[string]string
 
 	once sync.Once
@@ -54,7 +55,8 @@ func (p *Programs) build() error {
 	if err != nil {
 		return err
 	}
-	// Without what only debuggers read: nothing keeps linked programs, and to write it takes as long as all else.
+	// Without what only debuggers read: nothing keeps linked programs, and to write it takes as long
+	// as all else.
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-overlay", overlay, "-o", p.dir+string(filepath.Separator), "./cmd/"+ProgramAPI, "./cmd/"+ProgramWorker)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
@@ -105,8 +107,8 @@ func (c cleaning) Run() int {
 	return code
 }
 
-// Process is a real program that runs, or ran, as a process of its own. It ends with the test at the
-// latest, and with this process whatever happens.
+// Process is a real program that runs, or ran, as a process of its own. It ends with the test at
+// the latest, and with this process whatever happens.
 type Process struct {
 	Name string
 	// Addr is where starter-api listens, once it serves.
@@ -130,7 +132,8 @@ func (s *System) StartProcess(name string, overrides map[string]string) *Process
 	return p
 }
 
-// StartProgram starts one of these programs as StartProcess does, and leaves the webhooks where they go.
+// StartProgram starts one of these programs as StartProcess does, and leaves the webhooks where
+// they go.
 func (s *System) StartProgram(programs *Programs, name string, overrides map[string]string) *Process {
 	s.t.Helper()
 	p := s.spawn(programs, name, overrides)
@@ -217,8 +220,8 @@ func (p *Process) Pause() { _ = p.cmd.Process.Signal(syscall.SIGSTOP) } // an er
 // Resume has the process go on, and does nothing to one that runs.
 func (p *Process) Resume() { _ = p.cmd.Process.Signal(syscall.SIGCONT) } // an error means that it has ended
 
-// Stop asks a process to end with SIGTERM, waits for it, and answers its exit code, -1 if it did not
-// end of its own accord.
+// Stop asks a process to end with SIGTERM, waits for it, and answers its exit code, -1 if it did
+// not end of its own accord.
 func (p *Process) Stop(ctx context.Context) (code int, err error) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
 	return p.Wait(ctx)
@@ -257,6 +260,6 @@ func (p *Process) Lines(text string) (lines []string) {
 	return lines
 }
 
-// PeakMemory is the most memory in bytes that the process has held at once, [errors.ErrUnsupported] where
-// the system does not tell.
+// PeakMemory is the most memory in bytes that the process has held at once, [errors.ErrUnsupported]
+// where the system does not tell.
 func (p *Process) PeakMemory() (int64, error) { return peakMemory(p.cmd.Process.Pid) }

@@ -67,9 +67,9 @@ func (r *DatabaseRelay) Mend() {
 	r.cut = false
 }
 
-// OnAnswer has f called for each statement that PostgreSQL has answered, before the program gets the
-// answer: a commit has happened by then and the program does not know. The program waits for f. The
-// end of a transaction is the statement "commit". Nil ends it.
+// OnAnswer has f called for each statement that PostgreSQL has answered, before the program gets
+// the answer: a commit has happened by then and the program does not know. The program waits for f.
+// The end of a transaction is the statement "commit". Nil ends it.
 func (r *DatabaseRelay) OnAnswer(f func(sql string)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -221,7 +221,8 @@ func (c *relayed) note(kind byte, body []byte) {
 	}
 }
 
-// readyForQuery is how every answer of PostgreSQL's ends: idle, in a transaction, or in a failed one.
+// readyForQuery is how every answer of PostgreSQL's ends: idle, in a transaction, or in a failed
+// one.
 const readyForQuery = "Z\x00\x00\x00\x05"
 
 // back passes on what PostgreSQL says. The end of an answer waits for whoever wants to know of it.

@@ -37,7 +37,8 @@ type Servers struct {
 // NewServers answers servers that start when the first test asks for them.
 func NewServers() *Servers { return NewServersWith(nil) }
 
-// NewServersWith is NewServers with dynamic configuration of Temporal's server: values in JSON by name.
+// NewServersWith is NewServers with dynamic configuration of Temporal's server: values in JSON by
+// name.
 func NewServersWith(dynamic map[string]string) *Servers {
 	return &Servers{Databases: testdb.New(migrate), Temporal: testtemporal.New(dynamic), Programs: &Programs{}}
 }
@@ -61,7 +62,8 @@ type Options struct {
 	Environ map[string]string
 	// Stopped leaves the programs to the test: nothing but the sandbox and the servers runs.
 	Stopped bool
-	// WithoutTemporal is for a test that does by itself what workflows do: there is no namespace then, and no program can be started.
+	// WithoutTemporal is for a test that does by itself what workflows do: there is no namespace then,
+	// and no program can be started.
 	WithoutTemporal bool
 }
 

@@ -16,9 +16,9 @@ import (
 // smallSize is how much fits into a small tablespace.
 const smallSize = "4m"
 
-// SmallTablespace makes a tablespace on a file system of four megabytes, for as long as the test runs, and
-// answers its name; ok is false where no file system can be mounted. The
-// inbox, and a table named filling, may be put there.
+// SmallTablespace makes a tablespace on a file system of four megabytes, for as long as the test
+// runs, and answers its name; ok is false where no file system can be mounted. The inbox, and a
+// table named filling, may be put there.
 func SmallTablespace(t *testing.T, db *pgx.Conn) (name string, ok bool) {
 	t.Helper()
 	var data, database string

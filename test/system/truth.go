@@ -17,14 +17,16 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
-// Owned is what a test knows to belong to one user: every customer that the user has or had at Stripe.
+// Owned is what a test knows to belong to one user: every customer that the user has or had at
+// Stripe.
 type Owned struct {
 	ClerkUserID string
 	Customers   []string
 }
 
 // Truth compares PostgreSQL and Clerk with what Stripe's sandbox says, whole: customers, every
-// subscription in every column, and the projection, which is computed here from Stripe's objects alone.
+// subscription in every column, and the projection, which is computed here from Stripe's objects
+// alone.
 type Truth struct {
 	// Plans names the plan of each price.
 	Plans    map[string]string
@@ -105,8 +107,8 @@ func (t *Truth) of(ctx context.Context, conn *pgx.Conn, u Owned) error {
 	return nil
 }
 
-// stripe reads what Stripe says of a user: the customers that are not deleted, oldest first, and all
-// subscriptions. It asks the server itself, so that no fault hits and nothing is counted.
+// stripe reads what Stripe says of a user: the customers that are not deleted, oldest first, and
+// all subscriptions. It asks the server itself, so that no fault hits and nothing is counted.
 func (t *Truth) stripe(u Owned) (customers []string, held []account.Held, err error) {
 	created := map[string]int64{}
 	for _, id := range u.Customers {
@@ -144,8 +146,8 @@ func (t *Truth) stripe(u Owned) (customers []string, held []account.Held, err er
 	return customers, held, nil
 }
 
-// pastDueSince says since when a subscription owes: when the earliest invoice that it left open after its last paid one
-// was due, or was opened and charged.
+// pastDueSince says since when a subscription owes: when the earliest invoice that it left open
+// after its last paid one was due, or was opened and charged.
 func (t *Truth) pastDueSince(subscription string, otherwise time.Time) (time.Time, error) {
 	var list struct {
 		Data []struct {
@@ -177,9 +179,10 @@ func (t *Truth) pastDueSince(subscription string, otherwise time.Time) (time.Tim
 	return at(since), nil
 }
 
-// sinceFailureThatWasTold has grace count from the first failure of the invoice that a delivery has told of, since the events of earlier
-// ones may be lost. What counts is what was received, whatever has become of it in our rows. A failure of a
-// later attempt does not move a moment that was taken from the invoice's opening first.
+// sinceFailureThatWasTold has grace count from the first failure of the invoice that a delivery has
+// told of, since the events of earlier ones may be lost. What counts is what was received, whatever
+// has become of it in our rows. A failure of a later attempt does not move a moment that was taken
+// from the invoice's opening first.
 func (t *Truth) sinceFailureThatWasTold(ctx context.Context, conn *pgx.Conn, h *account.Held) error {
 	if h.Status != account.StatusPastDue {
 		return nil

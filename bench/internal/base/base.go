@@ -1,4 +1,5 @@
-// Package base builds the programs of an earlier commit, so that they can be measured beside those of this tree.
+// Package base builds the programs of an earlier commit, so that they can be measured beside those
+// of this tree.
 package base
 
 import (
@@ -14,9 +15,10 @@ import (
 	"strings"
 )
 
-// Build builds packages of a commit of the repository at root, and returns the folder in which the programs are. Their source
-// is taken out of git into a folder inside of dir: neither the working tree nor its index is touched, and changes that are not
-// committed are not in it. An error names the commit, and what git or the compiler said.
+// Build builds packages of a commit of the repository at root, and returns the folder in which the
+// programs are. Their source is taken out of git into a folder inside of dir: neither the working
+// tree nor its index is touched, and changes that are not committed are not in it. An error names
+// the commit, and what git or the compiler said.
 func Build(ctx context.Context, root, commit, dir string, packages ...string) (string, error) {
 	source, programs := filepath.Join(dir, "source"), filepath.Join(dir, "bin")
 	if _, err := command(ctx, root, "git", "rev-parse", "--verify", "--quiet", "--end-of-options", commit+"^{commit}"); err != nil {

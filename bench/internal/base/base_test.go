@@ -10,8 +10,8 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/bench/internal/base"
 )
 
-// repository is one of a program in two commits: the first says hello, the second does not compile. What is not committed says
-// something else.
+// repository is one of a program in two commits: the first says hello, the second does not compile.
+// What is not committed says something else.
 func repository(t *testing.T) (root, good, bad string) {
 	t.Helper()
 	root = t.TempDir()
@@ -50,7 +50,8 @@ func repository(t *testing.T) (root, good, bad string) {
 	return root, good, bad
 }
 
-// What is built is the commit's, whatever the working tree holds, and the working tree stays as it is.
+// What is built is the commit's, whatever the working tree holds, and the working tree stays as it
+// is.
 func TestTheProgramsAreThoseOfTheCommit(t *testing.T) {
 	t.Parallel()
 	root, good, _ := repository(t)

@@ -22,8 +22,8 @@ type Options struct {
 	URL, Secret string
 	// Connections is how many requests are under way at most.
 	Connections int
-	// Rate is how many events are due in a second, whether or not those before have been answered. Zero sends the next
-	// on each connection when the last is answered.
+	// Rate is how many events are due in a second, whether or not those before have been answered.
+	// Zero sends the next on each connection when the last is answered.
 	Rate float64
 	// During is how long it goes on, Events after how many it stops; zero for no such end.
 	During time.Duration

@@ -49,8 +49,8 @@ func TestEventsAreStripes(t *testing.T) {
 	}
 }
 
-// A rate is kept whatever the answers take: what no connection is free for is told of, and a wait counts from the
-// moment at which an event was due.
+// A rate is kept whatever the answers take: what no connection is free for is told of, and a wait
+// counts from the moment at which an event was due.
 func TestARateIsKept(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})

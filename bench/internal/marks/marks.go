@@ -1,6 +1,6 @@
-// Package marks decides whether a change has made a measured ratio worse than it was at the commit whose figures were last
-// accepted. Both are measured in one sitting on one machine; no figure of another sitting, and none that is not a ratio, is
-// compared.
+// Package marks decides whether a change has made a measured ratio worse than it was at the commit
+// whose figures were last accepted. Both are measured in one sitting on one machine; no figure of
+// another sitting, and none that is not a ratio, is compared.
 package marks
 
 import (
@@ -19,7 +19,8 @@ import (
 type Marks struct {
 	// Base is the commit that this tree is measured beside: the one whose figures were last accepted.
 	Base string `json:"base"`
-	// Runs is how often each ratio is measured, of the base and of this tree in turn. Medians are compared.
+	// Runs is how often each ratio is measured, of the base and of this tree in turn. Medians are
+	// compared.
 	Runs int `json:"runs"`
 	// Tolerance is by which part of the base's median a ratio may be worse: 0.1 for a tenth.
 	Tolerance float64 `json:"tolerance"`
@@ -38,11 +39,14 @@ type Name string
 
 // The ratios that can be measured.
 const (
-	// OursToInsert is how many deliveries a second the program answers, to those of a bare handler that makes one insert each.
+	// OursToInsert is how many deliveries a second the program answers, to those of a bare handler
+	// that makes one insert each.
 	OursToInsert Name = "ours to insert"
-	// DrainingToOurs is how many it answers while it sends wake-ups to Temporal, to how many it answers while it does not.
+	// DrainingToOurs is how many it answers while it sends wake-ups to Temporal, to how many it
+	// answers while it does not.
 	DrainingToOurs Name = "draining to ours"
-	// AgreementToBare is how long it takes from a delivery until all systems agree, to how long a bare workflow takes.
+	// AgreementToBare is how long it takes from a delivery until all systems agree, to how long a bare
+	// workflow takes.
 	AgreementToBare Name = "agreement to the bare workflow"
 )
 
@@ -165,8 +169,9 @@ type Line struct {
 	Worse bool
 }
 
-// Compare compares the medians of each ratio. It returns an error where a ratio was not measured as often as the marks say,
-// or came to something that is no ratio: what is not known to be as good is not passed.
+// Compare compares the medians of each ratio. It returns an error where a ratio was not measured as
+// often as the marks say, or came to something that is no ratio: what is not known to be as good is
+// not passed.
 func (m Marks) Compare(s Sitting) ([]Line, error) {
 	var lines []Line
 	var wrong []error
@@ -216,7 +221,8 @@ func spread(median float64, runs []float64) string {
 	return fmt.Sprintf("%.3f (%.3f to %.3f)", median, runs[0], runs[len(runs)-1])
 }
 
-// Failure is an error that names each ratio that has become worse by more than is tolerated; nil if none has.
+// Failure is an error that names each ratio that has become worse by more than is tolerated; nil if
+// none has.
 func (m Marks) Failure(lines []Line) error {
 	var all []string
 	for _, l := range lines {

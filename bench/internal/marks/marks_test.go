@@ -34,7 +34,8 @@ var (
 	agreement = marks.Key{Name: marks.AgreementToBare}
 )
 
-// What is worse by more than is tolerated fails, in the direction in which worse lies, and only that.
+// What is worse by more than is tolerated fails, in the direction in which worse lies, and only
+// that.
 func TestWhatHasBecomeWorseFails(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -125,7 +126,8 @@ func TestWhatIsNotMeasuredDoesNotPass(t *testing.T) {
 	}
 }
 
-// The marks of this project can be read; a misspelt field, a missing ratio or an even number of runs cannot.
+// The marks of this project can be read; a misspelt field, a missing ratio or an even number of
+// runs cannot.
 func TestMarksAreChecked(t *testing.T) {
 	t.Parallel()
 	m, err := marks.Read("../../marks.json")

@@ -56,9 +56,9 @@ type Server struct {
 	strategy string // how a template is copied; "" where the server knows one way only
 }
 
-// A server of our own on a disk keeps databases until it ends, at most kept of them and while that leaves the disk room: a file system may
-// take minutes until it uses the places of removed files again, and looks through all of them for each new file. A database
-// has hundreds of files.
+// A server of our own on a disk keeps databases until it ends, at most kept of them and while that
+// leaves the disk room: a file system may take minutes until it uses the places of removed files
+// again, and looks through all of them for each new file. A database has hundreds of files.
 const (
 	kept = 400
 	room = 8 << 30 // bytes
@@ -168,8 +168,8 @@ func (s *Server) start() error {
 	return nil
 }
 
-// quickest is the way to copy a template that is quickest where nothing waits for the disk: servers from 15 on can copy its
-// files, instead of writing each page to the log.
+// quickest is the way to copy a template that is quickest where nothing waits for the disk: servers
+// from 15 on can copy its files, instead of writing each page to the log.
 func (s *Server) quickest(ctx context.Context) (string, error) {
 	conn, err := pgx.Connect(ctx, s.admin.String())
 	if err != nil {
@@ -183,7 +183,8 @@ func (s *Server) quickest(ctx context.Context) (string, error) {
 	return " STRATEGY file_copy", nil
 }
 
-// free is how many bytes are left where a server of our own keeps its files, 0 where that cannot be told.
+// free is how many bytes are left where a server of our own keeps its files, 0 where that cannot be
+// told.
 func free(path string) uint64 {
 	var fs syscall.Statfs_t
 	if syscall.Statfs(path, &fs) != nil {

@@ -147,8 +147,8 @@ func valuesOf(idents []ident) (values []string) {
 	return values
 }
 
-// sortUsers orders by "+created_at", "-updated_at" and the like; no sign is ascending, and a plus that
-// a client forgot to escape arrives as a space.
+// sortUsers orders by "+created_at", "-updated_at" and the like; no sign is ascending, and a plus
+// that a client forgot to escape arrives as a space.
 func sortUsers(users []*user, by string) error {
 	by = cmp.Or(by, "-created_at")
 	name, descending := strings.CutPrefix(by, "-")

@@ -11,11 +11,13 @@ import (
 // refuses a write.
 const maxMetadata = 8 << 10
 
-// metadata is one of a user's three kinds of metadata: a JSON object. Numbers stay as they were written.
+// metadata is one of a user's three kinds of metadata: a JSON object. Numbers stay as they were
+// written.
 type metadata map[string]any
 
 // merge applies a patch by Clerk's rules: objects merge at every level, null removes a key at every
-// level, and everything else, arrays included, replaces what was there. It leaves m and patch alone.
+// level, and everything else, arrays included, replaces what was there. It leaves m and patch
+// alone.
 func (m metadata) merge(patch metadata) metadata {
 	out := m.copy()
 	for k, v := range patch {

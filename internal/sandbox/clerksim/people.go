@@ -18,8 +18,8 @@ type EmailSpec struct {
 	Verified bool   `json:"verified"`
 }
 
-// UserSpec describes a person who signs up. Everything may be left out: there are users without a name,
-// without an email address, or with a phone number only.
+// UserSpec describes a person who signs up. Everything may be left out: there are users without a
+// name, without an email address, or with a phone number only.
 type UserSpec struct {
 	FirstName      string         `json:"first_name"`
 	LastName       string         `json:"last_name"`
@@ -34,9 +34,9 @@ type UserSpec struct {
 	LastActiveAt   time.Time      `json:"last_active_at"` // default: never
 }
 
-// AddUser signs a person up and returns the user's id. It emits user.created. PrimaryEmail outside of
-// Emails leaves the user without a primary address. Unlike the API it does not refuse an address that
-// somebody else has, since two users may both claim one that neither has verified.
+// AddUser signs a person up and returns the user's id. It emits user.created. PrimaryEmail outside
+// of Emails leaves the user without a primary address. Unlike the API it does not refuse an address
+// that somebody else has, since two users may both claim one that neither has verified.
 func (s *Server) AddUser(spec UserSpec) string {
 	s.mu.Lock()
 	u := &user{FirstName: maybe(spec.FirstName), LastName: maybe(spec.LastName), Username: maybe(spec.Username),
@@ -90,7 +90,8 @@ func (s *Server) UpdateUser(id string, c UserChange) error {
 	})
 }
 
-// AddEmail gives a user one more address, which does not become the primary one, and emits user.updated.
+// AddEmail gives a user one more address, which does not become the primary one, and emits
+// user.updated.
 func (s *Server) AddEmail(id string, e EmailSpec) error {
 	return s.change(id, func(u *user) error {
 		if named(u.Emails, e.Address) >= 0 {
@@ -175,8 +176,8 @@ func (s *Server) DeleteUser(id string) error {
 	return nil
 }
 
-// ForgetUser makes the API answer 404 for a user that exists, and says so to nobody. RememberUser ends
-// it.
+// ForgetUser makes the API answer 404 for a user that exists, and says so to nobody. RememberUser
+// ends it.
 func (s *Server) ForgetUser(id string) error { return s.setForgotten(id, true) }
 
 // RememberUser ends what ForgetUser began.

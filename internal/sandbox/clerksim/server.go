@@ -1,6 +1,6 @@
-// Package clerksim is a Clerk on loopback: the part of its Backend API that deals with users, kept in
-// memory, in Clerk's wire format, with Clerk's rules for metadata, its errors, its webhooks and its
-// session tokens. The real SDK talks to it and cannot tell.
+// Package clerksim is a Clerk on loopback: the part of its Backend API that deals with users, kept
+// in memory, in Clerk's wire format, with Clerk's rules for metadata, its errors, its webhooks and
+// its session tokens. The real SDK talks to it and cannot tell.
 //
 // What a person does in a browser (sign up, verify an address, change a name) are Go methods here.
 package clerksim
@@ -18,8 +18,8 @@ import (
 
 // Options configure a Server. All may be left zero.
 type Options struct {
-	// Emit gets each webhook once, in the order of the changes, after the change is visible. It may call
-	// back into the server.
+	// Emit gets each webhook once, in the order of the changes, after the change is visible. It may
+	// call back into the server.
 	Emit func(id, typ string, body []byte)
 
 	SecretKey  string           // of the Backend API; default "sk_test_sandbox". sk_live_... makes a production instance
@@ -29,9 +29,9 @@ type Options struct {
 	Now        func() time.Time // default time.Now
 }
 
-// A Server holds one Clerk instance and serves its Backend API under /v1, and the public keys of its
-// session tokens also at /.well-known/jwks.json, where no secret key is asked for. It is safe for
-// concurrent use.
+// A Server holds one Clerk instance and serves its Backend API under /v1, and the public keys of
+// its session tokens also at /.well-known/jwks.json, where no secret key is asked for. It is safe
+// for concurrent use.
 type Server struct {
 	emit     func(id, typ string, body []byte)
 	now      func() time.Time

@@ -50,8 +50,8 @@ type accepted struct {
 	ImageID       json.RawMessage `json:"profile_image_id"`
 }
 
-// createUser answers POST /v1/users. Addresses and numbers given here count as verified, because the
-// application vouches for them.
+// createUser answers POST /v1/users. Addresses and numbers given here count as verified, because
+// the application vouches for them.
 func (s *Server) createUser(r *http.Request) (any, error) {
 	var in struct {
 		accepted

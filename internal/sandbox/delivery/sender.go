@@ -1,6 +1,6 @@
 // Package delivery sends webhooks as providers do: signed, asynchronously, at least once, and again
-// after a while when the receiver did not take them. On demand it is as unreliable as a provider may
-// be: it doubles, loses, delays and reorders.
+// after a while when the receiver did not take them. On demand it is as unreliable as a provider
+// may be: it doubles, loses, delays and reorders.
 package delivery
 
 import (
@@ -40,15 +40,16 @@ type Message struct {
 	Body []byte
 }
 
-// Signer returns the headers that prove to the receiver who sent the body, at the time of the attempt.
+// Signer returns the headers that prove to the receiver who sent the body, at the time of the
+// attempt.
 type Signer func(id string, at time.Time, body []byte) http.Header
 
 // Options configure a Sender. Only Sign is required.
 type Options struct {
 	URL  string // of the receiver; while empty, messages queue
 	Sign Signer
-	// Retry holds the pauses after the first, second, ... failed attempt; the last repeats. The default
-	// is 200ms, 1s, 5s, 15s, 30s: the providers' schedules, which end after days, compressed.
+	// Retry holds the pauses after the first, second, ... failed attempt; the last repeats. The
+	// default is 200ms, 1s, 5s, 15s, 30s: the providers' schedules, which end after days, compressed.
 	Retry       []time.Duration
 	Seed        uint64       // of the dice that Faults throw
 	Client      *http.Client // default: one that gives up after 15s; redirects are never followed
@@ -67,8 +68,8 @@ type Faults struct {
 	Delay   time.Duration // no probability: each waits a random time up to this
 }
 
-// Attempt is one try to deliver a message. Err is nil exactly when the receiver took it; Status is 0
-// when there was no answer.
+// Attempt is one try to deliver a message. Err is nil exactly when the receiver took it; Status is
+// 0 when there was no answer.
 type Attempt struct {
 	ID     string
 	Status int
@@ -200,8 +201,8 @@ func (s *Sender) TakeHeld() []Message {
 	return taken
 }
 
-// Pending returns what has not been taken yet: queued, waiting to be tried again, in flight or held.
-// A program that stops can keep it and Send it when it is back.
+// Pending returns what has not been taken yet: queued, waiting to be tried again, in flight or
+// held. A program that stops can keep it and Send it when it is back.
 func (s *Sender) Pending() []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 // errEmptySecret keeps a signer from making what anybody could forge.
 var errEmptySecret = errors.New("webhook secret is empty")
 
-// SignAsClerk signs as Clerk does, by way of Svix: the secret is "whsec_" and the key in base64, and
-// the signature covers id, time and body.
+// SignAsClerk signs as Clerk does, by way of Svix: the secret is "whsec_" and the key in base64,
+// and the signature covers id, time and body.
 func SignAsClerk(secret string) (Signer, error) {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 )
 
 // An id of either provider is a short prefix, an underscore and characters that no route has: its
-// last part holds a digit or a capital letter. The prefixes that tests like to write ids with by hand
-// ("user_nobody") are named.
+// last part holds a digit or a capital letter. The prefixes that tests like to write ids with by
+// hand ("user_nobody") are named.
 var (
 	idForm   = regexp.MustCompile(`^[a-z]+(_[a-z]+)*_[A-Za-z0-9]*[A-Z0-9][A-Za-z0-9]*$`)
 	idPrefix = regexp.MustCompile(`^(user|sess|org|idn|ins|cus|sub|si|in|pi|pm|ch|re|dp|du|cs|price|prod|evt|we|acct|msg)_[A-Za-z0-9_]+$`)

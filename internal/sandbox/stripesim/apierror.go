@@ -14,7 +14,8 @@ type apiError struct {
 	message     string
 	param       string
 	declineCode string
-	// early marks a request that was refused before it was executed: its answer is not kept under its idempotency key.
+	// early marks a request that was refused before it was executed: its answer is not kept under its
+	// idempotency key.
 	early bool
 }
 

@@ -212,8 +212,8 @@ var errNotOpen = errors.New("the checkout session is not open")
 // errDeclined is a checkout whose payment was refused: the session stays open, as the page does.
 var errDeclined = errors.New("the card was declined")
 
-// complete does what a customer does on the checkout page. With delayed, the bank takes its time: the subscription runs, and
-// settleSession brings the answer.
+// complete does what a customer does on the checkout page. With delayed, the bank takes its time:
+// the subscription runs, and settleSession brings the answer.
 func (s *Server) complete(x *session, delayed, noCard bool) error {
 	if x.Status != "open" {
 		return fmt.Errorf("complete checkout session %s: %w", x.ID, errNotOpen)

@@ -38,8 +38,9 @@ func (s *Server) Now() time.Time {
 	return s.clock.now()
 }
 
-// Advance moves the clock forward by d and performs what becomes due on the way, each at its own time. Zero performs what
-// the flow of real time has made due. When ctx ends first, the rest is performed by the next call or request.
+// Advance moves the clock forward by d and performs what becomes due on the way, each at its own
+// time. Zero performs what the flow of real time has made due. When ctx ends first, the rest is
+// performed by the next call or request.
 func (s *Server) Advance(ctx context.Context, d time.Duration) error {
 	if d < 0 {
 		return fmt.Errorf("advance the simulated clock by %s: time does not run backwards", d)
@@ -80,7 +81,8 @@ type timed interface {
 	due() int64
 }
 
-// catchUp performs everything that is due and makes now the moment of the step that follows; false when it was stopped before.
+// catchUp performs everything that is due and makes now the moment of the step that follows; false
+// when it was stopped before.
 func (s *Server) catchUp(stopped func() bool) (done bool) {
 	s.cause = cause{}
 	now := s.clock.now()
@@ -127,7 +129,8 @@ func (s *Server) perform(x timed) {
 // unix is the moment of the present step, as Stripe writes time.
 func (s *Server) unix() int64 { return s.moment.Unix() }
 
-// agenda holds when something is due, earliest first. Entries are not removed when an object changes: catchUp asks the object.
+// agenda holds when something is due, earliest first. Entries are not removed when an object
+// changes: catchUp asks the object.
 type agenda struct {
 	entries entries
 	known   map[entry]bool

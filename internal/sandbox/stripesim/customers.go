@@ -64,7 +64,8 @@ func (s *Server) addCustomer(cus *customer) {
 	s.record("customer.created", cus, nil)
 }
 
-// customerChange reads the parameters of create and update; the change it answers is made once all are known to be good.
+// customerChange reads the parameters of create and update; the change it answers is made once all
+// are known to be good.
 func (s *Server) customerChange(c *call, cus *customer) func() {
 	next := *cus
 	for name, at := range map[string]*string{"email": &next.Email, "name": &next.Name, "phone": &next.Phone,
@@ -187,7 +188,8 @@ func (s *Server) listCustomerCards(c *call) (any, *apiError) {
 	return listed(c, &s.db.Cards, func(x *card) bool { return x.Customer == c.id && c.or("card", "type") == "card" })
 }
 
-// attach gives the customer a card. Tokens whose name says so make one that is always declined, as Stripe's test tokens do.
+// attach gives the customer a card. Tokens whose name says so make one that is always declined, as
+// Stripe's test tokens do.
 func (s *Server) attach(cus *customer, token string) *card {
 	pm := &card{ID: s.newID("pm_"), Customer: cus.ID, Created: s.unix(), Brand: "visa", Last4: "4242",
 		AlwaysDecline: strings.Contains(strings.ToLower(token), "declined") || strings.Contains(token, "chargeCustomerFail")}

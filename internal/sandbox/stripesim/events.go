@@ -56,7 +56,8 @@ func (s *Server) forgetOldEvents() {
 	s.db.Events.Order = s.db.Events.Order[gone:]
 }
 
-// updating makes a change to x and records it as an event with previous_attributes, or records nothing when x looks the same.
+// updating makes a change to x and records it as an event with previous_attributes, or records
+// nothing when x looks the same.
 func (s *Server) updating(typ string, x any, change func()) {
 	view := s.renderer(s.eventVersion())
 	before := asJSON(view.resource(x))
@@ -71,8 +72,8 @@ func (s *Server) updating(typ string, x any, change func()) {
 	}
 }
 
-// previous gives the old values of what differs: of an object only the keys that differ (null for those that are new),
-// of everything else the whole.
+// previous gives the old values of what differs: of an object only the keys that differ (null for
+// those that are new), of everything else the whole.
 func previous(before, after map[string]any) object {
 	out := object{}
 	for k, old := range before {
@@ -99,7 +100,8 @@ func previous(before, after map[string]any) object {
 	return out
 }
 
-// flush gives the queued events to Emit, in order and outside the lock. Only one goroutine does so at a time.
+// flush gives the queued events to Emit, in order and outside the lock. Only one goroutine does so
+// at a time.
 func (s *Server) flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +125,8 @@ func (s *Server) flush() {
 	s.settled = nil
 }
 
-// Settled returns when every event recorded so far has been given to Emit. It must not be called from Emit.
+// Settled returns when every event recorded so far has been given to Emit. It must not be called
+// from Emit.
 func (s *Server) Settled(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.emitting && len(s.outbox) == 0 {
@@ -162,7 +165,8 @@ func (s *Server) Events() []Event {
 	return out
 }
 
-// MarkDelivered notes that an event's delivery was answered 2xx, which delivery_success of the list asks for.
+// MarkDelivered notes that an event's delivery was answered 2xx, which delivery_success of the list
+// asks for.
 func (s *Server) MarkDelivered(eventID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

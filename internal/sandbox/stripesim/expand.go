@@ -26,7 +26,8 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// expand follows one path; false when there is nothing of that name, or nothing that can be expanded.
+// expand follows one path; false when there is nothing of that name, or nothing that can be
+// expanded.
 func (s *Server) expand(r renderer, at any, path []string) bool {
 	if len(path) == 0 {
 		return true

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// field is a node of a request's parameters: a[b][0][c]=v is a tree of four of them. A field has a value, or fields beneath.
+// field is a node of a request's parameters: a[b][0][c]=v is a tree of four of them. A field has a
+// value, or fields beneath.
 type field struct {
 	name   string // in the bracket form, for error messages
 	value  string
@@ -118,15 +119,17 @@ func (f *field) walk(visit func(*field)) {
 	}
 }
 
-// accepted is a tree of the parameter names that a route knows. "#" stands for a list index, "*" for anything beneath.
+// accepted is a tree of the parameter names that a route knows. "#" stands for a list index, "*"
+// for anything beneath.
 type accepted struct {
 	names  map[string]*accepted
 	values []string // the values that Stripe takes; none for any
 	most   int      // the most characters
 }
 
-// accept reads names such as "items.#.price metadata.*". What follows a name says which values Stripe takes: "=none|void" these (with
-// nothing before the first "|" an empty one too, which clears), "=..350" texts of up to 350 characters.
+// accept reads names such as "items.#.price metadata.*". What follows a name says which values
+// Stripe takes: "=none|void" these (with nothing before the first "|" an empty one too, which
+// clears), "=..350" texts of up to 350 characters.
 func accept(names string) *accepted {
 	root := &accepted{names: map[string]*accepted{}}
 	for name := range strings.FieldsSeq(names) {
@@ -147,7 +150,8 @@ func accept(names string) *accepted {
 	return root
 }
 
-// check answers the first parameter that the route does not know, or whose value Stripe does not take.
+// check answers the first parameter that the route does not know, or whose value Stripe does not
+// take.
 func (a *accepted) check(f *field) *apiError {
 	for _, key := range f.order {
 		next, at := a.names[key], f.fields[key]

@@ -15,16 +15,18 @@ type keptAnswer struct {
 	Answer  kept
 }
 
-// keyLife is how long Stripe remembers a key, in seconds of its clock, unless SetKeyLife says otherwise.
+// keyLife is how long Stripe remembers a key, in seconds of its clock, unless SetKeyLife says
+// otherwise.
 const keyLife = 24 * 60 * 60
 
-// SetKeyLife has keys remembered for so long by Stripe's clock: where that is moved on faster than the clocks of those who ask, a day of
-// theirs is more.
+// SetKeyLife has keys remembered for so long by Stripe's clock: where that is moved on faster than
+// the clocks of those who ask, a day of theirs is more.
 func (s *Server) SetKeyLife(d time.Duration) {
 	s.view(func() { s.keyLife = int64(d.Seconds()) })
 }
 
-// replay answers a request that was seen before: with the answer it got then, or with why it gets none.
+// replay answers a request that was seen before: with the answer it got then, or with why it gets
+// none.
 func (s *Server) replay(key, fingerprint string) (kept, bool) {
 	if len(key) > 255 {
 		return badValue("", "", "Idempotency keys must be at most 255 characters").answer(""), true
@@ -67,7 +69,8 @@ func (s *Server) abandon(key string) {
 	}
 }
 
-// finish keeps the answer, be it 200 or 500; a request that was refused before it was executed frees its key.
+// finish keeps the answer, be it 200 or 500; a request that was refused before it was executed
+// frees its key.
 func (s *Server) finish(key string, out kept) {
 	if key == "" {
 		return

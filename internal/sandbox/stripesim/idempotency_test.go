@@ -44,7 +44,8 @@ func TestAKeyMakesOneCustomer(t *testing.T) {
 	equal(t, "a key lives a day", c.ID != a.ID, true)
 }
 
-// A failure inside is kept under its key and repeated, whether or not what was asked for has happened. Another key is another request.
+// A failure inside is kept under its key and repeated, whether or not what was asked for has
+// happened. Another key is another request.
 func TestAServerErrorIsReplayed(t *testing.T) {
 	t.Parallel()
 	for _, done := range []bool{true, false} {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// invoiceItem is something to be billed with the next invoice: a proration, or what somebody has added by hand. It is pending until an
-// invoice has taken it in.
+// invoiceItem is something to be billed with the next invoice: a proration, or what somebody has
+// added by hand. It is pending until an invoice has taken it in.
 type invoiceItem struct {
 	ID, Customer, Invoice string
 	Subscription          string // "": of whichever of the customer's is billed next
@@ -40,8 +40,8 @@ func (s *Server) book(x *subscription) {
 	x.Pending = nil
 }
 
-// dropProrations removes a subscription's pending prorations, as Stripe does where it ends at once without a final invoice. What was added by
-// hand stays.
+// dropProrations removes a subscription's pending prorations, as Stripe does where it ends at once
+// without a final invoice. What was added by hand stays.
 func (s *Server) dropProrations(x *subscription) {
 	for _, it := range s.pendingOf(x) {
 		if it.Subscription == x.ID && it.Line.Proration {

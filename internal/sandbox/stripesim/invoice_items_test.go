@@ -40,7 +40,8 @@ func (w *world) pending(customer string) (ids []string) {
 	return ids
 }
 
-// upgraded is a customer who has been moved to a dearer price within a period; the difference waits for the next invoice.
+// upgraded is a customer who has been moved to a dearer price within a period; the difference waits
+// for the next invoice.
 func (w *world) upgraded() (payer, sub string) {
 	w.t.Helper()
 	product := w.sim.AddProduct("Pro")
@@ -54,8 +55,9 @@ func (w *world) upgraded() (payer, sub string) {
 	return payer, sub
 }
 
-// Stripe (API reference, "Cancel a subscription"): "If you've set the subscription to cancel at the end of the period, any pending prorations are
-// also left in place and collected at the end of the period."
+// Stripe (API reference, "Cancel a subscription"): "If you've set the subscription to cancel at the
+// end of the period, any pending prorations are also left in place and collected at the end of the
+// period."
 func TestPendingProrationsAreCollectedAtThePeriodsEnd(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(w *world, sub string){
@@ -83,7 +85,8 @@ func TestPendingProrationsAreCollectedAtThePeriodsEnd(t *testing.T) {
 	}
 }
 
-// At once, without a final invoice, pending prorations are removed, and what was added by hand stays.
+// At once, without a final invoice, pending prorations are removed, and what was added by hand
+// stays.
 func TestEndingAtOnceRemovesPendingProrations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -114,7 +117,8 @@ func TestDeletedInvoiceItemsAreNotBilled(t *testing.T) {
 	equal(t, "paid", w.paid(payer), 1000)
 }
 
-// What is used of a metered price is billed when the period ends, also where the subscription ends with it.
+// What is used of a metered price is billed when the period ends, also where the subscription ends
+// with it.
 func TestUsageIsBilledWhenThePeriodEnds(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

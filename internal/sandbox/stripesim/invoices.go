@@ -53,8 +53,8 @@ func (s *Server) invoiceDue(x *invoice) {
 	s.attempt(x, automatic)
 }
 
-// draftInvoice makes the invoice of a period (free while on trial), of pending invoice items and of what was used of metered prices. It is not
-// yet announced.
+// draftInvoice makes the invoice of a period (free while on trial), of pending invoice items and of
+// what was used of metered prices. It is not yet announced.
 func (s *Server) draftInvoice(x *subscription, reason string, wholePeriod bool) *invoice {
 	cus := s.db.Customers.get(x.Customer)
 	inv := &invoice{ID: s.newID("in_"), Customer: x.Customer, Subscription: x.ID, Status: "draft", Reason: reason, Currency: x.Currency,
@@ -89,7 +89,8 @@ func (s *Server) draftInvoice(x *subscription, reason string, wholePeriod bool) 
 	return inv
 }
 
-// finalize opens a draft: it gets a number and, if it costs something, a payment intent. What is free is paid at once.
+// finalize opens a draft: it gets a number and, if it costs something, a payment intent. What is
+// free is paid at once.
 func (s *Server) finalize(inv *invoice) {
 	cus := s.db.Customers.get(inv.Customer)
 	cus.Invoices++

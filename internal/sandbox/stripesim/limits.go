@@ -56,8 +56,8 @@ func validEmail(address string) bool {
 // noQuantity stands for a quantity that is needed and was not given.
 const noQuantity = -1
 
-// quantity reads how many of a price are bought: none of a metered one, which takes no quantity, else what is given or, where it need not be
-// given, one.
+// quantity reads how many of a price are bought: none of a metered one, which takes no quantity,
+// else what is given or, where it need not be given, one.
 func (s *Server) quantity(c *call, list string, f *field, priceID string, needed bool) int64 {
 	n, given := c.integer(append(pathOf(f), "quantity")...)
 	at := strings.TrimSuffix(strings.TrimPrefix(f.name, list+"["), "]")

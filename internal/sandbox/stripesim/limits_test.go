@@ -21,7 +21,8 @@ func (w *world) made(path, form string) string {
 	return object.ID
 }
 
-// What Stripe refuses of texts, addresses, quantities and currencies is refused; what it just takes is taken.
+// What Stripe refuses of texts, addresses, quantities and currencies is refused; what it just takes
+// is taken.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

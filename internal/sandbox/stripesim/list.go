@@ -53,7 +53,8 @@ func listed[T any](c *call, t *table[T], keep func(*T) bool) (any, *apiError) {
 	return object{"object": "list", "url": c.path, "has_more": more, "data": orEmpty(page)}, nil
 }
 
-// isGone tells whether a list cannot go on behind an object: there is none, or it was deleted, although it can still be read.
+// isGone tells whether a list cannot go on behind an object: there is none, or it was deleted,
+// although it can still be read.
 func isGone[T any](row *T) bool {
 	deleted, is := any(row).(interface{ gone() bool })
 	return row == nil || is && deleted.gone()

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// params reads typed values out of a request. The first value that cannot be read is kept in err; handlers read all
-// they need, then look at err, then act.
+// params reads typed values out of a request. The first value that cannot be read is kept in err;
+// handlers read all they need, then look at err, then act.
 type params struct {
 	root *field
 	err  *apiError
@@ -117,8 +117,8 @@ const (
 	maxMetadataValue = 500
 )
 
-// metadata merges the parameter into old by Stripe's rule: a key with an empty value is removed, an empty parameter removes
-// all, keys that are not named stay.
+// metadata merges the parameter into old by Stripe's rule: a key with an empty value is removed, an
+// empty parameter removes all, keys that are not named stay.
 func (p *params) metadata(old map[string]string, path ...string) map[string]string {
 	f := p.root.at(path...)
 	out := make(map[string]string, len(old))
@@ -154,7 +154,8 @@ func (p *params) metadata(old map[string]string, path ...string) map[string]stri
 	return out
 }
 
-// tree copies a section of the parameters as an object of strings, for parts that are kept but not understood.
+// tree copies a section of the parameters as an object of strings, for parts that are kept but not
+// understood.
 func (p *params) tree(path ...string) object {
 	f := p.root.at(path...)
 	if f == nil || f.given {

@@ -40,7 +40,8 @@ type dispute struct {
 // PaymentOutcome is what becomes of a customer's payments.
 type PaymentOutcome string
 
-// The outcomes. Declined is a refused card; Challenged is one whose bank asks the customer first, and gets no answer.
+// The outcomes. Declined is a refused card; Challenged is one whose bank asks the customer first,
+// and gets no answer.
 const (
 	PaymentsSucceed    PaymentOutcome = ""
 	PaymentsDeclined   PaymentOutcome = "declined"
@@ -193,8 +194,8 @@ func (s *Server) createRefund(c *call) (any, *apiError) {
 	return re, nil
 }
 
-// failRefund is what the payer's bank does that sends a refund back: the charge is refunded that much less. Stripe tells
-// it of the refund alone, under its newer names and under its older one.
+// failRefund is what the payer's bank does that sends a refund back: the charge is refunded that
+// much less. Stripe tells it of the refund alone, under its newer names and under its older one.
 func (s *Server) failRefund(re *refund, why string) {
 	ch := s.db.Charges.get(re.Charge)
 	s.updating("charge.refund.updated", re, func() { re.Failure = why })

@@ -203,8 +203,8 @@ func (s *Server) readPrice(c *call, p *price, at ...string) {
 // decimalForm is a decimal as Stripe takes them.
 var decimalForm = regexp.MustCompile(`^([0-9]+)(?:\.([0-9]{1,12}))?$`)
 
-// unitDecimal reads what a unit costs where that may be a fraction. Stripe tells a whole number as unit_amount too, of others unit_amount
-// is null.
+// unitDecimal reads what a unit costs where that may be a fraction. Stripe tells a whole number as
+// unit_amount too, of others unit_amount is null.
 func (c *call) unitDecimal(p *price, v string, path []string) {
 	parts := decimalForm.FindStringSubmatch(v)
 	if parts == nil {

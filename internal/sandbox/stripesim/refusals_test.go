@@ -206,7 +206,8 @@ func TestCheckoutsInTwoCurrenciesAreNotBothCompleted(t *testing.T) {
 	equal(t, "subscriptions", w.sim.Counts()["subscription"], 1)
 }
 
-// What a unit costs may be a fraction: then Stripe tells it as a decimal alone, and rounds what is billed.
+// What a unit costs may be a fraction: then Stripe tells it as a decimal alone, and rounds what is
+// billed.
 func TestFractionalPrices(t *testing.T) {
 	t.Parallel()
 	for decimal, want := range map[string]struct {

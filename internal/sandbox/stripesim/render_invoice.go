@@ -86,7 +86,8 @@ func (r renderer) line(x *invoice, l line) object {
 	return out
 }
 
-// invoicePayment links an invoice to its payment, which neither of them does by itself from basil on.
+// invoicePayment links an invoice to its payment, which neither of them does by itself from basil
+// on.
 func (r renderer) invoicePayment(x *invoice) object {
 	return object{
 		"id": "inpay_" + strings.TrimPrefix(x.ID, "in_"), "object": "invoice_payment", "amount_paid": x.Paid, "amount_requested": x.Total,

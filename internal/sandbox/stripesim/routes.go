@@ -2,7 +2,8 @@ package stripesim
 
 import "net/http"
 
-// routes is everything that the server answers, with the parameters that each route knows (and expand, which all do).
+// routes is everything that the server answers, with the parameters that each route knows (and
+// expand, which all do).
 func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	on := func(pattern, names string, h handler) { mux.HandleFunc(pattern, s.route(names, h)) }

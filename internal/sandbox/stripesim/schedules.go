@@ -274,9 +274,9 @@ func (s *Server) updateSchedule(c *call) (any, *apiError) {
 	return x, nil
 }
 
-// keepsCurrent is Stripe's rule for new phases of a schedule that has begun: the phase that runs has to be
-// among them with the start that it has, it cannot end in the past, and each phase begins where the one
-// before it ends.
+// keepsCurrent is Stripe's rule for new phases of a schedule that has begun: the phase that runs
+// has to be among them with the start that it has, it cannot end in the past, and each phase begins
+// where the one before it ends.
 func (x *schedule) keepsCurrent(phases []phase, now int64) *apiError {
 	for i, p := range phases {
 		if i > 0 && p.Start != phases[i-1].End {

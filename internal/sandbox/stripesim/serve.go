@@ -39,7 +39,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, r)
 }
 
-// route makes a handler out of an entry of routes: who asks, what with, whether it was asked before.
+// route makes a handler out of an entry of routes: who asks, what with, whether it was asked
+// before.
 func (s *Server) route(names string, h handler) http.HandlerFunc {
 	known := accept(names + " expand.#")
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -116,7 +117,8 @@ func (s *Server) run(r *http.Request, c *call, h handler, requestID string) kept
 	return kept{Status: http.StatusOK, Body: mustJSON(out)}
 }
 
-// waitWhileStalled holds a request with an idempotency key as Stall asks. The lock is free meanwhile.
+// waitWhileStalled holds a request with an idempotency key as Stall asks. The lock is free
+// meanwhile.
 func (s *Server) waitWhileStalled(ctx context.Context, key string) error {
 	gate := s.stall
 	if key == "" || gate == nil {

@@ -10,10 +10,12 @@ import (
 
 // Options configure a Server; the zero value is a test-mode account that nobody listens to.
 type Options struct {
-	// Emit is called for each event, in the order of creation, after the change is visible; body is the event's JSON as
-	// EventVersion renders it. It may call the server back. Nil drops events (they can still be listed).
+	// Emit is called for each event, in the order of creation, after the change is visible; body is
+	// the event's JSON as EventVersion renders it. It may call the server back. Nil drops events (they
+	// can still be listed).
 	Emit func(id, typ string, body []byte)
-	// Now gives the simulated time at construction; nil is time.Now. From there the clock flows with real time.
+	// Now gives the simulated time at construction; nil is time.Now. From there the clock flows with
+	// real time.
 	Now func() time.Time
 	// Frozen makes the clock stand still but for Advance and AdvanceTo.
 	Frozen bool
@@ -23,22 +25,25 @@ type Options struct {
 	APIKey string
 	// AccountID is the account's own id; "" is a fixed test value.
 	AccountID string
-	// EventVersion is the API version of events, and of answers to requests that name none; "" is 2023-10-16.
+	// EventVersion is the API version of events, and of answers to requests that name none; "" is
+	// 2023-10-16.
 	EventVersion string
 	// Seed makes ids: the same seed and the same calls give the same ids.
 	Seed uint64
 	// InvoiceDelay is how long an automatic renewal's invoice stays a draft; 0 is Stripe's hour.
 	InvoiceDelay time.Duration
-	// Dunning says what happens to a renewal that cannot be paid; the zero value retries after 3, 5 and 7 days
-	// and then cancels.
+	// Dunning says what happens to a renewal that cannot be paid; the zero value retries after 3, 5
+	// and 7 days and then cancels.
 	Dunning Dunning
 }
 
 // Dunning is the account's rule for failed renewals.
 type Dunning struct {
-	// Retry holds the wait before each further attempt; nil is 3, 5 and 7 days. Empty but not nil: no further attempt.
+	// Retry holds the wait before each further attempt; nil is 3, 5 and 7 days. Empty but not nil: no
+	// further attempt.
 	Retry []time.Duration
-	// Then is the status of the subscription after the last attempt: "canceled" (default), "unpaid" or "past_due".
+	// Then is the status of the subscription after the last attempt: "canceled" (default), "unpaid" or
+	// "past_due".
 	Then string
 }
 
@@ -54,8 +59,9 @@ func (d Dunning) withDefaults() Dunning {
 	return d
 }
 
-// Server is the simulated Stripe, an http.Handler for /v1/... and a set of methods that do what a person would do in
-// Stripe's dashboard, checkout or customer portal. All methods are safe for concurrent use.
+// Server is the simulated Stripe, an http.Handler for /v1/... and a set of methods that do what a
+// person would do in Stripe's dashboard, checkout or customer portal. All methods are safe for
+// concurrent use.
 type Server struct {
 	mux  *http.ServeMux
 	emit func(id, typ string, body []byte)
@@ -133,7 +139,8 @@ func (s *Server) SetKey(key string) {
 	s.view(func() { s.opts.APIKey = key })
 }
 
-// SetSearchLag makes customers appear, and changes to them show, in search only after d, as Stripe's search index does.
+// SetSearchLag makes customers appear, and changes to them show, in search only after d, as
+// Stripe's search index does.
 func (s *Server) SetSearchLag(d time.Duration) {
 	s.view(func() { s.db.SearchLag = d })
 }
@@ -146,12 +153,13 @@ func (s *Server) SetDunning(d Dunning) {
 // AccountID is the id that GET /v1/account answers.
 func (s *Server) AccountID() string { return s.opts.AccountID }
 
-// BreakNext makes the next n POST requests fail inside with 500, after they were accepted: nothing happens, and the answer
-// is kept under their idempotency key and replayed, which is what Stripe does.
+// BreakNext makes the next n POST requests fail inside with 500, after they were accepted: nothing
+// happens, and the answer is kept under their idempotency key and replayed, which is what Stripe
+// does.
 func (s *Server) BreakNext(n int) { s.Break(Breakage{Times: n}) }
 
-// Breakage says which POST requests fail inside with 500, after they were accepted. The answer is kept under their idempotency
-// key, and replayed.
+// Breakage says which POST requests fail inside with 500, after they were accepted. The answer is
+// kept under their idempotency key, and replayed.
 type Breakage struct {
 	PathPrefix, PathSuffix string // of the request's path; "" is any
 	// Done makes what was asked for happen all the same.
@@ -195,8 +203,8 @@ func (s *Server) breaks(r *http.Request) *Breakage {
 	return nil
 }
 
-// Stall makes POST requests that carry an idempotency key wait before they are executed, until release is called.
-// Meanwhile a second request with the same key is answered 409.
+// Stall makes POST requests that carry an idempotency key wait before they are executed, until
+// release is called. Meanwhile a second request with the same key is answered 409.
 func (s *Server) Stall() (release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -28,7 +28,8 @@ func (s *Server) Subscriptions(customerID string) (bodies []json.RawMessage) {
 	return bodies
 }
 
-// Customer is a customer as API version 2023-10-16 shows it; of a deleted one that is the id and the word.
+// Customer is a customer as API version 2023-10-16 shows it; of a deleted one that is the id and
+// the word.
 func (s *Server) Customer(id string) (body json.RawMessage, ok bool) {
 	s.view(func() {
 		if x := s.db.Customers.get(id); x != nil {
@@ -88,8 +89,8 @@ func (s *Server) Save(w io.Writer) error {
 	return nil
 }
 
-// Load replaces the account by one that Save wrote. The clock goes on from the later of the two, never back, and nothing is
-// emitted before the next request or Advance.
+// Load replaces the account by one that Save wrote. The clock goes on from the later of the two,
+// never back, and nothing is emitted before the next request or Advance.
 func (s *Server) Load(r io.Reader) error {
 	in := saved{State: newState()}
 	if err := json.NewDecoder(r).Decode(&in); err != nil {

@@ -109,7 +109,8 @@ func (s *Server) replan() {
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// newID makes an id in Stripe's form: the prefix, then letters and digits that follow from the seed and a count.
+// newID makes an id in Stripe's form: the prefix, then letters and digits that follow from the seed
+// and a count.
 func (s *Server) newID(prefix string) string {
 	s.db.Made[prefix]++
 	length := 24

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// act runs what a route does, with no request behind it: the events name none, as those of dashboard and portal do.
+// act runs what a route does, with no request behind it: the events name none, as those of
+// dashboard and portal do.
 func (s *Server) act(h handler, id string, form url.Values) error {
 	return s.do(func() error { return s.apply(h, id, form) })
 }
@@ -47,7 +48,8 @@ func (s *Server) AddCustomer(spec CustomerSpec) string {
 	return cus.ID
 }
 
-// AddCard gives a customer a card that can be charged, so that a subscription can be made for it by the API.
+// AddCard gives a customer a card that can be charged, so that a subscription can be made for it by
+// the API.
 func (s *Server) AddCard(customerID string) error {
 	return s.do(func() error {
 		cus, e := s.liveCustomer(customerID)
@@ -60,7 +62,8 @@ func (s *Server) AddCard(customerID string) error {
 	})
 }
 
-// UpdateCustomer replaces a customer's name and email and merges metadata (an empty value removes a key).
+// UpdateCustomer replaces a customer's name and email and merges metadata (an empty value removes a
+// key).
 func (s *Server) UpdateCustomer(id string, spec CustomerSpec) error {
 	form := url.Values{"email": {spec.Email}, "name": {spec.Name}}
 	for k, v := range spec.Metadata {
@@ -98,8 +101,8 @@ func Nickname(name string) PriceOption { return func(p *price) { p.Nickname = na
 // LookupKey gives a price a key to be found by.
 func LookupKey(key string) PriceOption { return func(p *price) { p.LookupKey = key } }
 
-// AddPrice makes a price of a product and answers its id. unitAmount is in the currency's smallest unit; interval is day, week,
-// month or year, or "" for a one-time price.
+// AddPrice makes a price of a product and answers its id. unitAmount is in the currency's smallest
+// unit; interval is day, week, month or year, or "" for a one-time price.
 func (s *Server) AddPrice(productID string, unitAmount int64, interval string, opts ...PriceOption) string {
 	p := &price{Product: productID, UnitAmount: unitAmount, Interval: interval, Currency: "usd", IntervalCount: 1, UsageType: "licensed",
 		Active: true, Metadata: map[string]string{}}
@@ -129,20 +132,23 @@ func (s *Server) DeleteProduct(id string) error { return s.act(s.removeProduct, 
 
 // CheckoutSpec describes a checkout that a person completes.
 type CheckoutSpec struct {
-	// SessionID names an open session, made by the API; the fields below it, up to BillingAnchor, are then taken from there.
+	// SessionID names an open session, made by the API; the fields below it, up to BillingAnchor, are
+	// then taken from there.
 	SessionID         string
 	CustomerID, Email string // CustomerID "": a new customer is made, with Email
 	PriceID           string
 	ClientReferenceID string
-	// PaymentLink names the Payment Link that opened the session; the ClientReferenceID is what the payer's address said.
+	// PaymentLink names the Payment Link that opened the session; the ClientReferenceID is what the
+	// payer's address said.
 	PaymentLink string
 	Metadata    map[string]string // of the session
 	// SubscriptionMetadata is what subscription_data.metadata says.
 	SubscriptionMetadata map[string]string
 	Quantity             int64 // 0 is one
 	TrialDays            int64
-	// BillingAnchor is when the first period ends and the second is billed, as subscription_data.billing_cycle_anchor says;
-	// zero is a whole period from now. The first invoice is not prorated.
+	// BillingAnchor is when the first period ends and the second is billed, as
+	// subscription_data.billing_cycle_anchor says; zero is a whole period from now. The first invoice
+	// is not prorated.
 	BillingAnchor time.Time
 
 	// Delayed is a payment method whose bank answers later: SettleCheckout brings the answer.
@@ -156,8 +162,9 @@ type CheckoutResult struct {
 	SessionID, CustomerID, SubscriptionID, InvoiceID, PaymentIntentID, ChargeID string
 }
 
-// CompleteCheckout does what a person does on the checkout page, with the whole burst of events that Stripe sends for it. A
-// card that is declined (SetPayments) and a session that is not open are errors, and change nothing.
+// CompleteCheckout does what a person does on the checkout page, with the whole burst of events
+// that Stripe sends for it. A card that is declined (SetPayments) and a session that is not open
+// are errors, and change nothing.
 func (s *Server) CompleteCheckout(ctx context.Context, spec CheckoutSpec) (CheckoutResult, error) {
 	if err := ctx.Err(); err != nil {
 		return CheckoutResult{}, err
@@ -237,7 +244,8 @@ func (s *Server) SettleCheckout(sessionID string, ok bool) error {
 	})
 }
 
-// CancelAtPeriodEnd is the customer's cancellation in the portal: the subscription runs until its period ends.
+// CancelAtPeriodEnd is the customer's cancellation in the portal: the subscription runs until its
+// period ends.
 func (s *Server) CancelAtPeriodEnd(subscriptionID string) error {
 	return s.act(s.updateSubscription, subscriptionID, url.Values{"cancel_at_period_end": {"true"}})
 }
@@ -252,8 +260,8 @@ func (s *Server) CancelNow(subscriptionID string) error {
 	return s.act(s.removeSubscription, subscriptionID, nil)
 }
 
-// AddSchedule makes a schedule in the dashboard: a customer's subscription to a price that begins at a moment to come. It answers the
-// schedule's id.
+// AddSchedule makes a schedule in the dashboard: a customer's subscription to a price that begins
+// at a moment to come. It answers the schedule's id.
 func (s *Server) AddSchedule(customerID, priceID string, start time.Time) (id string, err error) {
 	err = s.do(func() error {
 		known := len(s.db.Schedules.Order)
@@ -267,8 +275,8 @@ func (s *Server) AddSchedule(customerID, priceID string, start time.Time) (id st
 	return id, err
 }
 
-// Lose makes the account answer 404 for objects: for a customer, a subscription or a schedule, as if it had never had
-// them. Nothing is told of it. found gives them back as they were.
+// Lose makes the account answer 404 for objects: for a customer, a subscription or a schedule, as
+// if it had never had them. Nothing is told of it. found gives them back as they were.
 func (s *Server) Lose(ids ...string) (found func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,7 +325,8 @@ func (s *Server) ResumeCollection(subscriptionID string) error {
 	return s.act(s.updateSubscription, subscriptionID, url.Values{"pause_collection": {""}})
 }
 
-// ChangePrice moves a subscription's first item to another price; with another interval a new period begins and is billed.
+// ChangePrice moves a subscription's first item to another price; with another interval a new
+// period begins and is billed.
 func (s *Server) ChangePrice(subscriptionID, priceID string) error {
 	return s.changeItem(subscriptionID, "price", priceID)
 }
@@ -337,7 +346,8 @@ func (s *Server) changeItem(subscriptionID, name, value string) error {
 	})
 }
 
-// Use counts what is used of a subscription's first metered item, to be billed when the period ends.
+// Use counts what is used of a subscription's first metered item, to be billed when the period
+// ends.
 func (s *Server) Use(subscriptionID string, n int64) error {
 	return s.do(func() error {
 		sub := s.db.Subscriptions.get(subscriptionID)
@@ -378,7 +388,8 @@ func (s *Server) SetPaymentOutcome(customerID string, o PaymentOutcome) error {
 	})
 }
 
-// PayOpenInvoice makes the customer pay the subscription's latest invoice; a declined card is an error.
+// PayOpenInvoice makes the customer pay the subscription's latest invoice; a declined card is an
+// error.
 func (s *Server) PayOpenInvoice(subscriptionID string) error {
 	return s.do(func() error {
 		sub := s.db.Subscriptions.get(subscriptionID)

@@ -134,7 +134,8 @@ type order struct {
 	viaCheckout             bool // the payment is made by the caller
 }
 
-// startSubscription makes a subscription with its first invoice, and pays it unless the order says otherwise.
+// startSubscription makes a subscription with its first invoice, and pays it unless the order says
+// otherwise.
 func (s *Server) startSubscription(o order) (*subscription, *invoice) {
 	now := s.unix()
 	first := s.db.Prices.get(o.items[0].Price)
@@ -182,8 +183,9 @@ func (s *Server) startSubscription(o order) (*subscription, *invoice) {
 	return sub, inv
 }
 
-// endTerm ends a subscription whose time has come, as it was set to. Stripe leaves pending prorations in place until then, and collects
-// them, other pending invoice items and what was used of metered prices with a final invoice.
+// endTerm ends a subscription whose time has come, as it was set to. Stripe leaves pending
+// prorations in place until then, and collects them, other pending invoice items and what was used
+// of metered prices with a final invoice.
 func (s *Server) endTerm(x *subscription, reason string) {
 	s.quietInvoices(x)
 	final := s.finalInvoice(x)
@@ -194,7 +196,8 @@ func (s *Server) endTerm(x *subscription, reason string) {
 	}
 }
 
-// finalInvoice is a draft of what a subscription that ends has not billed yet, nil where that is nothing.
+// finalInvoice is a draft of what a subscription that ends has not billed yet, nil where that is
+// nothing.
 func (s *Server) finalInvoice(x *subscription) *invoice {
 	used := x.Status != statusTrialing && slices.ContainsFunc(x.Items, func(it item) bool { return it.Used > 0 })
 	if !used && len(s.pendingOf(x)) == 0 {
@@ -205,7 +208,8 @@ func (s *Server) finalInvoice(x *subscription) *invoice {
 	return inv
 }
 
-// cancelSubscription ends a subscription now. Its pending prorations are removed, and what was used is not billed.
+// cancelSubscription ends a subscription now. Its pending prorations are removed, and what was used
+// is not billed.
 func (s *Server) cancelSubscription(x *subscription, reason string) {
 	s.quietInvoices(x)
 	s.dropProrations(x)
@@ -231,7 +235,8 @@ func (s *Server) expireSubscription(x *subscription) {
 	}
 }
 
-// quietInvoices stops the collection of what is still open, as Stripe does when a subscription ends.
+// quietInvoices stops the collection of what is still open, as Stripe does when a subscription
+// ends.
 func (s *Server) quietInvoices(x *subscription) {
 	for _, inv := range s.db.Invoices.newest(func(i *invoice) bool { return i.Subscription == x.ID && (i.Status == "open" || i.Status == "draft") }) {
 		s.updating("invoice.updated", inv, func() { inv.NextAttempt, inv.FinalizeAt = 0, 0 })
@@ -287,7 +292,8 @@ func (s *Server) invoiceNow(x *subscription, wholePeriod bool) {
 	}
 }
 
-// nextPeriod is the first end of a period after start, counted from the anchor; months keep the anchor's day as far as they have it.
+// nextPeriod is the first end of a period after start, counted from the anchor; months keep the
+// anchor's day as far as they have it.
 func nextPeriod(anchor, start int64, p *price) int64 {
 	a := time.Unix(anchor, 0).UTC()
 	count := int(max(1, p.IntervalCount))

@@ -281,7 +281,8 @@ func (s *Server) listSubscriptions(c *call) (any, *apiError) {
 	})
 }
 
-// inList is Stripe's rule for the status filter: without one, everything that has not been canceled.
+// inList is Stripe's rule for the status filter: without one, everything that has not been
+// canceled.
 func (x *subscription) inList(status string) bool {
 	switch status {
 	case "all":

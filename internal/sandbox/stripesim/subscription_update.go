@@ -4,7 +4,8 @@ import (
 	"slices"
 )
 
-// updateSubscription reads what is asked, refuses what Stripe refuses, then makes the change as one event.
+// updateSubscription reads what is asked, refuses what Stripe refuses, then makes the change as one
+// event.
 func (s *Server) updateSubscription(c *call) (any, *apiError) {
 	sub := s.db.Subscriptions.get(c.id)
 	if sub == nil {

@@ -8,8 +8,9 @@ func (p *price) expects(currency, param string) *apiError {
 	return invalid("", param, "The price specified only supports `%s`. This doesn't match the expected currency: `%s`.", p.Currency, currency)
 }
 
-// differs names what two prices do not have in common of what Stripe bills one subscription by; "" for nothing. Prices of different
-// intervals share a subscription only in the flexible billing mode, which the simulated account does not have: it answers "classic".
+// differs names what two prices do not have in common of what Stripe bills one subscription by; ""
+// for nothing. Prices of different intervals share a subscription only in the flexible billing
+// mode, which the simulated account does not have: it answers "classic".
 func (p *price) differs(other *price) string {
 	switch {
 	case p.Currency != other.Currency:
@@ -22,8 +23,8 @@ func (p *price) differs(other *price) string {
 	return ""
 }
 
-// together refuses items that Stripe does not bill in one subscription of a currency: of different currencies or intervals, or twice
-// the same price.
+// together refuses items that Stripe does not bill in one subscription of a currency: of different
+// currencies or intervals, or twice the same price.
 func (s *Server) together(items []item, currency, param string) *apiError {
 	first := s.db.Prices.get(items[0].Price)
 	for i, it := range items {
@@ -64,7 +65,8 @@ func onlyOnce(before []item, priceID, param string) *apiError {
 	return nil
 }
 
-// phasesTogether refuses phases in more than one currency, or in another than the schedule's customer is billed in.
+// phasesTogether refuses phases in more than one currency, or in another than the schedule's
+// customer is billed in.
 func (s *Server) phasesTogether(x *schedule, phases []phase) *apiError {
 	for _, p := range phases {
 		if p.Currency != phases[0].Currency {
@@ -77,7 +79,8 @@ func (s *Server) phasesTogether(x *schedule, phases []phase) *apiError {
 	return s.oneCurrency(x.Customer, phases[0].Currency, x)
 }
 
-// oneCurrency refuses a second currency on a customer who has something running in another; except is a schedule that does not count.
+// oneCurrency refuses a second currency on a customer who has something running in another; except
+// is a schedule that does not count.
 func (s *Server) oneCurrency(customerID, currency string, except *schedule) *apiError {
 	for _, x := range s.db.Subscriptions.newest(func(x *subscription) bool { return x.Customer == customerID && !x.ended() }) {
 		if x.Currency != currency {

@@ -203,8 +203,8 @@ func (s *settings) variables(at places) map[string]string {
 // environmentFile holds the variables of the programs for a shell.
 const environmentFile = "environment"
 
-// writeEnvironment keeps the variables with which an operator's command line reaches what runs here, for a
-// shell to read. They hold keys, so only their owner may.
+// writeEnvironment keeps the variables with which an operator's command line reaches what runs
+// here, for a shell to read. They hold keys, so only their owner may.
 func (s *settings) writeEnvironment(variables map[string]string) error {
 	var text strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(variables)) {

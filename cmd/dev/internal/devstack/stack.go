@@ -135,7 +135,8 @@ func (s *stack) startSandbox(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the sandbox's log: %w", err)
 	}
-	// Another seed each time: a database that outlived the sandbox's state must not meet its ids again.
+	// Another seed each time: a database that outlived the sandbox's state must not meet its ids
+	// again.
 	var seed [8]byte
 	_, _ = crand.Read(seed[:]) // it never fails
 	sb, err := sandbox.Start(ctx, sandbox.Options{
