@@ -58,11 +58,6 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (l
 		if err := tx.Link(ctx, user, customer, source, given, nil); err != nil {
 			return err
 		}
-		for _, class := range []account.Drift{account.DriftOrphanCustomer, account.DriftUnverifiedReference} {
-			if err := tx.ResolveDrift(ctx, account.CustomerEntity(customerID), class, ""); err != nil {
-				return err
-			}
-		}
 		if user.Deleting() {
 			if err := tx.CheckoutsDue(ctx, user, customerID); err != nil {
 				return err

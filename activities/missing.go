@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
@@ -27,6 +28,10 @@ func (a *Subscriptions) commitMissing(ctx context.Context, in RecordInput, c com
 	result *RecordResult,
 ) error {
 	tx := c.tx
+	if !c.fresh {
+		// A later read has shown the customer, or that it is gone. This one may not say more than that.
+		return failure.New(failure.Transient, "postgres", "record a missing customer", "overtaken", nil)
+	}
 	result.Outcome = OutcomeMissing
 	if c.user != nil {
 		result.ClerkUserID, result.PublishDue = c.user.ClerkUserID, c.user.PublishDue()
@@ -57,11 +62,9 @@ func (a *Subscriptions) commitMissing(ctx context.Context, in RecordInput, c com
 	case !c.user.Deleting():
 		return a.lookAgain(ctx, c, in, result)
 	}
-	if c.fresh {
-		seen.customer.ID = in.CustomerID
-		if _, _, err := a.commitRows(ctx, c, seen, reads{number, customer.ReadSeq}, takenEvents{}, trust{}); err != nil {
-			return err
-		}
+	seen.customer.ID = in.CustomerID
+	if _, _, err := a.commitRows(ctx, c, seen, reads{number, customer.ReadSeq}, takenEvents{}, trust{}); err != nil {
+		return err
 	}
 	return a.commitDeleting(ctx, c, &store.Customer{ID: in.CustomerID}, seen, number, result)
 }

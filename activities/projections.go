@@ -58,9 +58,13 @@ func (a *Projections) PublishProjection(ctx context.Context, in PublishInput) (r
 		maySkip = false
 		version, err := a.write(ctx, user, in.Forced)
 		if failure.IsNotFound(err) {
+			number, numbered := a.Store.NextRead(ctx)
+			if numbered != nil {
+				return result, numbered
+			}
 			if _, _, err = a.Clerk.User(ctx, in.ClerkUserID); failure.IsNotFound(err) {
 				result.Missing, result.More = true, false
-				return result, a.missing(ctx, user)
+				return result, a.missing(ctx, user, number)
 			} else if err == nil {
 				err = failure.New(failure.Transient, "clerk", "write metadata", "there_after_all", nil)
 			}
@@ -96,15 +100,32 @@ func (a *Projections) write(ctx context.Context, user *store.User, forced bool) 
 	return projection.Version, a.Clerk.SetStripeMetadata(ctx, user.ClerkUserID, patch)
 }
 
-// missing handles a user whom Clerk does not know, as it has said twice. For one who is being
-// deleted that is how it should be: there is nothing to publish to any more. For any other it is
-// drift.
-func (a *Projections) missing(ctx context.Context, user *store.User) error {
-	if user.Deleting() {
-		_, err := a.Store.Published(ctx, user.ClerkUserID, user.ProjectionVersion, cause(ctx))
-		return err
+// missing handles a user whom Clerk does not know, as it has said twice, the second time to a read
+// of this number. For one who is being deleted, maybe only since they were read here, that is how
+// it should be: there is nothing to publish to any more. For any other it is drift, unless somebody
+// else has read since that they are there.
+func (a *Projections) missing(ctx context.Context, user *store.User, number int64) error {
+	deleting := user.Deleting()
+	if !deleting {
+		err := a.Store.Update(ctx, "note a missing user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
+			now, err := tx.LockUser(ctx, user.ClerkUserID)
+			if err != nil || now == nil {
+				return err
+			}
+			if deleting = now.Deleting(); deleting {
+				return nil
+			}
+			if now.KnownSince(number) {
+				return failure.New(failure.Transient, "postgres", "note a missing user", "overtaken", nil)
+			}
+			return tx.NoteDrift(ctx, account.UserEntity(user.ClerkUserID), account.DriftUserMissing, user.ClerkUserID)
+		})
+		if err != nil {
+			return err
+		}
 	}
-	if err := a.Store.NoteDrift(ctx, account.UserEntity(user.ClerkUserID), account.DriftUserMissing, user.ClerkUserID); err != nil {
+	if deleting {
+		_, err := a.Store.Published(ctx, user.ClerkUserID, user.ProjectionVersion, cause(ctx))
 		return err
 	}
 	if err := a.Store.PublishFailed(ctx, user.ClerkUserID, "Clerk does not know this user"); err != nil {

@@ -595,11 +595,14 @@ func (a *Subscriptions) commitWaiting(ctx context.Context, tx *store.Tx, custome
 	if len(taken.early) > 0 {
 		result.RereadAfter = a.Policy.RereadDelay
 	}
-	if deleted && len(claims) == 0 {
-		// Nobody will write on it any more whose it was, and nobody has to look after it.
+	if deleted {
+		// Nobody has to look after it.
 		if err := tx.ResolveDrift(ctx, account.CustomerEntity(customerID), account.DriftOrphanCustomer, ""); err != nil {
 			return err
 		}
+	}
+	if deleted && len(claims) == 0 {
+		// Nobody will write on it any more whose it was.
 		return tx.IgnoreEvents(ctx, taken.done, "no user: the customer was deleted")
 	}
 	return tx.HoldEvents(ctx, taken.done, store.EventWaiting, reason, false)

@@ -109,7 +109,7 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 		return a.requestDeletion(ctx, in, number)
 	}
 	if failure.IsNotFound(err) {
-		return a.commitMissing(ctx, in, number, before)
+		return a.commitMissing(ctx, in, number)
 	}
 	if err != nil {
 		return result, err
@@ -330,23 +330,32 @@ func verifiedIn(due []store.Due) []string {
 }
 
 // commitMissing handles a user whom Clerk does not know, though nobody told us of a deletion:
-// drift. Rows and access stay as they are, and the events wait.
-func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64, before *store.User) (UserResult, error) {
+// drift. Rows and access stay as they are, and the events wait. What somebody else has come to know
+// meanwhile is not gone against: the user is read again.
+func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64) (UserResult, error) {
 	result := UserResult{Outcome: OutcomeMissing}
 	entity := account.UserEntity(in.ClerkUserID)
 	err := a.Store.Update(ctx, "record a missing user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
-		if err := tx.Reading(ctx, number, before.HighestNumber()); err != nil {
+		row, err := tx.LockUser(ctx, in.ClerkUserID)
+		if err != nil {
 			return err
+		}
+		if err := tx.Reading(ctx, number, row.HighestNumber()); err != nil {
+			return err
+		}
+		if row.KnownSince(number) {
+			return failure.New(failure.Transient, "postgres", "record a missing user", "overtaken", nil)
 		}
 		due, err := tx.TakeEvents(ctx, entity, number)
 		if err != nil {
 			return err
 		}
-		if before != nil {
-			if err := tx.NoteDrift(ctx, entity, account.DriftUserMissing, in.ClerkUserID); err != nil {
-				return err
-			}
-		} else if err := tx.NoteNotInClerk(ctx, in.ClerkUserID); err != nil {
+		if row != nil {
+			err = tx.NoteDrift(ctx, entity, account.DriftUserMissing, in.ClerkUserID)
+		} else {
+			err = tx.NoteNotInClerk(ctx, in.ClerkUserID)
+		}
+		if err != nil {
 			return err
 		}
 		// Nobody waits for a user whom Clerk does not have.

@@ -185,14 +185,14 @@ func (s *Store) NoteGone(ctx context.Context, clerkUserID, customerID string, re
 
 // Link makes a customer a user's. Both rows are locked by the caller, and the customer has no
 // user. The profile that the customer was last given is forgotten, so that it is given the
-// user's.
+// user's, and what was open about its having no user is closed.
 func (t *Tx) Link(ctx context.Context, u *User, c *Customer, source string, profileVersion int64, eventIDs []string) error {
 	if err := t.tx.Later(ctx, "link a customer", `UPDATE stripe_customers SET user_id = $2, link_source = $3, linked_at = now(), profile_version = $4,
 		stripe_created_at = coalesce(stripe_created_at, now()) WHERE stripe_customer_id = $1 AND user_id IS NULL`, c.ID, u.ID, source, profileVersion); err != nil {
 		return err
 	}
 	c.UserID, c.LinkSource = &u.ID, &source
-	if err := t.ResolveDrift(ctx, account.CustomerEntity(c.ID), account.DriftConflictingClaims, ""); err != nil {
+	if err := t.resolveUnowned(ctx, c.ID); err != nil {
 		return err
 	}
 	return t.Audit(ctx, Entry{Action: "customer.linked", User: u, Entity: account.CustomerEntity(c.ID), Subject: c.ID,

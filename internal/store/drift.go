@@ -41,6 +41,13 @@ func (t *Tx) ResolveDrift(ctx context.Context, entity account.Entity, class acco
 		AND ($3 = '' OR subject = $3)`, string(entity), string(class), subject)
 }
 
+// resolveUnowned closes the open differences that only a customer has that is nobody's.
+func (t *Tx) resolveUnowned(ctx context.Context, customerID string) error {
+	return t.tx.Later(ctx, "resolve drift of a customer", `UPDATE drift SET resolved_at = now() WHERE entity = $1 AND class = ANY($2) AND resolved_at IS NULL`,
+		string(account.CustomerEntity(customerID)),
+		[]string{string(account.DriftConflictingClaims), string(account.DriftOrphanCustomer), string(account.DriftUnverifiedReference)})
+}
+
 // NoteDrift is [Tx.NoteDrift] in a transaction of its own.
 func (s *Store) NoteDrift(ctx context.Context, entity account.Entity, class account.Drift, subject string) error {
 	return s.Update(ctx, "note drift", Cause{}, func(ctx context.Context, tx *Tx) error {

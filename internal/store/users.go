@@ -64,6 +64,13 @@ func (u *User) HighestNumber() int64 {
 	}
 }
 
+// KnownSince tells whether somebody has come to know of the user what a read of this number cannot
+// say: that they are being deleted, or what a later read has shown of them. A read that says that
+// there is no such user does not count then.
+func (u *User) KnownSince(number int64) bool {
+	return u != nil && (u.DeletionRequestedAt != nil || u.HighestNumber() > number)
+}
+
 // Projection is the stored projection with its version.
 func (u *User) Projection() (account.Projection, error) {
 	var p account.Projection

@@ -181,8 +181,12 @@ func (w *world) settle() {
 // check looks at what has to hold beside agreement.
 func (w *world) check() {
 	w.t.Helper()
-	if n := w.s.Count(`SELECT count(*) FROM drift WHERE resolved_at IS NULL`); n != 0 {
-		w.t.Errorf("%d differences are open that nobody may decide, want none", n)
+	var open string
+	if err := w.s.Row(w.t.Context(), `SELECT coalesce(string_agg(class || ' ' || entity, ', '), '') FROM drift WHERE resolved_at IS NULL`, nil, &open); err != nil {
+		w.t.Fatal(err)
+	}
+	if open != "" {
+		w.t.Errorf("differences are open that nobody may decide, want none: %s", open)
 	}
 	if n := w.s.Count(`SELECT count(*) FROM webhook_events WHERE status NOT IN ('completed', 'ignored')`); n != 0 {
 		w.t.Errorf("%d events are not done", n)
