@@ -158,7 +158,7 @@ func (a *Subscriptions) commitDeleting(ctx context.Context, c committed, custome
 	}
 	// As long as something may bill the user, somebody has to look after the customer.
 	result.Live = result.Live || result.StopDue || len(open) > 0
-	if user.DeletedAt == nil && len(open) == 0 && !result.StopDue {
+	if user.ErasedAt == nil && len(open) == 0 && !result.StopDue {
 		// The user's own workflow waits for every customer to be settled. One that is not must not wake
 		// it: it would have this customer looked at again.
 		return tx.Poke(ctx, account.JobOffboard, account.UserEntity(user.ClerkUserID))

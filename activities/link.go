@@ -63,7 +63,7 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (l
 				return err
 			}
 		}
-		if user.DeletedAt != nil {
+		if user.ErasedAt != nil {
 			// It comes too late to be erased with its user.
 			return tx.EraseCustomer(ctx, customer)
 		}

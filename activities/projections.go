@@ -49,7 +49,7 @@ func (a *Projections) PublishProjection(ctx context.Context, in PublishInput) (r
 	maySkip := !in.Forced && attempt(ctx) == 1
 	for range passes {
 		user, err := a.Store.UserByClerkID(ctx, in.ClerkUserID)
-		if err != nil || user == nil || user.DeletedAt != nil {
+		if err != nil || user == nil || user.ErasedAt != nil {
 			return result, err
 		}
 		if maySkip && !user.PublishDue() {

@@ -170,6 +170,11 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 			result.Deleting = true
 			return tx.CompleteEvents(ctx, due, true)
 		}
+		if row.Noted {
+			if err := tx.NotedInVain(ctx, row); err != nil {
+				return err
+			}
+		}
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err
@@ -413,7 +418,7 @@ func (a *Users) requestDeletion(ctx context.Context, in UserInput, number int64)
 // committed the mark may have died before they looked.
 func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, before *store.User) (UserResult, error) {
 	result := UserResult{Outcome: OutcomeSynced, Deleting: true}
-	if before.DeletedAt != nil {
+	if before.ErasedAt != nil {
 		result.Outcome = OutcomeDeleted
 	}
 	left, due, err := a.Store.LeftCheckouts(ctx, before.ID)
@@ -444,7 +449,7 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 		}
 		return tx.CompleteEvents(ctx, due, true)
 	})
-	if err == nil && !before.Noted && (before.DeletedAt == nil || len(verified) > 0) {
+	if err == nil && !before.Noted && (before.ErasedAt == nil || len(verified) > 0) {
 		_, err = a.pokeClaimed(ctx, in.ClerkUserID, append(verifiedEmail(before.Profile()), verified...)...)
 	}
 	return result, err
@@ -518,7 +523,7 @@ func (a *Users) EraseUser(ctx context.Context, in UserInput) (result EraseResult
 		if err != nil || user == nil || user.DeletionSeq == nil {
 			return err
 		}
-		if user.DeletedAt != nil {
+		if user.ErasedAt != nil {
 			result.Erased = true
 			return nil
 		}

@@ -52,7 +52,7 @@ func erasable(user *store.User, clerkUserID string) error {
 		return mistaken("%s is not known here", clerkUserID)
 	case !user.Deleting():
 		return mistaken("nobody has asked for the deletion of %s; delete them in Clerk", clerkUserID)
-	case user.DeletedAt != nil:
+	case user.ErasedAt != nil:
 		return mistaken("%s is erased already", clerkUserID)
 	default:
 		return nil

@@ -278,7 +278,7 @@ func (i *Inspector) postgres(ctx context.Context, user *store.User) (*PostgresVi
 	profile := user.Profile()
 	view := &PostgresView{
 		Profile:             Profile{profile.FullName(), profile.Email},
-		DeletionRequestedAt: user.DeletionRequestedAt, DeletedAt: user.DeletedAt, Published: user.PublishedVersion, PublishError: user.PublishError,
+		DeletionRequestedAt: user.DeletionRequestedAt, DeletedAt: user.ErasedAt, Published: user.PublishedVersion, PublishError: user.PublishError,
 		Customers: []string{}, Subscriptions: []SubscriptionView{},
 	}
 	var err error

@@ -409,8 +409,8 @@ func TestAddressesOfThoseWhoAreBeingDeletedAreKept(t *testing.T) {
 }
 
 // Of whoever is not erased by now it is looked for what Stripe would still collect, and whom only
-// the product has noted as deleted is looked at, also where it has noted that it is done. Who was
-// erased stays as they are.
+// the product has noted as deleted is looked at, also where it has noted that it is done, before our
+// mark or behind it. Who was erased stays as they are.
 func TestStoredDeletionsAreLookedAtOnceMore(t *testing.T) {
 	t.Parallel()
 	dsn := databases.DSN(t)
@@ -418,17 +418,18 @@ func TestStoredDeletionsAreLookedAtOnceMore(t *testing.T) {
 	m := migrator(t, dsn)
 	takenBack(t, m, "pending_charges")
 	w.exec(`INSERT INTO person_user (clerk_user_id, deletion_requested_at, deletion_seq, deleted_at) VALUES ('user_stays', NULL, NULL, NULL), ('user_marked', now(), 5, NULL),
-		('user_erased', now(), 5, now()), ('user_noted', now(), NULL, NULL), ('user_noted_done', now(), NULL, now())`)
+		('user_erased', now(), 5, now()), ('user_noted', now(), NULL, NULL), ('user_noted_done', now(), NULL, now()), ('user_noted_behind', now(), 5, now())`)
+	w.exec(`INSERT INTO audit_log (action, user_id, entity, subject) SELECT 'user.erased', id, 'user/' || clerk_user_id, clerk_user_id FROM person_user WHERE clerk_user_id = 'user_erased'`)
 	w.exec(`INSERT INTO stripe_customers (stripe_customer_id, user_id, read_seq, schedules_read_seq) SELECT 'cus_' || substr(clerk_user_id, 6), id, 9, 9 FROM person_user`)
 	_, err := m.Up(t.Context())
 	must(t, err)
-	want := []string{"user_erased 9 f t", "user_marked 0 f f", "user_noted 0 t f", "user_noted_done 0 t f", "user_stays 9 f f"}
+	want := []string{"user_erased 9 f t", "user_marked 0 f f", "user_noted 0 t f", "user_noted_behind 9 t f", "user_noted_done 0 t f", "user_stays 9 f f"}
 	var got []string
 	for _, row := range all[string](w, `SELECT concat_ws(' ', clerk_user_id, coalesce(schedules_read_seq, 0), erase_retry_at IS NOT NULL) FROM person_user u JOIN stripe_customers c ON c.user_id = u.id ORDER BY 1`) {
 		id, _, _ := strings.Cut(row, " ")
 		u, err := w.UserByClerkID(t.Context(), id)
 		must(t, err)
-		got = append(got, row+" "+map[bool]string{true: "t", false: "f"}[u.DeletedAt != nil])
+		got = append(got, row+" "+map[bool]string{true: "t", false: "f"}[u.ErasedAt != nil])
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("stored are %q, want %q", got, want)

@@ -64,9 +64,9 @@ func (t *Tx) Reproject(ctx context.Context, u *User, policy account.AccessPolicy
 	}
 	// A tombstone has nowhere to publish to: Clerk has no such user any more.
 	err = t.tx.QueryRow(ctx, `UPDATE person_user SET projection = $2, projection_version = projection_version + 1,
-			published_version = CASE WHEN deletion_seq IS NULL OR deleted_at IS NULL THEN published_version ELSE projection_version + 1 END,
-			publish_due_since = CASE WHEN deletion_seq IS NULL OR deleted_at IS NULL THEN coalesce(publish_due_since, now()) END,
-			publish_retry_at = CASE WHEN deletion_seq IS NULL OR deleted_at IS NULL THEN now() + $4::interval END,
+			published_version = CASE WHEN erased_at IS NULL THEN published_version ELSE projection_version + 1 END,
+			publish_due_since = CASE WHEN erased_at IS NULL THEN coalesce(publish_due_since, now()) END,
+			publish_retry_at = CASE WHEN erased_at IS NULL THEN now() + $4::interval END,
 			stripe_customer_id = nullif($3, ''), updated_at = now()
 		WHERE id = $1 RETURNING projection_version, published_version`, u.ID, raw, primary, sweepAfter).
 		Scan(&u.ProjectionVersion, &u.PublishedVersion)
@@ -92,8 +92,8 @@ func (s *Store) Published(ctx context.Context, clerkUserID string, version int64
 		if err != nil || u == nil {
 			return err
 		}
-		more = u.DeletedAt == nil && u.ProjectionVersion != version
-		if u.DeletedAt != nil {
+		more = u.ErasedAt == nil && u.ProjectionVersion != version
+		if u.ErasedAt != nil {
 			return nil
 		}
 		if err := tx.tx.Later(ctx, "record a publish", `UPDATE person_user SET published_version = $2, publish_error = NULL,

@@ -255,7 +255,7 @@ func (t *Tx) EraseLater(ctx context.Context, u *User, pause time.Duration) error
 // a while, and those whose deletion the product had noted before.
 func (t *Tx) sweepErasures(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
 	rows, _ := t.tx.Query(ctx, `UPDATE person_user SET erase_retry_at = now() + interval '1 hour' WHERE id = ANY(ARRAY(SELECT id FROM person_user
-			WHERE (deletion_seq IS NULL OR deleted_at IS NULL) AND erase_retry_at <= now() ORDER BY erase_retry_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED))
+			WHERE erased_at IS NULL AND erase_retry_at <= now() ORDER BY erase_retry_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED))
 		RETURNING clerk_user_id`, limit)
 	users, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	for _, id := range users {

@@ -26,9 +26,9 @@ type User struct {
 	StripeCustomerID    *string    `db:"stripe_customer_id"`
 	DeletionRequestedAt *time.Time `db:"deletion_requested_at"`
 	DeletionSeq         *int64     `db:"deletion_seq"`
-	// DeletedAt is when we erased what is personal. That the product has noted the user as deleted,
-	// without our mark, erases nothing.
-	DeletedAt *time.Time `db:"deleted_at"`
+	// ErasedAt is when we erased what is personal. That the product has noted the user as deleted, in
+	// a column of its own, erases nothing.
+	ErasedAt *time.Time `db:"erased_at"`
 	// Noted is set where the product itself has noted a deletion, in one of the two columns that it
 	// has for that, and nobody has told us of it: the row has no number of ours.
 	Noted             bool    `db:"noted"`
@@ -41,7 +41,7 @@ type User struct {
 }
 
 const userColumns = `id, clerk_user_id, first_name, last_name, user_name, email, email_verified, stripe_customer_id,
-	deletion_requested_at, deletion_seq, CASE WHEN deletion_seq IS NOT NULL THEN deleted_at END AS deleted_at,
+	deletion_requested_at, deletion_seq, erased_at,
 	deletion_seq IS NULL AND (deletion_requested_at IS NOT NULL OR deleted_at IS NOT NULL) AS noted, read_seq, profile_version,
 	projection, projection_version, published_version, publish_error`
 
@@ -296,7 +296,7 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 	// ends first.
 	batch.Queue(`SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID)
 	batch.Queue(`UPDATE person_user SET first_name = NULL, last_name = NULL, user_name = NULL, email = NULL, email_verified = false,
-		deleted_at = coalesce(CASE WHEN deletion_seq IS NOT NULL THEN deleted_at END, now()), deletion_seq = coalesce(deletion_seq, nextval('sync_seq')),
+		deleted_at = coalesce(deleted_at, now()), erased_at = coalesce(erased_at, now()), deletion_seq = coalesce(deletion_seq, nextval('sync_seq')),
 		erase_retry_at = NULL, published_version = projection_version, publish_due_since = NULL,
 		publish_retry_at = NULL, publish_error = NULL, updated_at = now() WHERE id = $1`, u.ID)
 	batch.Queue(`DELETE FROM customer_hints WHERE user_id = $1`, u.ID)

@@ -203,7 +203,7 @@ func TestErase(t *testing.T) {
 	erase()
 	u, err := w.UserByClerkID(t.Context(), id)
 	must(t, err)
-	if !u.Deleting() || u.DeletedAt == nil || u.DeletionSeq == nil || u.PublishDue() {
+	if !u.Deleting() || u.ErasedAt == nil || u.DeletionSeq == nil || u.PublishDue() {
 		t.Errorf("the tombstone is %+v", u)
 	}
 	if p := u.Profile(); p != (account.User{ID: id}) {
@@ -237,7 +237,7 @@ func TestErase(t *testing.T) {
 	}
 	marked := describe(w, "person_user", "clerk_user_id = $1", id)
 	erase()
-	if again := describe(w, "person_user", "clerk_user_id = $1", id); strings.Contains(again, "Lovelace") || *mustUser(t, w, id).DeletionSeq != *u.DeletionSeq || !mustUser(t, w, id).DeletedAt.Equal(*u.DeletedAt) {
+	if again := describe(w, "person_user", "clerk_user_id = $1", id); strings.Contains(again, "Lovelace") || *mustUser(t, w, id).DeletionSeq != *u.DeletionSeq || !mustUser(t, w, id).ErasedAt.Equal(*u.ErasedAt) {
 		t.Errorf("erasing again changed %s to %s", marked, again)
 	}
 

@@ -155,7 +155,7 @@ func (p *product) subscriptions(i int) {
 
 	who = p.take(&p.payers)
 	p.must(p.Sandbox.Clerk.DeleteUser(who.user))
-	p.exec(`UPDATE person_user SET deletion_requested_at = now(), deletion_seq = nextval('sync_seq'), deleted_at = now() WHERE clerk_user_id = $1`, who.user)
+	p.exec(`UPDATE person_user SET deletion_requested_at = now(), deletion_seq = nextval('sync_seq'), deleted_at = now(), erased_at = now() WHERE clerk_user_id = $1`, who.user)
 	of(who, account.DriftDeletedUserBilled, who.subscription)
 
 	who = p.take(&p.payers)

@@ -121,7 +121,7 @@ func (s *stage) keepNoticing(ctx context.Context) {
 func (s *stage) noticeErased(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	rows, err := s.db.Query(ctx, `SELECT clerk_user_id FROM person_user WHERE deleted_at IS NOT NULL`)
+	rows, err := s.db.Query(ctx, `SELECT clerk_user_id FROM person_user WHERE erased_at IS NOT NULL`)
 	if err != nil {
 		return err
 	}

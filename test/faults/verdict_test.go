@@ -76,7 +76,7 @@ func (s *stage) quiet(ctx context.Context) error {
 		return err
 	}
 	var behind int
-	err := s.Row(ctx, `SELECT count(*) FROM person_user WHERE projection_version <> published_version AND deleted_at IS NULL`, nil, &behind)
+	err := s.Row(ctx, `SELECT count(*) FROM person_user WHERE projection_version <> published_version AND erased_at IS NULL`, nil, &behind)
 	if err == nil && behind > 0 {
 		err = fmt.Errorf("for %d users Clerk is behind", behind)
 	}
@@ -286,7 +286,7 @@ func (s *stage) agree(ctx context.Context, about map[string]string) error {
 // exists.
 func (s *stage) primary(ctx context.Context, m *member) error {
 	var stored string
-	if err := s.Row(ctx, `SELECT coalesce(max(stripe_customer_id), '') FROM person_user WHERE clerk_user_id = $1 AND deleted_at IS NULL`, []any{m.user}, &stored); err != nil {
+	if err := s.Row(ctx, `SELECT coalesce(max(stripe_customer_id), '') FROM person_user WHERE clerk_user_id = $1 AND erased_at IS NULL`, []any{m.user}, &stored); err != nil {
 		return err
 	}
 	held, _ := s.Sandbox.Clerk.PublicMetadata(m.user)["stripe"].(map[string]any)
@@ -402,7 +402,7 @@ func (v *verdict) audit(ctx context.Context) {
 			WHERE (user_id IS NOT NULL)::int <> (SELECT count(*) FROM audit_log a WHERE a.subject = c.stripe_customer_id AND action = 'customer.linked')`,
 		"deletions without their line": `SELECT clerk_user_id FROM person_user u
 			WHERE (deletion_requested_at IS NOT NULL)::int <> (SELECT count(*) FROM audit_log a WHERE a.subject = u.clerk_user_id AND action = 'user.deletion_requested')
-			   OR (deleted_at IS NOT NULL) <> (SELECT count(*) > 0 FROM audit_log a WHERE a.subject = u.clerk_user_id AND action = 'user.erased')`,
+			   OR (erased_at IS NOT NULL) <> (SELECT count(*) > 0 FROM audit_log a WHERE a.subject = u.clerk_user_id AND action = 'user.erased')`,
 		"profiles without their line": `SELECT clerk_user_id FROM person_user u
 			WHERE profile_version - 1 <> (SELECT count(*) FROM audit_log a WHERE a.subject = u.clerk_user_id AND action = 'user.profile' AND after ?| '{first_name,last_name,email}')`,
 		"customers that are linked twice": `SELECT min(stripe_customer_id) FROM stripe_customers WHERE user_id IS NOT NULL AND NOT deleted_in_stripe GROUP BY user_id HAVING count(*) > 1`,
@@ -540,7 +540,7 @@ func (s *stage) everybodyLeaves() {
 	}
 	if err := s.wait(calm, func(ctx context.Context) error {
 		var n int
-		if err := s.Row(ctx, `SELECT count(*) FROM person_user WHERE deleted_at IS NULL`, nil, &n); err != nil {
+		if err := s.Row(ctx, `SELECT count(*) FROM person_user WHERE erased_at IS NULL`, nil, &n); err != nil {
 			return err
 		}
 		if n > 0 {

@@ -53,7 +53,7 @@ func (l *lab) traces() string {
 // they were, and nobody bills them on.
 func (l *lab) gone(user string, policy account.DeletionPolicy, customers ...string) {
 	l.t.Helper()
-	l.wants("t t", `SELECT left((deletion_requested_at IS NOT NULL)::text, 1) || ' ' || left((deleted_at IS NOT NULL)::text, 1) FROM person_user WHERE clerk_user_id = $1`, user)
+	l.wants("t t", `SELECT left((deletion_requested_at IS NOT NULL)::text, 1) || ' ' || left((erased_at IS NOT NULL)::text, 1) FROM person_user WHERE clerk_user_id = $1`, user)
 	l.wants("", `SELECT string_agg(entity || ' ' || type || ' ' || status || ' ' || coalesce(reason, ''), ', ') FROM webhook_events WHERE status NOT IN ('completed', 'ignored')`)
 	l.wants("0", `SELECT count(*) FROM person_user WHERE projection_version <> published_version`)
 	if found := l.traces(); found != "" {

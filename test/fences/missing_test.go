@@ -37,7 +37,7 @@ func (l *lab) later(d time.Duration) {
 	l.exec(`UPDATE missing_objects SET missing_since = missing_since - $1::interval`, d)
 }
 
-const erased = `SELECT deleted_at IS NOT NULL FROM person_user WHERE clerk_user_id = $1`
+const erased = `SELECT erased_at IS NOT NULL FROM person_user WHERE clerk_user_id = $1`
 
 // A customer that Stripe does not have any more bills nobody. It counts as settled once Stripe has
 // said so twice, long enough apart, with the right account answering each time; the audit log says

@@ -1,6 +1,7 @@
 package fences_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
@@ -65,9 +66,45 @@ func TestDeletionThatTheProductHasNotedErasesNobodyWhomClerkHas(t *testing.T) {
 			l.wants("0", `SELECT count(*) FROM audit_log WHERE action IN ('user.erased', 'user.deletion_requested')`)
 			l.wants(user, `SELECT u.clerk_user_id FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE c.stripe_customer_id = $1`, customer)
 			l.wants("0", `SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`)
-			if columns != "deleted_at" {
-				l.wants("", `SELECT erase_retry_at FROM person_user`)
-			}
+			l.wants("", `SELECT erase_retry_at FROM person_user`)
 		})
+	}
+}
+
+// The product goes on handling Clerk's user.deleted by itself, and notes the deletion at any moment
+// of ours. What it notes is neither our erasure nor its end.
+func TestWhatTheProductNotesBesideADeletionIsNoErasure(t *testing.T) {
+	t.Parallel()
+	for _, columns := range []string{"deletion_requested_at", "deleted_at", both} {
+		for _, moment := range []string{"before the mark", "behind the mark", "behind what was stopped", "behind the erasure"} {
+			t.Run(columns+", "+moment, func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, policies{})
+				user := l.Sandbox.Clerk.AddUser(secretive(1))
+				l.settle()
+				customer := l.customerOf(user)
+				l.buy(stripesim.CheckoutSpec{CustomerID: customer, ClientReferenceID: user})
+				l.settle()
+				l.must(l.Sandbox.Clerk.DeleteUser(user))
+				for _, step := range []struct {
+					name string
+					then func()
+				}{
+					{"before the mark", func() { l.unpoked(); l.must(l.work.syncUser(t.Context(), user)) }},
+					{"behind the mark", func() { l.must(l.work.lookAtCustomer(t.Context(), customer)) }},
+					{"behind what was stopped", func() { l.must(l.work.lookAtUser(t.Context(), user)) }},
+					{"behind the erasure", l.settle},
+				} {
+					if step.name == moment {
+						l.exec(`UPDATE person_user SET ` + strings.ReplaceAll(columns, ",", " = now(),") + ` = now()`)
+					}
+					step.then()
+				}
+				l.exec(`UPDATE person_user SET erase_retry_at = now() WHERE erase_retry_at IS NOT NULL`)
+				l.sweep()
+				l.gone(user, account.DeleteCancelAtPeriodEnd, customer)
+				l.wants("1", `SELECT count(*) FROM audit_log WHERE action = 'user.erased'`)
+			})
+		}
 	}
 }

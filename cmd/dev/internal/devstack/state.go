@@ -197,7 +197,7 @@ func (s state) difference() error {
 		if err := s.profileDiffers(user); err != nil {
 			return err
 		}
-	case user.DeletedAt == nil:
+	case user.ErasedAt == nil:
 		return errors.New("PostgreSQL has not erased the deleted user yet")
 	case user.FirstName != nil || user.LastName != nil || user.Email != nil:
 		return errors.New("PostgreSQL still holds personal data of a deleted user")

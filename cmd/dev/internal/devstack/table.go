@@ -75,7 +75,7 @@ func (s state) postgresRow() []string {
 		return row
 	}
 	row[1] = rowName(user)
-	if user.DeletedAt != nil {
+	if user.ErasedAt != nil {
 		row[1] = "(erased)"
 	}
 	row[6] = fmt.Sprintf("events: %d completed, %d due; payments: %d", s.rows.completed, s.rows.due, s.rows.payments)
