@@ -174,19 +174,19 @@ func (a *Catalogue) told(ctx context.Context, tx *store.Tx, product account.Prod
 
 // catalogueEvidence answers whether a read of a product shows what an event tells of it or of one
 // of its prices: what was made is there, what was deleted is not, and nothing is as it was before,
-// unless another of the events says that it is so again. Of a price that is not among those shown,
+// unless a later one of the events says that it is so again. Of a price that is not among those shown,
 // because there are very many, nothing is said.
 func catalogueEvidence(product account.Product, told []store.Due) func(store.Due) bool {
-	type value struct{ object, field, value string }
-	has, ended := map[value]bool{}, map[string]bool{}
-	for _, d := range told {
+	has, ended, moments := lastTold{}, map[string]bool{}, map[string]moment{}
+	for i, d := range told {
 		event, err := stripeevent.Parse(d.Payload)
 		if err != nil {
 			continue // it was parsed when it came; see take
 		}
 		for _, c := range event.ChangedProduct() {
-			has[value{event.ObjectID, c.Field, c.After}] = true
+			has.tell(fieldValue{event.ObjectID, c.Field, c.After}, moment{event.Created, i})
 		}
+		moments[d.EventID] = moment{event.Created, i}
 		ended[event.Ended()] = true
 	}
 	return func(d store.Due) bool {
@@ -207,7 +207,7 @@ func catalogueEvidence(product account.Product, told []store.Due) func(store.Due
 			if price {
 				shown = c.ShownOfPrice(product.Prices[i])
 			}
-			return shown == c.Before && !has[value{event.ObjectID, c.Field, c.Before}]
+			return shown == c.Before && !has.again(fieldValue{event.ObjectID, c.Field, c.Before}, moments[d.EventID])
 		})
 	}
 }

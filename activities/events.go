@@ -147,9 +147,8 @@ type evidence struct {
 	subscriptions   map[string]account.Subscription
 	// missing are subscriptions of ours that Stripe does not have.
 	missing []string
-	// told is the last of the due events that give a field of a subscription, or of the customer,
-	// whose id is "" here, a value.
-	told map[fieldValue]moment
+	// told is of fields of subscriptions and of the customer, whose id is "" here.
+	told lastTold
 	// ended are the objects of which a due event says that they have ended.
 	ended map[string]bool
 }
@@ -165,38 +164,42 @@ func (m moment) after(other moment) bool {
 	return cmp.Or(m.created.Compare(other.created), cmp.Compare(m.place, other.place)) > 0
 }
 
-type fieldValue struct{ subscription, field, value string }
+// fieldValue is a value that a field of an object has.
+type fieldValue struct{ object, field, value string }
+
+// lastTold is the last of the events that give a field a value.
+type lastTold map[fieldValue]moment
+
+func (t lastTold) tell(value fieldValue, at moment) {
+	if last, ok := t[value]; !ok || at.after(last) {
+		t[value] = at
+	}
+}
+
+// again tells whether an event after a moment says that a field has a value.
+func (t lastTold) again(value fieldValue, since moment) bool {
+	last, ok := t[value]
+	return ok && last.after(since)
+}
 
 func newEvidence(seen shown, events []stripeevent.Event) evidence {
 	e := evidence{
 		customer: seen.customer, customerMissing: seen.customerMissing, missing: seen.missing,
-		subscriptions: map[string]account.Subscription{}, told: map[fieldValue]moment{}, ended: map[string]bool{},
+		subscriptions: map[string]account.Subscription{}, told: lastTold{}, ended: map[string]bool{},
 	}
 	for _, s := range seen.subscriptions {
 		e.subscriptions[s.ID] = s
 	}
 	for i, event := range events {
 		for _, c := range event.Changed() {
-			e.tell(fieldValue{c.SubscriptionID, c.Field, c.After}, moment{event.Created, i})
+			e.told.tell(fieldValue{c.SubscriptionID, c.Field, c.After}, moment{event.Created, i})
 		}
 		for _, c := range event.ChangedCustomer() {
-			e.tell(fieldValue{"", c.Field, c.After}, moment{event.Created, i})
+			e.told.tell(fieldValue{"", c.Field, c.After}, moment{event.Created, i})
 		}
 		e.ended[event.Ended()] = true
 	}
 	return e
-}
-
-func (e evidence) tell(value fieldValue, at moment) {
-	if last, ok := e.told[value]; !ok || at.after(last) {
-		e.told[value] = at
-	}
-}
-
-// again tells whether an event after a moment says that a field has a value.
-func (e evidence) again(value fieldValue, since moment) bool {
-	last, ok := e.told[value]
-	return ok && last.after(since)
 }
 
 // tells answers whether a due event says that a column of a subscription's row has the value that
@@ -271,13 +274,13 @@ func (e evidence) changed(event stripeevent.Event, at moment) bool {
 	for _, c := range event.Changed() {
 		subscription, ok := e.subscriptions[c.SubscriptionID]
 		// What has ended has not changed since.
-		if ok && !subscription.Status.Terminal() && c.Stale(subscription) && !e.again(fieldValue{c.SubscriptionID, c.Field, c.Before}, at) {
+		if ok && !subscription.Status.Terminal() && c.Stale(subscription) && !e.told.again(fieldValue{c.SubscriptionID, c.Field, c.Before}, at) {
 			return false
 		}
 	}
 	if !e.customerMissing && !e.customer.Deleted {
 		for _, c := range event.ChangedCustomer() {
-			if c.Shown(e.customer) == c.Before && !e.again(fieldValue{"", c.Field, c.Before}, at) {
+			if c.Shown(e.customer) == c.Before && !e.told.again(fieldValue{"", c.Field, c.Before}, at) {
 				return false
 			}
 		}

@@ -24,6 +24,9 @@ type Users struct {
 	LinkByEmail bool
 	// RereadDelay is how long to wait before reading again what does not show an event yet.
 	RereadDelay time.Duration
+	// MissingConfirmedAfter is how long after Clerk has first said that it does not have a user whose
+	// deletion the product has noted the same answer confirms the deletion.
+	MissingConfirmedAfter time.Duration
 }
 
 // UserInput names a user.
@@ -103,11 +106,6 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 	if failure.IsNotFound(err) {
 		number, user, held, err = a.readAwaited(ctx, in, number, err)
 	}
-	if failure.IsNotFound(err) && before != nil && before.Noted {
-		// That Clerk does not have them is no deletion by itself, nor is what the product has noted. Both
-		// together are.
-		return a.requestDeletion(ctx, in, number)
-	}
 	if failure.IsNotFound(err) {
 		return a.commitMissing(ctx, in, number)
 	}
@@ -171,7 +169,7 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 			return tx.CompleteEvents(ctx, due, true)
 		}
 		if row.Noted {
-			if err := tx.NotedInVain(ctx, row); err != nil {
+			if err := a.notedInVain(ctx, tx, row); err != nil {
 				return err
 			}
 		}
@@ -337,9 +335,14 @@ func verifiedIn(due []store.Due) []string {
 // commitMissing handles a user whom Clerk does not know, though nobody told us of a deletion:
 // drift. Rows and access stay as they are, and the events wait. What somebody else has come to know
 // meanwhile is not gone against: the user is read again.
+//
+// That Clerk does not have somebody is no deletion by itself, nor is what the product has noted of
+// one. Both together are, once Clerk has said so twice, far enough apart: not each of its copies
+// shows the same, and nothing of a deletion is taken back.
 func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64) (UserResult, error) {
 	result := UserResult{Outcome: OutcomeMissing}
 	entity := account.UserEntity(in.ClerkUserID)
+	deleted := false
 	err := a.Store.Update(ctx, "record a missing user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		row, err := tx.LockUser(ctx, in.ClerkUserID)
 		if err != nil {
@@ -350,6 +353,14 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64) (
 		}
 		if row.KnownSince(number) {
 			return failure.New(failure.Transient, "postgres", "record a missing user", "overtaken", nil)
+		}
+		if row != nil && row.Noted {
+			if deleted, err = tx.DriftIsOlder(ctx, entity, account.DriftUserMissing, a.MissingConfirmedAfter); err != nil || deleted {
+				return err
+			}
+			if err := tx.EraseLater(ctx, row, a.MissingConfirmedAfter); err != nil {
+				return err
+			}
 		}
 		due, err := tx.TakeEvents(ctx, entity, number)
 		if err != nil {
@@ -369,6 +380,9 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64) (
 		}
 		return tx.HoldEvents(ctx, due, store.EventWaiting, "Clerk does not know this user", false)
 	})
+	if err == nil && deleted {
+		return a.requestDeletion(ctx, in, number)
+	}
 	return result, err
 }
 
@@ -439,7 +453,7 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 			return err
 		}
 		if before.Noted {
-			err = tx.NotedInVain(ctx, before)
+			err = a.notedInVain(ctx, tx, before)
 		} else {
 			verified = verifiedIn(due)
 			err = tx.KeepAddresses(ctx, before, verified)
@@ -453,6 +467,14 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 		_, err = a.pokeClaimed(ctx, in.ClerkUserID, append(verifiedEmail(before.Profile()), verified...)...)
 	}
 	return result, err
+}
+
+// notedInVain ends what a product's note of a deletion has begun: Clerk has the user.
+func (a *Users) notedInVain(ctx context.Context, tx *store.Tx, row *store.User) error {
+	if err := tx.ResolveDrift(ctx, account.UserEntity(row.ClerkUserID), account.DriftUserMissing, ""); err != nil {
+		return err
+	}
+	return tx.NotedInVain(ctx, row)
 }
 
 // EraseResult tells whether a deleted user's data is gone.

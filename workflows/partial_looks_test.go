@@ -54,6 +54,36 @@ func TestAPartialLookIsComeBackToEverLessOften(t *testing.T) {
 	}
 }
 
+// A boundary has passed, and for a day what would say so cannot be read: what is kept shows it as it
+// was. It is looked at ever more slowly for the boundary, and for the rest.
+func TestAPartialLookAtABoundaryThatHasPassedIsComeBackToEverLessOften(t *testing.T) {
+	t.Parallel()
+	var over_ bool
+	var l *lifecycle
+	l = newLifecycle(t, script{record: func(_ int, in activities.RecordInput) (activities.RecordResult, error) {
+		if over_ {
+			return over(), nil
+		}
+		result := inPart()
+		result.Overdue = in.Overdue
+		pause := time.Minute
+		for range in.Overdue {
+			pause = min(2*pause, 6*time.Hour)
+		}
+		result.WakeAt = l.Now().Add(pause)
+		if in.ForBoundary {
+			result.Overdue++
+		}
+		return result, nil
+	}})
+	l.at(24*time.Hour, func() { over_ = true })
+	l.run()
+	l.finished()
+	if looks := len(l.record.since()); looks > 110 {
+		t.Errorf("it was looked at %d times in a day", looks)
+	}
+}
+
 // What an event told and Stripe did not show is read again when it is due, though a look before
 // that shows a part only; and only then.
 func TestARereadIsMadeInTimeBesidePartialLooks(t *testing.T) {

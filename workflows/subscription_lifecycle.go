@@ -188,7 +188,8 @@ func (l *lifecycle) sync(ctx workflow.Context) {
 	if l.reread > 0 && l.rereadAt.After(workflow.Now(ctx)) {
 		in.Reread-- // the last of them is still to come
 	}
-	in.ForBoundary = l.alarm.fired && l.reread == 0 && l.inPart == 0 && !l.due && !l.pokes.waiting()
+	rest := l.inPart > 0 && !l.backAt.After(workflow.Now(ctx)) // what could not be read is come back to
+	in.ForBoundary = l.alarm.fired && l.reread == 0 && !rest && !l.due && !l.pokes.waiting()
 	l.pokes.drain()
 	l.due = false
 	l.state.Syncing = true

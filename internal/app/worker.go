@@ -206,7 +206,7 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 		o.DisableWorkflowWorker = queue != workflows.QueueMain
 		return worker.New(r.temporal, queue, o)
 	}
-	users := &activities.Users{Store: r.store, Clerk: w.providers.clerk, Access: access, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, RereadDelay: c.RereadDelay}
+	users := &activities.Users{Store: r.store, Clerk: w.providers.clerk, Access: access, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, RereadDelay: c.RereadDelay, MissingConfirmedAfter: c.MissingConfirmedAfter}
 
 	recovery := &activities.Recovery{Store: r.store, Stripe: w.providers.stripe, Clerk: w.providers.clerk, Livemode: c.StripeLivemode(),
 		Spacing: c.PokeInterval, Observe: r.metrics.Recovered}

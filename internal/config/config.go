@@ -167,7 +167,8 @@ type Policy struct {
 	// OnUserDeleted is what happens to the subscriptions of a deleted user.
 	OnUserDeleted account.DeletionPolicy `env:"ON_USER_DELETED" envDefault:"cancel_at_period_end"`
 	// MissingConfirmedAfter is how long after Stripe has first said that it does not have something of
-	// a deleted user the same answer confirms that nobody is billed for it.
+	// a deleted user the same answer confirms that nobody is billed for it, and after Clerk has first
+	// said that it does not have a user whose deletion the product has noted that they are deleted.
 	MissingConfirmedAfter time.Duration `env:"MISSING_CONFIRMED_AFTER" envDefault:"10m"`
 	// PastDueGrace is how long a past_due subscription still grants access. 0: not at all.
 	PastDueGrace time.Duration `env:"PAST_DUE_GRACE" envDefault:"72h"`

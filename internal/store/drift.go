@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
@@ -39,6 +40,13 @@ type NewDrift struct {
 func (t *Tx) ResolveDrift(ctx context.Context, entity account.Entity, class account.Drift, subject string) error {
 	return t.tx.Later(ctx, "resolve drift", `UPDATE drift SET resolved_at = now() WHERE entity = $1 AND class = $2 AND resolved_at IS NULL
 		AND ($3 = '' OR subject = $3)`, string(entity), string(class), subject)
+}
+
+// DriftIsOlder tells whether a difference of a class has been open for some time.
+func (t *Tx) DriftIsOlder(ctx context.Context, entity account.Entity, class account.Drift, than time.Duration) (older bool, err error) {
+	err = t.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM drift WHERE entity = $1 AND class = $2 AND resolved_at IS NULL AND seen_at <= now() - $3::interval)`,
+		string(entity), string(class), than).Scan(&older)
+	return older, classify("look for an open difference", err)
 }
 
 // resolveUnowned closes the open differences that only a customer has that is nobody's.

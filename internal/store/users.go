@@ -68,7 +68,7 @@ func (u *User) HighestNumber() int64 {
 // say: that they are being deleted, or what a later read has shown of them. A read that says that
 // there is no such user does not count then.
 func (u *User) KnownSince(number int64) bool {
-	return u != nil && (u.DeletionRequestedAt != nil || u.HighestNumber() > number)
+	return u != nil && (u.DeletionSeq != nil || u.HighestNumber() > number)
 }
 
 // Projection is the stored projection with its version.

@@ -55,7 +55,7 @@ func (l *lab) actor(o policies) *actor {
 	a := &actor{
 		points:    p,
 		stripe:    stripe,
-		users:     &activities.Users{Store: db, Clerk: clerk, Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, RereadDelay: time.Millisecond},
+		users:     &activities.Users{Store: db, Clerk: clerk, Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, RereadDelay: time.Millisecond, MissingConfirmedAfter: missingConfirmedAfter},
 		customers: &activities.Customers{Store: db, Stripe: stripe, Access: access(), LinkByEmail: o.linkByEmail},
 		subscriptions: &activities.Subscriptions{Store: db, Stripe: stripe, Policy: activities.SubscriptionPolicy{
 			Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, BoundaryDelay: time.Second, RereadDelay: time.Millisecond,

@@ -185,6 +185,57 @@ func TestACatalogueThatDoesNotShowYetIsReadAgain(t *testing.T) {
 	}
 }
 
+// Somebody changes the catalogue and takes that back within a minute. That the first event says how
+// it is before the second one is no sign that it is so again: a read that is behind the second
+// answers it no more than any other.
+func TestACatalogueThatIsChangedBackIsReadAgain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		there, back func(l *lab)
+		sql, want   string
+	}{
+		"a price is archived and sold again": {
+			func(l *lab) { l.must(l.Sandbox.Stripe.ArchivePrice(l.price)) },
+			func(l *lab) { l.post("/v1/prices/"+l.price, "active", "true") },
+			`SELECT active FROM plan_prices`, "true",
+		},
+		"a product is renamed and renamed back": {
+			func(l *lab) { l.must(l.Sandbox.Stripe.UpdateProduct(l.product, "Premuim")) },
+			func(l *lab) { l.must(l.Sandbox.Stripe.UpdateProduct(l.product, "Pro")) },
+			`SELECT plan_name FROM plans`, "Pro",
+		},
+		"a product is taken off sale and back": {
+			func(l *lab) { l.post("/v1/products/"+l.product, "active", "false") },
+			func(l *lab) { l.post("/v1/products/"+l.product, "active", "true") },
+			`SELECT active FROM plans`, "true",
+		},
+	} {
+		for _, together := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, together %t", name, together), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, policies{})
+				entity := account.ProductEntity(l.product)
+				c.there(l)
+				if together {
+					l.unpoked()
+				} else {
+					l.settle()
+				}
+				product, prices := l.byServer(http.MethodGet, "/v1/products/"+l.product, nil), l.byServer(http.MethodGet, "/v1/prices?product="+l.product, nil)
+				c.back(l)
+				l.unpoked()
+				l.work.answer("GET /v1/products/"+l.product, http.StatusOK, product)
+				restore := l.work.answer("GET /v1/prices?", http.StatusOK, prices)
+				l.must(l.work.look(t.Context(), entity))
+				restore()
+				l.isPoked(entity)
+				l.wants(c.want, c.sql)
+				l.wants("0", `SELECT `+l.open(entity))
+			})
+		}
+	}
+}
+
 // A product that Stripe deletes goes, and one that it has just made is waited for, though a read is
 // behind.
 func TestAProductThatComesOrGoesIsReadAgain(t *testing.T) {

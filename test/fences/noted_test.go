@@ -1,10 +1,12 @@
 package fences_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/faults"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 )
 
@@ -25,8 +27,8 @@ func (l *lab) noted(columns string) (user, customer string) {
 const both = "deletion_requested_at, deleted_at"
 
 // A product's own note of a deletion is no erasure, and no deletion by itself: once Clerk says that
-// the user is deleted, or does not have them, the billing is stopped, and what is personal is
-// erased.
+// the user is deleted, or twice that it does not have them, the billing is stopped, and what is
+// personal is erased.
 func TestDeletionThatTheProductHasNotedIsFinished(t *testing.T) {
 	t.Parallel()
 	for _, columns := range []string{"deletion_requested_at", "deleted_at", both} {
@@ -42,7 +44,15 @@ func TestDeletionThatTheProductHasNotedIsFinished(t *testing.T) {
 					l.exec(`UPDATE person_user SET erase_retry_at = now()`)
 				}
 				l.sweep()
+				if !told {
+					l.wants("0", `SELECT count(*) FROM audit_log WHERE action = 'user.deletion_requested'`)
+					l.wants("true", `SELECT erase_retry_at - now() BETWEEN '9 minutes' AND '10 minutes' FROM person_user`)
+					l.exec(`UPDATE person_user SET erase_retry_at = erase_retry_at - interval '10 minutes'`)
+					l.exec(`UPDATE drift SET seen_at = seen_at - interval '10 minutes'`)
+					l.sweep()
+				}
 				l.gone(user, account.DeleteCancelAtPeriodEnd, customer)
+				l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
 				l.wants("1", `SELECT count(*) FROM audit_log WHERE action = 'user.deletion_requested' AND before IS NOT NULL`)
 				l.sweep()
 				l.wants("0", `SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`)
@@ -66,6 +76,30 @@ func TestDeletionThatTheProductHasNotedErasesNobodyWhomClerkHas(t *testing.T) {
 			l.wants("0", `SELECT count(*) FROM audit_log WHERE action IN ('user.erased', 'user.deletion_requested')`)
 			l.wants(user, `SELECT u.clerk_user_id FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE c.stripe_customer_id = $1`, customer)
 			l.wants("0", `SELECT count(*) FROM pokes WHERE due_at IS NOT NULL`)
+			l.wants("", `SELECT erase_retry_at FROM person_user`)
+		})
+	}
+}
+
+// Clerk answers once that it does not have a user whose deletion the product has noted, and shows
+// them when it is asked again: they live on.
+func TestOneNotFoundOfClerkErasesNobodyWhomTheProductHasNoted(t *testing.T) {
+	t.Parallel()
+	for _, columns := range []string{"deletion_requested_at", "deleted_at", both} {
+		t.Run(columns, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			user, _ := l.noted(columns)
+			l.Sandbox.ClerkFaults.Add(faults.Rule{PathPrefix: "/v1/users/" + user, Status: http.StatusNotFound, Times: 1})
+			l.must(l.work.lookAtUser(t.Context(), user))
+			for range 2 {
+				l.exec(`UPDATE person_user SET erase_retry_at = now() WHERE erase_retry_at IS NOT NULL`)
+				l.exec(`UPDATE drift SET seen_at = seen_at - interval '10 minutes'`)
+				l.sweep()
+			}
+			l.wants("Xanthippe1x", `SELECT first_name FROM person_user WHERE clerk_user_id = $1`, user)
+			l.wants("0", `SELECT count(*) FROM audit_log WHERE action IN ('user.erased', 'user.deletion_requested')`)
+			l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
 			l.wants("", `SELECT erase_retry_at FROM person_user`)
 		})
 	}
