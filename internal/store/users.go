@@ -111,7 +111,6 @@ func (u *User) Differs(listed account.ListedUser) (what string, err error) {
 
 // Holds tells whether the stored profile is what a read of Clerk shows.
 func (u *User) Holds(seen account.User) bool {
-	seen.CustomerHint = ""
 	return u.Profile() == fitted(seen)
 }
 
@@ -125,9 +124,9 @@ func (u *User) isAs(shown account.ListedUser) bool {
 	return err == nil && projection.Equals(shown.Held)
 }
 
-// fitted is a profile as the columns hold it.
+// fitted is a profile as the columns hold it: without what only says where a customer might be.
 func fitted(p account.User) account.User {
-	p.CreatedAt, p.UpdatedAt = time.Time{}, time.Time{}
+	p.CreatedAt, p.UpdatedAt, p.CustomerHint = time.Time{}, time.Time{}, ""
 	p.FirstName, p.LastName, p.Username, p.Email = fit(p.FirstName), fit(p.LastName), fit(p.Username), fit(p.Email)
 	return p
 }

@@ -270,7 +270,9 @@ func quantitiesOf(body []byte) quantities {
 	return found
 }
 
-// samePhase asks for a phase as it is: what Stripe is not given of a phase it takes away.
+// samePhase asks for a phase as it is: what Stripe is not given of a phase it takes away. Of a
+// coupon and discounts it takes one only, and the coupon is among the discounts where there are
+// any.
 func samePhase(p *stripe.SubscriptionSchedulePhase, quantity func(item int) *int64) *stripe.SubscriptionSchedulePhaseParams {
 	same := &stripe.SubscriptionSchedulePhaseParams{
 		StartDate:          stripe.Int64(p.StartDate),
@@ -291,22 +293,26 @@ func samePhase(p *stripe.SubscriptionSchedulePhase, quantity func(item int) *int
 	}
 	if p.AutomaticTax != nil {
 		same.AutomaticTax = &stripe.SubscriptionSchedulePhaseAutomaticTaxParams{Enabled: stripe.Bool(p.AutomaticTax.Enabled)}
+		if liable := p.AutomaticTax.Liability; liable != nil {
+			same.AutomaticTax.Liability = &stripe.SubscriptionSchedulePhaseAutomaticTaxLiabilityParams{Account: accountID(liable.Account), Type: given(string(liable.Type))}
+		}
 	}
 	if p.CollectionMethod != nil {
 		same.CollectionMethod = given(string(*p.CollectionMethod))
 	}
-	if p.Coupon != nil {
-		same.Coupon = given(p.Coupon.ID)
+	for _, d := range p.Discounts {
+		same.Discounts = append(same.Discounts, &stripe.SubscriptionSchedulePhaseDiscountParams{
+			Coupon: couponID(d.Coupon), Discount: discountID(d.Discount), PromotionCode: promotionID(d.PromotionCode),
+		})
+	}
+	if len(p.Discounts) == 0 {
+		same.Coupon = couponID(p.Coupon)
 	}
 	if p.DefaultPaymentMethod != nil {
 		same.DefaultPaymentMethod = given(p.DefaultPaymentMethod.ID)
 	}
-	if p.OnBehalfOf != nil {
-		same.OnBehalfOf = given(p.OnBehalfOf.ID)
-	}
-	if p.InvoiceSettings != nil && p.InvoiceSettings.DaysUntilDue != 0 {
-		same.InvoiceSettings = &stripe.SubscriptionSchedulePhaseInvoiceSettingsParams{DaysUntilDue: stripe.Int64(p.InvoiceSettings.DaysUntilDue)}
-	}
+	same.OnBehalfOf = accountID(p.OnBehalfOf)
+	same.InvoiceSettings = invoiceSettings(p.InvoiceSettings)
 	if p.TransferData != nil && p.TransferData.Destination != nil {
 		same.TransferData = &stripe.SubscriptionTransferDataParams{Destination: given(p.TransferData.Destination.ID)}
 		if p.TransferData.AmountPercent != 0 {
@@ -317,9 +323,15 @@ func samePhase(p *stripe.SubscriptionSchedulePhase, quantity func(item int) *int
 		if a.Price == nil {
 			continue
 		}
-		same.AddInvoiceItems = append(same.AddInvoiceItems, &stripe.SubscriptionSchedulePhaseAddInvoiceItemParams{
+		added := &stripe.SubscriptionSchedulePhaseAddInvoiceItemParams{
 			Price: given(a.Price.ID), Quantity: stripe.Int64(a.Quantity), TaxRates: taxRates(a.TaxRates),
-		})
+		}
+		for _, d := range a.Discounts {
+			added.Discounts = append(added.Discounts, &stripe.SubscriptionSchedulePhaseAddInvoiceItemDiscountParams{
+				Coupon: couponID(d.Coupon), Discount: discountID(d.Discount), PromotionCode: promotionID(d.PromotionCode),
+			})
+		}
+		same.AddInvoiceItems = append(same.AddInvoiceItems, added)
 	}
 	for n, i := range p.Items {
 		item := &stripe.SubscriptionSchedulePhaseItemParams{
@@ -328,12 +340,62 @@ func samePhase(p *stripe.SubscriptionSchedulePhase, quantity func(item int) *int
 		if i.Price != nil {
 			item.Price = given(i.Price.ID)
 		}
+		for _, d := range i.Discounts {
+			item.Discounts = append(item.Discounts, &stripe.SubscriptionSchedulePhaseItemDiscountParams{
+				Coupon: couponID(d.Coupon), Discount: discountID(d.Discount), PromotionCode: promotionID(d.PromotionCode),
+			})
+		}
 		if i.BillingThresholds != nil && i.BillingThresholds.UsageGTE != 0 {
 			item.BillingThresholds = &stripe.SubscriptionItemBillingThresholdsParams{UsageGTE: stripe.Int64(i.BillingThresholds.UsageGTE)}
 		}
 		same.Items = append(same.Items, item)
 	}
 	return same
+}
+
+func invoiceSettings(s *stripe.SubscriptionSchedulePhaseInvoiceSettings) *stripe.SubscriptionSchedulePhaseInvoiceSettingsParams {
+	if s == nil || s.DaysUntilDue == 0 && len(s.AccountTaxIDs) == 0 && s.Issuer == nil {
+		return nil
+	}
+	params := &stripe.SubscriptionSchedulePhaseInvoiceSettingsParams{}
+	if s.DaysUntilDue != 0 {
+		params.DaysUntilDue = stripe.Int64(s.DaysUntilDue)
+	}
+	for _, id := range s.AccountTaxIDs {
+		params.AccountTaxIDs = append(params.AccountTaxIDs, stripe.String(id.ID))
+	}
+	if s.Issuer != nil {
+		params.Issuer = &stripe.SubscriptionSchedulePhaseInvoiceSettingsIssuerParams{Account: accountID(s.Issuer.Account), Type: given(string(s.Issuer.Type))}
+	}
+	return params
+}
+
+func couponID(c *stripe.Coupon) *string {
+	if c == nil {
+		return nil
+	}
+	return given(c.ID)
+}
+
+func discountID(d *stripe.Discount) *string {
+	if d == nil {
+		return nil
+	}
+	return given(d.ID)
+}
+
+func promotionID(p *stripe.PromotionCode) *string {
+	if p == nil {
+		return nil
+	}
+	return given(p.ID)
+}
+
+func accountID(a *stripe.Account) *string {
+	if a == nil {
+		return nil
+	}
+	return given(a.ID)
 }
 
 func thresholds(t *stripe.SubscriptionBillingThresholds) *stripe.SubscriptionBillingThresholdsParams {
