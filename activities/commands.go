@@ -257,7 +257,8 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 	case s.unlinked && !s.linking:
 		s.again = true
 		return nil
-	case s.unlinked && s.op.Status == store.OperationAccepted:
+	case known && s.op.Status == store.OperationAccepted && (s.unlinked || c.user != nil && c.user.ClerkUserID != s.op.ClerkUserID):
+		// Nobody's, or somebody else's, by what weighs more than the row that the product has stored.
 		return a.settle(ctx, c, s, nil, store.OperationRefused, string(account.RefusedContested))
 	case c.user == nil || !known:
 		return a.lost(ctx, c, s)

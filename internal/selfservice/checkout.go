@@ -49,7 +49,7 @@ const (
 // one is open at a time for products that may not be held beside each other, and none is opened for
 // a product that the caller has already, or that may not be held beside what they have. A caller
 // who has no customer at Stripe, or none any more, is given one first.
-func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *store.Operation, error) {
+func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (opened Checkout, pending *store.Operation, err error) {
 	none := Checkout{}
 	if err := d.checkCheckout(r); err != nil {
 		return none, nil, err
@@ -68,6 +68,7 @@ func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *stor
 		r.Quantity = 1
 	}
 	var op *store.Operation
+	defer func() { pending, err = accepted(op, pending, err) }()
 	for range mostCustomers {
 		user, pending, err := d.payer(ctx, r.Caller)
 		if err != nil || user == nil {
@@ -93,15 +94,21 @@ func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (Checkout, *stor
 			}
 			continue
 		}
-		if r, ok := errors.AsType[*Refusal](err); ok && r.Code == notAccepted {
-			return none, op, nil // it was accepted: the same key goes on with it, whatever has been done by now
-		}
 		if err != nil {
 			return none, nil, err
 		}
 		return Checkout{SessionID: session.ID, URL: session.URL, OperationID: op.ID}, nil, nil
 	}
 	return none, nil, refuse(Unavailable, notAccepted, "The customer at Stripe is gone, or it is not settled yet whose it is; try again.")
+}
+
+// accepted makes of "not accepted" the operation, where there is one: it was accepted, and the same
+// key goes on with it, whatever has been done by now.
+func accepted(op, pending *store.Operation, err error) (*store.Operation, error) {
+	if r, ok := errors.AsType[*Refusal](err); ok && r.Code == notAccepted && op != nil {
+		return op, nil
+	}
+	return pending, err
 }
 
 // mostCustomers is how many customers one request may find gone from Stripe before it is refused.
@@ -194,6 +201,7 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 		return "", nil, refuse(Invalid, "field_invalid", "returnUrl is not an address that people may be sent to.")
 	}
 	var op *store.Operation
+	defer func() { pending, err = accepted(op, pending, err) }()
 	for range mostCustomers {
 		user, pending, err := d.user(ctx, caller, "")
 		if err != nil || user == nil {

@@ -22,9 +22,8 @@ func (d *Desk) Sync(ctx context.Context, caller Caller, key Key, named string) (
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if user == nil && userID != caller.UserID {
-		// A token proves that its own user exists; of others only Clerk can tell.
-		if err := d.known(ctx, userID); err != nil {
+	if user == nil {
+		if err := d.known(ctx, caller, userID); err != nil {
 			return nil, err
 		}
 	}
@@ -76,8 +75,12 @@ func (d *Desk) pokeAll(ctx context.Context, userID string, user *store.User) {
 // clerkPatience bounds the reads of Clerk that an answer can do without.
 const clerkPatience = 3 * time.Second
 
-// known asks Clerk whether there is such a user.
-func (d *Desk) known(ctx context.Context, userID string) error {
+// known refuses a request about a user whom nobody knows. A token proves that its own user exists;
+// of others whom we do not know only Clerk can tell.
+func (d *Desk) known(ctx context.Context, caller Caller, userID string) error {
+	if userID == caller.UserID {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, clerkPatience)
 	defer cancel()
 	_, _, err := d.Clerk.User(ctx, userID)
@@ -91,8 +94,8 @@ func (d *Desk) known(ctx context.Context, userID string) error {
 	}
 }
 
-// user answers the row of whom a request is about. A caller whom Clerk knows and we do not yet is
-// onboarded first; where that takes longer than they wait, the operation that does it is answered.
+// user answers the row of whom a request is about. Whom Clerk knows and we do not yet is onboarded
+// first; where that takes longer than the caller waits, the operation that does it is answered.
 func (d *Desk) user(ctx context.Context, caller Caller, named string) (*store.User, *store.Operation, error) {
 	userID, err := target(caller, named)
 	if err != nil {
@@ -106,8 +109,9 @@ func (d *Desk) user(ctx context.Context, caller Caller, named string) (*store.Us
 		return nil, nil, userNotFound()
 	case user != nil:
 		return user, nil, nil
-	case userID != caller.UserID:
-		return nil, nil, userNotFound()
+	}
+	if err := d.known(ctx, caller, userID); err != nil {
+		return nil, nil, err
 	}
 	op, err := d.sync(ctx, caller, Key{}, userID, nil)
 	if err != nil || !op.Status.Settled() {

@@ -2,6 +2,7 @@ package fences_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -285,6 +286,40 @@ func TestTwoUsersForWhomTheProductHasNotedOneCustomer(t *testing.T) {
 		t.Errorf("%d customers are the other one's", n)
 	}
 	l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
+}
+
+// The product's own row says that a subscription is somebody's, and what weighs more says that its
+// customer is somebody else's. The look of their own command finds that out: nothing is done.
+func TestNobodyCancelsWhatTurnsOutToBeSomebodyElses(t *testing.T) {
+	t.Parallel()
+	for _, metadata := range []bool{true, false} {
+		t.Run(fmt.Sprintf("by the customer's metadata %t", metadata), func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			ada, bob := l.adopted("ada"), l.Sandbox.Clerk.AddUser(person("bob", "bob@example.com", true))
+			l.exec(`INSERT INTO person_user (clerk_user_id) VALUES ($1)`, bob)
+			if metadata {
+				l.exec(`UPDATE person_user SET stripe_customer_id = NULL`)
+				l.post("/v1/customers/"+ada.customer, "metadata[clerk_user_id]", ada.user)
+			}
+			l.untold()
+			l.exec(`UPDATE subscriptions SET user_id = (SELECT id FROM person_user WHERE clerk_user_id = $1)`, bob)
+			his := subject{bob, ada.customer, ada.subscription}
+			op := l.asks(his, store.ActionCancel)
+			l.must(l.work.apply(t.Context(), his, op))
+			l.ended(op, "refused customer_contested")
+			if l.endsByPeriod(ada.subscription) {
+				t.Error("it ends")
+			}
+			l.must(l.work.lookAtCustomer(t.Context(), ada.customer))
+			l.linked(ada.user, ada.customer)
+			desk := l.requests(l.work)
+			_, err := desk.Command(t.Context(), selfservice.CommandRequest{Caller: selfservice.Caller{UserID: bob}, Command: account.CommandCancel, SubscriptionID: ada.subscription})
+			if r, ok := errors.AsType[*selfservice.Refusal](err); !ok || r.Kind != selfservice.NotFound {
+				t.Errorf("asked again, they are told %v", err)
+			}
+		})
+	}
 }
 
 // So it is where one of the two was given the customer before the product noted it for the other:

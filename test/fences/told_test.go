@@ -2,6 +2,7 @@ package fences_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -163,5 +164,69 @@ func TestASyncThatCannotPokeIsAccepted(t *testing.T) {
 	op, err = l.Store.Operation(t.Context(), op.ID)
 	if err != nil || op.Status != store.OperationDone {
 		t.Errorf("it ended %+v, %v", op, err)
+	}
+}
+
+// portalThen does something once Stripe has opened a portal.
+type portalThen struct {
+	selfservice.Stripe
+	then func()
+}
+
+func (p portalThen) OpenPortal(ctx context.Context, customerID, returnURL, key string) (string, error) {
+	address, err := p.Stripe.OpenPortal(ctx, customerID, returnURL, key)
+	p.then()
+	return address, err
+}
+
+// A portal that was accepted, and opened, is not told as refused because the database is gone
+// behind it: the operation is the answer, and the same key opens it again.
+func TestAPortalThatWasAcceptedIsToldAsAccepted(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	s := l.subject(1)
+	desk, relay := l.teller(time.Second)
+	stripe := desk.Stripe
+	desk.Stripe = portalThen{stripe, relay.Cut}
+	open := func() (string, *store.Operation, error) {
+		return desk.Portal(t.Context(), selfservice.Caller{UserID: s.user}, selfservice.Key{Value: "k", Method: "POST", Route: "/api/portal"}, "https://app.example.com/")
+	}
+	address, pending, err := open()
+	if err != nil || pending == nil || address != "" {
+		t.Fatalf("told %q, %+v, %v", address, pending, err)
+	}
+	l.wants(pending.ID, `SELECT id FROM operations WHERE action = 'portal'`)
+	relay.Mend()
+	desk.Stripe = stripe
+	if address, _, err = open(); err != nil || address == "" {
+		t.Errorf("asked again: told %q, %v", address, err)
+	}
+	l.wants("1", `SELECT count(*) FROM operations`)
+}
+
+// Whom Clerk has there is, though their sign-up has not come yet: an admin who reads them has them
+// onboarded, as whoever asks for a sync does. Whom Clerk does not have there is not.
+func TestAnAdminReadsAUserWhoHasJustSignedUp(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	admin := l.subject(1)
+	user := l.Sandbox.Clerk.AddUser(person("bob", "bob@example.com", true))
+	l.untold()
+	desk := l.requests(l.work)
+	desk.Wait = time.Second
+	state := func(user string) (*store.Operation, error) {
+		_, op, err := desk.State(t.Context(), selfservice.Caller{UserID: admin.user, Admin: true}, user)
+		return op, err
+	}
+	if op, err := state(user); err != nil || op == nil || op.Status.Settled() {
+		t.Fatalf("told %+v, %v", op, err)
+	}
+	l.settle()
+	if op, err := state(user); err != nil || op != nil {
+		t.Errorf("then told %+v, %v", op, err)
+	}
+	_, err := state("user_nobody0000000000000000000")
+	if r, ok := errors.AsType[*selfservice.Refusal](err); !ok || r.Kind != selfservice.NotFound {
+		t.Errorf("of nobody: %v", err)
 	}
 }
