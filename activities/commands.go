@@ -219,7 +219,11 @@ func (a *Commands) look(ctx context.Context, in CommandInput, s *step) error {
 	if unread {
 		decide = nil // the rest is recorded, and somebody may be waiting for it
 	}
+	behind := s.look.RereadAfter
 	s.look, _, err = subs.commit(ctx, RecordInput{CustomerID: in.CustomerID, Overdue: in.Overdue}, number, s.seen, why, decide)
+	if s.look.RereadAfter == 0 {
+		s.look.RereadAfter = behind // what a look before was behind may not show in this one either
+	}
 	if err == nil && unread {
 		err = s.seen.unread
 	}
@@ -253,6 +257,11 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 	}
 	c.tx.Because(op)
 	standing, known := find(s.seen.subscriptions, op.SubscriptionID)
+	for _, row := range c.rows {
+		if row.StripeID == op.SubscriptionID && known && outlives(account.Status(row.Status), standing.Status) {
+			standing.Status, standing.EndedAt = account.Status(row.Status), row.Held().EndedAt
+		}
+	}
 	switch s.unlinked = c.user == nil && known; {
 	case s.unlinked && !s.linking:
 		s.again = true

@@ -18,8 +18,8 @@ type takenEvents struct {
 	done, early, left []store.Due
 	// told are the changes of which the early ones tell.
 	told []stripeevent.Change
-	// shows is what they told, and what the read shows of it.
-	shows evidence
+	// events are the due ones, parsed, in the order in which they were received.
+	events []stripeevent.Event
 }
 
 // Stripe does not promise that a read sees an event at once. An event this young that the read does
@@ -75,7 +75,8 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 			return taken, err
 		}
 	}
-	taken.shows = newEvidence(seen, events)
+	taken.events = events
+	shows := newEvidence(seen, events)
 	if seen.partial() {
 		taken.left = due
 		return taken, nil
@@ -84,7 +85,7 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 		age := now.Sub(d.ReceivedAt)
 		// The rereads may have been made for an event that came before this one.
 		again := in.Reread < maxRereads || age < maxRereads*a.Policy.RereadDelay
-		if again && age < freshFor && !taken.shows.event(events[i], i) {
+		if again && age < freshFor && !shows.event(events[i], i) {
 			taken.early = append(taken.early, d)
 			taken.told = append(taken.told, events[i].Changed()...)
 			continue
@@ -137,6 +138,83 @@ func (t takenEvents) observe(observe func(string, string, store.EventStatus, tim
 	}
 	for _, d := range t.done {
 		observe(d.Source, d.Type, store.EventCompleted, d.ReceivedAt)
+	}
+}
+
+// lately is what events of the last minute tell of a customer's subscriptions: those that are due,
+// and, where these say nothing of a value, those too that were answered before.
+type lately struct {
+	due  []stripeevent.Event
+	load func() ([]store.Due, error)
+	// all are the loaded ones and the due ones, once it was asked for them.
+	all []stripeevent.Event
+}
+
+// tells answers what they say of the values that a read shows in the columns of a subscription's
+// row.
+func (l *lately) tells(shown account.Subscription) func(column string) (store.Telling, error) {
+	fields := map[string]string{"collection_paused": "pause_collection", "stripe_price_id": "price", "schedule_ends_at": "schedule_end"}
+	return func(column string) (store.Telling, error) {
+		field := cmp.Or(fields[column], column)
+		value, known := stripeevent.Shown(shown, field)
+		says := func(events []stripeevent.Event) store.Telling {
+			if column == "ended_at" && slices.ContainsFunc(events, func(e stripeevent.Event) bool { return e.Ended() == shown.ID }) {
+				return store.ToldSo
+			}
+			if !known {
+				return store.ToldNothing
+			}
+			return telling(events, fieldValue{shown.ID, field, value})
+		}
+		if said := says(l.due); said == store.ToldSo {
+			return said, nil
+		}
+		if l.all == nil {
+			before, err := l.load()
+			if err != nil {
+				return store.ToldNothing, err
+			}
+			l.all = []stripeevent.Event{}
+			for _, d := range before {
+				if event, err := stripeevent.Parse(d.Payload); err == nil { // it was parsed when it came
+					l.all = append(l.all, event)
+				}
+			}
+			l.all = append(l.all, l.due...)
+		}
+		return says(l.all), nil
+	}
+}
+
+// telling is what events say of a value of a subscription's field.
+func telling(events []stripeevent.Event, value fieldValue) store.Telling {
+	known, had := false, false
+	var last, so moment
+	var lastValue string
+	for i, event := range events {
+		for _, c := range event.Changed() {
+			if c.SubscriptionID != value.object || c.Field != value.field {
+				continue
+			}
+			at := moment{event.Created, i}
+			if !known || !last.after(at) {
+				known, last, lastValue = true, at, c.After
+			}
+			if c.After == value.value && !so.after(at) {
+				so = at
+			}
+			had = had || c.Before == value.value
+		}
+	}
+	switch {
+	case !known || !had && lastValue != value.value:
+		return store.ToldNothing
+	case lastValue == value.value:
+		return store.ToldSo
+	case so.created.Equal(last.created):
+		return store.ToldAtOnce
+	default:
+		return store.ToldBefore
 	}
 }
 
@@ -200,18 +278,6 @@ func newEvidence(seen shown, events []stripeevent.Event) evidence {
 		e.ended[event.Ended()] = true
 	}
 	return e
-}
-
-// tells answers whether a due event says that a column of a subscription's row has the value that
-// the read shows.
-func (e evidence) tells(s account.Subscription) func(column string) bool {
-	fields := map[string]string{"collection_paused": "pause_collection", "stripe_price_id": "price", "schedule_ends_at": "schedule_end"}
-	return func(column string) bool {
-		field := cmp.Or(fields[column], column)
-		value, known := stripeevent.Shown(s, field)
-		_, told := e.told[fieldValue{s.ID, field, value}]
-		return known && told || column == "ended_at" && e.ended[s.ID]
-	}
 }
 
 // event tells whether the read shows the event. It does not where an object is absent that the

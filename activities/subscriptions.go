@@ -327,6 +327,8 @@ type trust struct {
 	// keeps is set where the row stays as it is until the customer was read once more; else it is
 	// stored, and the customer read once more.
 	keeps bool
+	// blind is set where a read is believed even if it shows what cannot be any more.
+	blind bool
 }
 
 // trustOf says how far a read is believed. Stripe does not promise that a read shows what an
@@ -337,7 +339,10 @@ type trust struct {
 // what our rows hold, and read again; and behind Stripe's own confirmation, which often turns
 // something back, it is as it shows. Whoever is being deleted is billed no longer because of a row.
 func (a *Subscriptions) trustOf(in RecordInput, c committed, why store.Cause, command bool) trust {
-	if c.user.Deleting() || command && why.OperationID != "" {
+	switch {
+	case c.user.Deleting():
+		return trust{blind: true}
+	case command && why.OperationID != "":
 		return trust{}
 	}
 	recent := freshFor
@@ -345,6 +350,19 @@ func (a *Subscriptions) trustOf(in RecordInput, c committed, why store.Cause, co
 		recent = maxRereads * a.Policy.RereadDelay // the rereads may have been made for something before
 	}
 	return trust{since: c.now.Add(-recent), keeps: !command}
+}
+
+// outlived tells whether a read shows a stored subscription as it cannot be any more: what has ended
+// does not begin again, and what was paid for once does not wait for its first payment. Such a read
+// is behind, however long ago that was.
+func outlived(stored []store.Subscription, shown account.Subscription) bool {
+	return slices.ContainsFunc(stored, func(row store.Subscription) bool {
+		return row.StripeID == shown.ID && outlives(account.Status(row.Status), shown.Status)
+	})
+}
+
+func outlives(is, shown account.Status) bool {
+	return is.Terminal() && !shown.Terminal() || shown == account.StatusIncomplete && is != account.StatusIncomplete
 }
 
 // commitRows stores the subscriptions that a read showed, and returns the rows that were there
@@ -364,13 +382,20 @@ func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown,
 	if err != nil {
 		return nil, false, err
 	}
+	lately := &lately{due: taken.events, load: func() ([]store.Due, error) {
+		return tx.ToldSince(ctx, account.CustomerEntity(seen.customer.ID), how.since)
+	}}
 	for _, s := range seen.subscriptions {
 		// Of whoever is being deleted what runs has to be known, and not since when it owes.
 		if slices.Contains(seen.kept, s.ID) && !user.Deleting() {
 			continue
 		}
+		if !how.blind && outlived(stored, s) {
+			behind = true
+			continue
+		}
 		if !how.since.IsZero() {
-			back, sure, err := tx.TurnsBack(ctx, how.since, stored, s, plans, taken.shows.tells(s))
+			back, sure, err := tx.TurnsBack(ctx, how.since, stored, s, plans, lately.tells(s))
 			if err != nil {
 				return nil, false, err
 			}

@@ -19,7 +19,7 @@ func TestLink(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first, second := w.user(1), w.user(2)
-	must(t, w.NoteDrift(t.Context(), "customer/cus_1", account.DriftConflictingClaims, "cus_1"))
+	must(t, w.noteDrift(t.Context(), "customer/cus_1", account.DriftConflictingClaims, "cus_1"))
 	w.link(first, "cus_1")
 	w.link(second, "cus_1")
 	if got := one[string](w, `SELECT concat_ws(' ', clerk_user_id, link_source, linked_at IS NOT NULL) FROM stripe_customers JOIN person_user u ON u.id = user_id`); got != "user_1 created t" {
@@ -346,7 +346,7 @@ func TestDrift(t *testing.T) {
 		told = append(told, d)
 	}})
 	note := func(subject string) {
-		must(t, w.NoteDrift(t.Context(), "customer/cus_1", account.DriftUnknownPrice, subject))
+		must(t, w.noteDrift(t.Context(), "customer/cus_1", account.DriftUnknownPrice, subject))
 	}
 	resolve := func(subject string) {
 		w.update(func(ctx context.Context, tx *store.Tx) error {

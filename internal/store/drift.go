@@ -56,13 +56,6 @@ func (t *Tx) resolveUnowned(ctx context.Context, customerID string) error {
 		[]string{string(account.DriftConflictingClaims), string(account.DriftOrphanCustomer), string(account.DriftUnverifiedReference)})
 }
 
-// NoteDrift is [Tx.NoteDrift] in a transaction of its own.
-func (s *Store) NoteDrift(ctx context.Context, entity account.Entity, class account.Drift, subject string) error {
-	return s.Update(ctx, "note drift", Cause{}, func(ctx context.Context, tx *Tx) error {
-		return tx.NoteDrift(ctx, entity, class, subject)
-	})
-}
-
 // OpenDrift counts the open differences by class.
 func (s *Store) OpenDrift(ctx context.Context) (map[string]int64, error) {
 	rows, err := s.pool.Query(ctx, `SELECT class, count(*) FROM drift WHERE resolved_at IS NULL GROUP BY class`)

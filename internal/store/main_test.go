@@ -207,3 +207,8 @@ func within(t testing.TB) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
+
+// noteDrift notes a difference in a transaction of its own.
+func (w *world) noteDrift(ctx context.Context, entity account.Entity, class account.Drift, subject string) error {
+	return w.Update(ctx, "note drift", store.Cause{}, func(ctx context.Context, tx *store.Tx) error { return tx.NoteDrift(ctx, entity, class, subject) })
+}

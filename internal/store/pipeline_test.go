@@ -73,7 +73,7 @@ func TestAStatementThatWaitsFails(t *testing.T) {
 			if n := one[int](w, `SELECT (SELECT count(*) FROM audit_log) + (SELECT count(*) FROM drift)`); n != before {
 				t.Errorf("%d rows are kept", n-before)
 			}
-			must(t, w.NoteDrift(t.Context(), "customer/cus_1", account.DriftUnknownPrice, "sub_1"))
+			must(t, w.noteDrift(t.Context(), "customer/cus_1", account.DriftUnknownPrice, "sub_1"))
 		})
 	}
 }

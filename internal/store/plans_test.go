@@ -158,7 +158,6 @@ func everything(t *testing.T, w *world) {
 	for _, err := range []error{
 		w.MarkFailing(ctx, "customer/cus_7", "transient: x"),
 		w.Poke(ctx, account.JobSync, "customer/cus_7", "user/user_7"),
-		w.NoteDrift(ctx, "customer/cus_7", account.DriftUnknownPrice, "sub_7"),
 		w.PublishFailed(ctx, "user_7", "x"),
 	} {
 		must(t, err)
@@ -358,6 +357,9 @@ func deleted(t *testing.T, w *world, op *store.Operation) {
 			if err != nil {
 				return err
 			}
+		}
+		if _, err := tx.DriftIsOlder(ctx, "user/user_8", account.DriftUserMissing, time.Minute); err != nil {
+			return err
 		}
 		_, err := tx.Unsettled(ctx, u, account.DeleteCancelAtPeriodEnd, "cus_8")
 		return err
@@ -579,7 +581,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 			return err
 		}
 		turned := account.Subscription{ID: "sub_7", CustomerID: "cus_7", Status: account.StatusActive}
-		if _, _, err := tx.TurnsBack(ctx, time.Time{}, stored, turned, nil, func(string) bool { return false }); err != nil {
+		if _, _, err := tx.TurnsBack(ctx, time.Time{}, stored, turned, nil, func(string) (store.Telling, error) { return store.ToldNothing, nil }); err != nil {
 			return err
 		}
 		if err := tx.PokeWithin(ctx, time.Minute, account.JobSync, "customer/cus_7"); err != nil {

@@ -77,7 +77,7 @@ func TestDeliveriesThatShowWhatIsStored(t *testing.T) {
 			w.exec(`UPDATE person_user SET deletion_requested_at = now() WHERE clerk_user_id = $1`, id)
 		}, store.AddedDue},
 		{"missed at Clerk until now", func(id string, _ *store.NewEvent) {
-			must(t, w.NoteDrift(t.Context(), account.UserEntity(id), account.DriftUserMissing, id))
+			must(t, w.noteDrift(t.Context(), account.UserEntity(id), account.DriftUserMissing, id))
 		}, store.AddedDue},
 		{"never projected", func(id string, e *store.NewEvent) {
 			w.exec(`UPDATE person_user SET projection = '{}', projection_version = 0 WHERE clerk_user_id = $1`, id)

@@ -240,18 +240,32 @@ func turnable() []string {
 	}
 }
 
+// Telling is what events say of the value that a read shows in a column.
+type Telling int
+
+const (
+	// ToldNothing: none of them tells of the value.
+	ToldNothing Telling = iota
+	// ToldSo: the last of them says that the column has the value.
+	ToldSo
+	// ToldBefore: the last of them says otherwise, and it is a value that the column had before.
+	ToldBefore
+	// ToldAtOnce: as ToldBefore, but within one second, so that nobody knows the order.
+	ToldAtOnce
+)
+
 // TurnsBack tells whether a read shows a stored subscription as it was before a change that came
-// after since: then it may have been answered by a copy of Stripe's that is behind. told tells of a
-// column whether something else says that it has the value that the read shows. Nothing is asked of
-// the database unless the row has changed since, and the read would change it otherwise than to its
-// end or into a period that follows. sure is false where the row has been turned back itself since:
-// nobody knows then which of the two is older.
+// after since: then it may have been answered by a copy of Stripe's that is behind. told tells what
+// the events since say of a column's value. Nothing is asked of the database unless the row has
+// changed since, and the read would change it otherwise than to its end or into a period that
+// follows. sure is false where the column has been turned back itself since, and no event says in
+// which order.
 func (t *Tx) TurnsBack(ctx context.Context, since time.Time, stored []Subscription, seen account.Subscription, plans map[string]Plan,
-	told func(column string) bool,
+	told func(column string) (Telling, error),
 ) (back, sure bool, err error) {
 	before, known := find(stored, seen.ID)
 	ended := seen.Status.Terminal() && !account.Status(before.Status).Terminal()
-	if !known || before.UpdatedAt == nil || before.UpdatedAt.Before(since) || ended || seen.CurrentPeriodStart.After(derefTime(before.CurrentPeriodStart)) {
+	if !known || ended || seen.CurrentPeriodStart.After(derefTime(before.CurrentPeriodStart)) {
 		return false, false, nil
 	}
 	after, err := rowOf(seen, before, plans, false)
@@ -259,9 +273,22 @@ func (t *Tx) TurnsBack(ctx context.Context, since time.Time, stored []Subscripti
 		return false, false, err
 	}
 	is, shown := before.columns(), after.columns()
-	columns := slices.DeleteFunc(turnable(), func(name string) bool { return is[name] == shown[name] || told(name) })
-	if len(columns) == 0 {
-		return false, false, nil
+	var columns []string
+	for _, name := range turnable() {
+		if is[name] == shown[name] {
+			continue
+		}
+		switch said, err := told(name); {
+		case err != nil:
+			return false, false, err
+		case said == ToldNothing:
+			columns = append(columns, name)
+		case said != ToldSo:
+			back, sure = true, sure || said == ToldBefore
+		}
+	}
+	if len(columns) == 0 || before.UpdatedAt == nil || before.UpdatedAt.Before(since) {
+		return back, sure, nil
 	}
 	rows, _ := t.tx.Query(ctx, `SELECT before FROM audit_log WHERE entity = $1 AND subject = $2 AND action = 'subscription.changed'
 		AND at > $3 AND before IS NOT NULL`, string(account.CustomerEntity(seen.CustomerID)), seen.ID, since)
