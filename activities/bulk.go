@@ -272,19 +272,7 @@ func shownBy[T any](ctx context.Context, after string, list func(context.Context
 	return page, err
 }
 
-func offsetOf(after string) (int, error) {
-	offset, err := strconv.Atoi(orZero(after))
-	if err != nil {
-		return 0, failure.New(failure.Permanent, "worker", "bring in users", "bad_offset", nil)
-	}
-	return offset, nil
-}
-
 func (a *Bulk) showUsers(ctx context.Context, run *store.BulkRun, after string) (page bulkPage, err error) {
-	offset, err := offsetOf(after)
-	if err != nil {
-		return page, err
-	}
 	if after == "" {
 		count, err := a.Clerk.CountUsers(ctx)
 		if err != nil {
@@ -294,18 +282,15 @@ func (a *Bulk) showUsers(ctx context.Context, run *store.BulkRun, after string) 
 			return page, err
 		}
 	}
-	users, next, err := a.Clerk.UsersPage(ctx, offset)
+	users, next, err := a.Clerk.UsersPage(ctx, after)
 	if err != nil {
 		return page, err
 	}
 	return a.shownUsers(ctx, run, users, next)
 }
 
-func (a *Bulk) shownUsers(ctx context.Context, run *store.BulkRun, users []account.ListedUser, next int) (page bulkPage, err error) {
-	if next > 0 {
-		page.next = strconv.Itoa(next)
-	}
-	page.seen = len(users)
+func (a *Bulk) shownUsers(ctx context.Context, run *store.BulkRun, users []account.ListedUser, next string) (page bulkPage, err error) {
+	page.next, page.seen = next, len(users)
 	page.found, err = a.Store.Compare(run.ID, a.Deletion).Users(ctx, users)
 	return page, err
 }
@@ -313,16 +298,12 @@ func (a *Bulk) shownUsers(ctx context.Context, run *store.BulkRun, users []accou
 // showChangedUsers reads those users first that were changed last. One who is changed meanwhile
 // moves others to a later page, so that some are looked at twice and none is passed over.
 func (a *Bulk) showChangedUsers(ctx context.Context, run *store.BulkRun, after string) (page bulkPage, err error) {
-	offset, err := offsetOf(after)
-	if err != nil {
-		return page, err
-	}
-	users, next, err := a.Clerk.ChangedUsersPage(ctx, offset)
+	users, next, err := a.Clerk.ChangedUsersPage(ctx, after)
 	if err != nil {
 		return page, err
 	}
 	if older := slices.IndexFunc(users, func(u account.ListedUser) bool { return u.UpdatedAt.Before(*run.Since) }); older >= 0 {
-		users, next = users[:older], 0
+		users, next = users[:older], ""
 	}
 	return a.shownUsers(ctx, run, users, next)
 }
@@ -357,7 +338,7 @@ const (
 )
 
 func showNamed(entities []string, after string) (page bulkPage, err error) {
-	from, err := strconv.Atoi(orZero(after))
+	from, err := strconv.Atoi(cmp.Or(after, "0"))
 	if err != nil || from > len(entities) {
 		return page, failure.New(failure.Permanent, "worker", "bring in what is named", "bad_offset", nil)
 	}

@@ -92,9 +92,9 @@ type EventLister interface {
 
 // ChangeLister lists the users of Clerk in the order of their last changes.
 type ChangeLister interface {
-	// ChangedUsersPage lists users from an offset on, those first that were changed last, and answers
-	// the offset of the next page, 0 after the last.
-	ChangedUsersPage(ctx context.Context, offset int) (users []account.ListedUser, next int, err error)
+	// ChangedUsersPage lists users from a place on, "" for the first page, those first that were
+	// changed last, and answers the place of the next page, "" after the last.
+	ChangedUsersPage(ctx context.Context, after string) (users []account.ListedUser, next string, err error)
 }
 
 // StripeLists lists everything that an account has, a page at a time, behind the id named; each
@@ -113,9 +113,9 @@ type StripeLists interface {
 
 // UserList lists everybody at Clerk.
 type UserList interface {
-	// UsersPage lists users from an offset on, and answers the offset of the next page, 0 after the
-	// last.
-	UsersPage(ctx context.Context, offset int) (users []account.ListedUser, next int, err error)
+	// UsersPage lists users from a place on, "" for the first page, and answers the place of the next
+	// page, "" after the last. Nobody is passed over who is there all the time.
+	UsersPage(ctx context.Context, after string) (users []account.ListedUser, next string, err error)
 }
 
 // Watchers tells for which customers a workflow is open.

@@ -107,28 +107,14 @@ type ScanResult struct {
 func (a *Reconciler) CompareUsers(ctx context.Context, in ScanInput) (ScanResult, error) {
 	compare := a.Store.Compare(in.RunID, a.Deletion)
 	return a.scan(ctx, in, store.SeenUser, func(ctx context.Context, after string) (scanned, error) {
-		offset, err := strconv.Atoi(orZero(after))
-		if err != nil {
-			return scanned{}, failure.New(failure.Permanent, "worker", "compare users", "bad_offset", nil)
-		}
-		users, next, err := a.Clerk.UsersPage(ctx, offset)
+		users, next, err := a.Clerk.UsersPage(ctx, after)
 		if err != nil {
 			return scanned{}, err
 		}
-		page := scanned{ids: idsOf(users, func(u account.ListedUser) string { return u.ID })}
-		if next > 0 {
-			page.next = strconv.Itoa(next)
-		}
+		page := scanned{ids: idsOf(users, func(u account.ListedUser) string { return u.ID }), next: next}
 		page.found, err = compare.Users(ctx, users)
 		return page, err
 	})
-}
-
-func orZero(s string) string {
-	if s == "" {
-		return "0"
-	}
-	return s
 }
 
 func idsOf[T any](list []T, id func(T) string) []string {

@@ -32,9 +32,9 @@ type RecoveryPass struct {
 	// Newest is the time of the newest that the pass has met: everything before it is known once the
 	// pass is complete.
 	Newest time.Time `json:"newest,omitzero"`
-	// After is the event behind which Stripe's list continues, Offset where Clerk's does.
-	After  string `json:"after,omitempty"`
-	Offset int    `json:"offset,omitempty"`
+	// After is the event behind which Stripe's list continues, Place where Clerk's does.
+	After string `json:"after,omitempty"`
+	Place string `json:"place,omitempty"`
 	// Complete is set when the list was read as far as From, and the cursor was moved.
 	Complete bool `json:"complete,omitempty"`
 	// Listed counts what was looked at, Missing what was not known.
@@ -121,7 +121,7 @@ func recovered(rules intake.Rules, listed []stripeevent.Listed) (events []store.
 // Idempotent: looking at a user again changes nothing. The cursor moves as that of events does.
 func (a *Recovery) RecoverUsers(ctx context.Context, pass RecoveryPass) (RecoveryPass, error) {
 	return a.scan(ctx, intake.SourceClerk, pass, func(ctx context.Context, pass *RecoveryPass) (last bool, err error) {
-		listed, next, err := a.Clerk.ChangedUsersPage(ctx, pass.Offset)
+		listed, next, err := a.Clerk.ChangedUsersPage(ctx, pass.Place)
 		if err != nil {
 			return false, err
 		}
@@ -138,8 +138,8 @@ func (a *Recovery) RecoverUsers(ctx context.Context, pass RecoveryPass) (Recover
 			return false, err
 		}
 		pass.Listed += len(listed)
-		pass.Offset = next
-		return last || next == 0, nil
+		pass.Place = next
+		return last || next == "", nil
 	})
 }
 

@@ -100,7 +100,7 @@ func (a *Reconciler) answers(ctx context.Context, kind account.Kind) bool {
 		return answers(ctx, a.Stripe.ProductsPage, nil)
 	}
 	return answers(ctx, nil, func(ctx context.Context) (int64, error) {
-		_, _, err := a.Clerk.UsersPage(ctx, 0)
+		_, _, err := a.Clerk.UsersPage(ctx, "")
 		return 0, err
 	})
 }
