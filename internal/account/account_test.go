@@ -78,6 +78,30 @@ func TestIntervalType(t *testing.T) {
 	}
 }
 
+// More evidence for an erased user never makes them lose: what names them beside the product's own
+// tables counts, also where the product's word weighs more.
+func TestTheProductsWordTakesNothingFromAnErasedUser(t *testing.T) {
+	t.Parallel()
+	claim := func(user, place string) account.Claim {
+		return account.Claim{CustomerID: "cus_1", ClerkUserID: user, Source: place + ":1"}
+	}
+	erased, product := claim("user_erased", account.PlaceSubscription), claim("user_erased", account.PlaceProduct)
+	users := map[string]account.ClaimedUser{"user_erased": {Known: true, Tombstone: true}, "user_here": {Known: true}}
+	for name, claims := range map[string][]account.Claim{
+		"the customer names another":                              {erased, claim("user_here", account.PlaceCustomer)},
+		"the customer names another, beside the product's word":   {erased, product, claim("user_here", account.PlaceCustomer)},
+		"the product's word comes first":                          {product, erased, claim("user_here", account.PlaceCustomer)},
+		"a checkout names another, beside the product's own word": {erased, product, claim("user_here", account.PlaceSession)},
+	} {
+		if owner := account.Claimant(account.Evidence{Claims: claims, Users: users}); owner.ClerkUserID != "user_erased" {
+			t.Errorf("%s: it is %+v", name, owner)
+		}
+	}
+	if owner := account.Claimant(account.Evidence{Claims: []account.Claim{product, claim("user_here", account.PlaceCustomer)}, Users: users}); owner.ClerkUserID == "user_erased" {
+		t.Errorf("by the product's word alone it is %+v", owner)
+	}
+}
+
 // What stands nearer to the customer wins; a user whom nobody has loses to any other, and one whose
 // deletion was asked for to nobody; a reference that the payer may have written counts where the
 // user has verified the customer's own address, and less than anything else where they had and are

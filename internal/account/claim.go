@@ -153,6 +153,7 @@ func Claimant(e Evidence) Owner {
 	var owner Owner
 	best := map[string]Claim{}
 	ranks := map[string]rank{}
+	beside := map[string]bool{} // named by something else than the product's own tables
 	for _, c := range e.Claims {
 		r := c.rank(e.TrustReferences)
 		if r == unverified {
@@ -165,6 +166,9 @@ func Claimant(e Evidence) Owner {
 				r = remembered
 			}
 		}
+		if r > remembered && !OfProduct(c.Source) {
+			beside[c.ClerkUserID] = true
+		}
 		if r > ranks[c.ClerkUserID] {
 			best[c.ClerkUserID], ranks[c.ClerkUserID] = c, r
 		}
@@ -174,9 +178,7 @@ func Claimant(e Evidence) Owner {
 		users = append(users, id)
 	}
 	// Each rule leaves those over which nobody wins by it.
-	users = prefer(users, func(id string) bool {
-		return e.Users[id].Tombstone && ranks[id] > remembered && !OfProduct(best[id].Source)
-	})
+	users = prefer(users, func(id string) bool { return e.Users[id].Tombstone && beside[id] })
 	users = prefer(users, func(id string) bool { return !e.Users[id].Missing })
 	owner.Missing = len(users) > 0 && e.Users[users[0]].Missing
 	top := unverified
