@@ -56,7 +56,7 @@ func (a *Projections) PublishProjection(ctx context.Context, in PublishInput) (r
 			return result, nil
 		}
 		maySkip = false
-		version, err := a.write(ctx, user, in.Forced)
+		version, err := a.write(ctx, user, in.Forced || user.RepairSeq != 0)
 		if failure.IsNotFound(err) {
 			number, numbered := a.Store.NextRead(ctx)
 			if numbered != nil {
@@ -73,7 +73,7 @@ func (a *Projections) PublishProjection(ctx context.Context, in PublishInput) (r
 			return result, a.failed(ctx, in.ClerkUserID, err)
 		}
 		result.Version = version
-		if result.More, err = a.Store.Published(ctx, in.ClerkUserID, version, cause(ctx)); err != nil || !result.More {
+		if result.More, err = a.Store.Published(ctx, in.ClerkUserID, version, user.RepairSeq, cause(ctx)); err != nil || !result.More {
 			return result, err
 		}
 	}
@@ -125,7 +125,7 @@ func (a *Projections) missing(ctx context.Context, user *store.User, number int6
 		}
 	}
 	if deleting {
-		_, err := a.Store.Published(ctx, user.ClerkUserID, user.ProjectionVersion, cause(ctx))
+		_, err := a.Store.Published(ctx, user.ClerkUserID, user.ProjectionVersion, user.RepairSeq, cause(ctx))
 		return err
 	}
 	if err := a.Store.PublishFailed(ctx, user.ClerkUserID, "Clerk does not know this user"); err != nil {

@@ -229,6 +229,11 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		if err := a.judge(ctx, tx, row, before, user.CustomerHint, held, &result); err != nil {
 			return err
 		}
+		if result.PublishForced && number == row.ReadSeq {
+			if err := tx.RepairDue(ctx, row); err != nil {
+				return err
+			}
+		}
 		if !in.InBulk && (result.PublishDue || result.PublishForced) {
 			operations, err := tx.UnsettledOperations(ctx, "", account.UserEntity(in.ClerkUserID))
 			if err != nil {

@@ -370,7 +370,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (poked int, err error) {
 			jobs[account.Entity(d.Entity)] = max(jobs[account.Entity(d.Entity)], JobOf(d.Type))
 		}
 		rows, _ = tx.tx.Query(ctx, `UPDATE person_user SET publish_retry_at = now() + least(interval '1 hour', greatest($2::interval, (now() - coalesce(publish_due_since, now())) / 2))
-			WHERE id = ANY(ARRAY(SELECT id FROM person_user WHERE projection_version <> published_version AND publish_retry_at <= now()
+			WHERE id = ANY(ARRAY(SELECT id FROM person_user WHERE `+publishDue+` AND publish_retry_at <= now()
 				ORDER BY publish_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 			RETURNING clerk_user_id`, limit, sweepAfter)
 		users, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -452,7 +452,7 @@ func (s *Store) InboxDepth(ctx context.Context) ([]InboxDepth, error) {
 // seconds.
 func (s *Store) PublishLag(ctx context.Context) (users int64, oldest float64, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT count(*), greatest(coalesce(extract(epoch FROM now() - min(publish_due_since)), 0), 0)::float8
-		FROM person_user WHERE projection_version <> published_version`).Scan(&users, &oldest)
+		FROM person_user WHERE `+publishDue).Scan(&users, &oldest)
 	return users, oldest, classify("measure the publish lag", err)
 }
 

@@ -286,7 +286,7 @@ func TestSweep(t *testing.T) {
 			return err
 		})
 	}
-	_, err := w.Published(t.Context(), settled, 1, store.Cause{})
+	_, err := w.Published(t.Context(), settled, 1, 0, store.Cause{})
 	must(t, err)
 	w.withUser(erased, func(ctx context.Context, tx *store.Tx, u *store.User) error { return tx.Erase(ctx, u) })
 	w.add(clerkEvent("msg_1", "user.updated", "user_8"), clerkEvent("msg_2", "user.deleted", "user_8"), clerkEvent("msg_3", "user.created", "user_8"),

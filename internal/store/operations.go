@@ -258,7 +258,7 @@ func (s *Store) Operation(ctx context.Context, id string) (*Operation, error) {
 // could not be read, or where it names none the customer who paid, whole. A customer that a read
 // begun since has shown to be missing is not waited for. A subscription that is not paid yet is
 // waited for as long as returnWaits, since Stripe's session says that it is.
-const seen = `u.projection_version = u.published_version AND u.projection_version > 0 AND CASE o.action
+const seen = `u.projection_version = u.published_version AND u.repair_seq IS NULL AND u.projection_version > 0 AND CASE o.action
 	WHEN 'sync' THEN u.read_seq > o.seq AND EXISTS (SELECT FROM stripe_customers p WHERE p.stripe_customer_id = u.stripe_customer_id AND p.user_id = u.id)
 		AND NOT EXISTS (SELECT FROM stripe_customers c
 		WHERE c.user_id = u.id AND NOT c.deleted_in_stripe

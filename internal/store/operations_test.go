@@ -86,13 +86,13 @@ func TestCommandIsDoneWhenClerkHasIt(t *testing.T) {
 	if got := w.statusOf(op.ID); got != "recorded" {
 		t.Errorf("before Clerk was told it is %q", got)
 	}
-	if _, err := w.Published(t.Context(), user, 0, store.Cause{}); err != nil {
+	if _, err := w.Published(t.Context(), user, 0, 0, store.Cause{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.statusOf(op.ID); got != "recorded" {
 		t.Errorf("with an older projection at Clerk it is %q", got)
 	}
-	if _, err := w.Published(t.Context(), user, 1, store.Cause{}); err != nil {
+	if _, err := w.Published(t.Context(), user, 1, 0, store.Cause{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.statusOf(op.ID); got != "done" {

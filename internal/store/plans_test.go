@@ -191,7 +191,7 @@ func everything(t *testing.T, w *world) {
 		func() error { _, err := w.SubscriptionsOfCustomer(ctx, "cus_7"); return err },
 		func() error { _, err := w.CustomerOfCharge(ctx, "ch_7"); return err },
 		func() error { _, err := w.CustomersOf(ctx, mustUser(t, w, "user_7")); return err },
-		func() error { _, err := w.Published(ctx, "user_7", 2, store.Cause{}); return err },
+		func() error { _, err := w.Published(ctx, "user_7", 2, 0, store.Cause{}); return err },
 		func() error { _, err := w.Sweep(ctx, 500); return err },
 		func() error { _, err := w.ExpireWaiting(ctx, 24*time.Hour, 500); return err },
 		func() error { _, err := w.DropPayloads(ctx, 24*time.Hour, 500); return err },
@@ -523,6 +523,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 			tx.SetClaims(ctx, "cus_7", []account.Claim{{CustomerID: "cus_7", ClerkUserID: "user_7", Source: "customer:cus_7"}}),
 			tx.NoteDrift(ctx, "customer/cus_7", account.DriftUnknownPrice, "sub_7"), tx.ResolveDrift(ctx, "customer/cus_7", account.DriftUnknownPrice, ""),
 			tx.ResolveConflict(ctx, mustUser(t, w, "user_7"), "cus_7"),
+			tx.RepairDue(ctx, &store.User{ID: mustUser(t, w, "user_7").ID, ReadSeq: read}),
 			tx.RecordPayment(ctx, account.Payment{ID: "pi_7", Kind: account.PaymentIntent, Status: "succeeded"}, "evt_1", at(1)),
 			tx.RecordPayment(ctx, account.Payment{ID: "re_7", Kind: account.PaymentRefund, ChargeID: "ch_7", IntentID: "pi_7", Status: "failed"}, "evt_1", at(1)),
 		} {

@@ -82,24 +82,40 @@ func (t *Tx) Reproject(ctx context.Context, u *User, policy account.AccessPolicy
 // pokes again.
 const sweepAfter = 30 * time.Second
 
+// RepairDue notes that the user's latest read has shown Clerk to hold something else than what was
+// published last, so that nobody takes it for published and the sweep comes back to it. Where the
+// versions differ that is due anyway.
+func (t *Tx) RepairDue(ctx context.Context, u *User) error {
+	if u.versionsDiffer() || u.ReadSeq == u.RepairSeq {
+		return nil
+	}
+	u.RepairSeq = u.ReadSeq
+	return t.tx.Later(ctx, "note a repair", `UPDATE person_user SET repair_seq = $2, publish_due_since = coalesce(publish_due_since, now()),
+		publish_retry_at = coalesce(publish_retry_at, now() + $3::interval) WHERE id = $1`, u.ID, u.RepairSeq, sweepAfter)
+}
+
 // Published records the version of the projection that Clerk now holds, even if it is lower
 // than what was recorded: a late writer may have put back an older one, and only the truth
 // about that gets it mended. Commands that only waited for Clerk to have it are done with that. It
-// answers whether the stored projection is another by now.
-func (s *Store) Published(ctx context.Context, clerkUserID string, version int64, why Cause) (more bool, err error) {
+// answers whether there is more to publish by now.
+//
+// repair is the repair that was due before it was written, 0 for none: what a later read has shown
+// is not mended by that.
+func (s *Store) Published(ctx context.Context, clerkUserID string, version, repair int64, why Cause) (more bool, err error) {
 	err = s.Update(ctx, "record a publish", why, func(ctx context.Context, tx *Tx) error {
 		u, err := tx.LockUser(ctx, clerkUserID)
 		if err != nil || u == nil {
 			return err
 		}
-		more = u.ErasedAt == nil && u.ProjectionVersion != version
+		more = u.ErasedAt == nil && (u.ProjectionVersion != version || u.RepairSeq > repair)
 		if u.ErasedAt != nil {
 			return nil
 		}
 		if err := tx.tx.Later(ctx, "record a publish", `UPDATE person_user SET published_version = $2, publish_error = NULL,
-				publish_due_since = CASE WHEN projection_version <> $2 THEN coalesce(publish_due_since, now()) END,
-				publish_retry_at = CASE WHEN projection_version <> $2 THEN now() + $3::interval END
-			WHERE id = $1`, u.ID, version, sweepAfter); err != nil {
+				repair_seq = CASE WHEN repair_seq > $4 THEN repair_seq END,
+				publish_due_since = CASE WHEN projection_version <> $2 OR repair_seq > $4 THEN coalesce(publish_due_since, now()) END,
+				publish_retry_at = CASE WHEN projection_version <> $2 OR repair_seq > $4 THEN now() + $3::interval END
+			WHERE id = $1`, u.ID, version, sweepAfter, repair); err != nil {
 			return err
 		}
 		if err := tx.settlePublished(ctx, clerkUserID, version); err != nil {
@@ -115,7 +131,7 @@ func (s *Store) Published(ctx context.Context, clerkUserID string, version int64
 func (s *Store) PublishFailed(ctx context.Context, clerkUserID, reason string) error {
 	_, err := s.pool.Exec(ctx, `UPDATE person_user SET publish_error = $2, publish_due_since = coalesce(publish_due_since, now()),
 			publish_retry_at = now() + least(interval '1 hour', greatest($3::interval, (now() - coalesce(publish_due_since, now())) / 2))
-		WHERE clerk_user_id = $1 AND projection_version <> published_version`, clerkUserID, reason, sweepAfter)
+		WHERE clerk_user_id = $1 AND `+publishDue, clerkUserID, reason, sweepAfter)
 	return classify("record a failed publish", err)
 }
 

@@ -125,7 +125,7 @@ func TestPublished(t *testing.T) {
 	}
 	publish := func(version int64, wantMore bool, want string) {
 		t.Helper()
-		more, err := w.Published(t.Context(), id, version, store.Cause{})
+		more, err := w.Published(t.Context(), id, version, 0, store.Cause{})
 		must(t, err)
 		if more != wantMore || state() != want {
 			t.Errorf("published %d: more %t, %q, want %t, %q", version, more, state(), wantMore, want)
@@ -150,7 +150,7 @@ func TestPublished(t *testing.T) {
 		t.Errorf("a projection put back by a late writer is not swept: %d, %v", n, err)
 	}
 	publish(2, false, "2 2 f f")
-	if more, err := w.Published(t.Context(), "user_none", 1, store.Cause{}); more || err != nil {
+	if more, err := w.Published(t.Context(), "user_none", 1, 0, store.Cause{}); more || err != nil {
 		t.Errorf("published for nobody: %t, %v", more, err)
 	}
 }

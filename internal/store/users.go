@@ -31,26 +31,34 @@ type User struct {
 	ErasedAt *time.Time `db:"erased_at"`
 	// Noted is set where the product itself has noted a deletion, in one of the two columns that it
 	// has for that, and nobody has told us of it: the row has no number of ours.
-	Noted             bool    `db:"noted"`
-	ReadSeq           int64   `db:"read_seq"`
-	ProfileVersion    int64   `db:"profile_version"`
-	ProjectionJSON    []byte  `db:"projection"`
-	ProjectionVersion int64   `db:"projection_version"`
-	PublishedVersion  int64   `db:"published_version"`
-	PublishError      *string `db:"publish_error"`
+	Noted             bool   `db:"noted"`
+	ReadSeq           int64  `db:"read_seq"`
+	ProfileVersion    int64  `db:"profile_version"`
+	ProjectionJSON    []byte `db:"projection"`
+	ProjectionVersion int64  `db:"projection_version"`
+	PublishedVersion  int64  `db:"published_version"`
+	// RepairSeq is the number of the latest read that has shown Clerk to hold something else than
+	// what was published last, 0 where none has since something was written there.
+	RepairSeq    int64   `db:"repair_seq"`
+	PublishError *string `db:"publish_error"`
 }
 
 const userColumns = `id, clerk_user_id, first_name, last_name, user_name, email, email_verified, stripe_customer_id,
 	deletion_requested_at, deletion_seq, erased_at,
 	deletion_seq IS NULL AND (deletion_requested_at IS NOT NULL OR deleted_at IS NOT NULL) AS noted, read_seq, profile_version,
-	projection, projection_version, published_version, publish_error`
+	projection, projection_version, published_version, coalesce(repair_seq, 0) AS repair_seq, publish_error`
 
 // Deleting tells whether the user's deletion was asked for. From then on no personal data is
 // stored for them, and nothing is sold to them.
 func (u *User) Deleting() bool { return u.DeletionRequestedAt != nil }
 
 // PublishDue tells whether Clerk may not hold the stored projection yet.
-func (u *User) PublishDue() bool { return u.ProjectionVersion != u.PublishedVersion }
+func (u *User) PublishDue() bool { return u.versionsDiffer() || u.RepairSeq != 0 }
+
+// publishDue is [User.PublishDue] of rows, as the index of what is due has it.
+const publishDue = `(projection_version <> published_version OR repair_seq IS NOT NULL)`
+
+func (u *User) versionsDiffer() bool { return u.ProjectionVersion != u.PublishedVersion }
 
 // HighestNumber is the highest number in the user's row, 0 for no user.
 func (u *User) HighestNumber() int64 {
@@ -96,7 +104,7 @@ func (u *User) Differs(listed account.ListedUser) (what string, err error) {
 	if u.Profile() != fitted(listed.User) {
 		return "profile", nil
 	}
-	if u.PublishDue() || u.ProjectionVersion == 0 {
+	if u.versionsDiffer() || u.ProjectionVersion == 0 {
 		return "", nil
 	}
 	projection, err := u.Projection()
@@ -296,7 +304,7 @@ func (t *Tx) Erase(ctx context.Context, u *User) error {
 	batch.Queue(`SELECT 1 FROM person_user WHERE id = $1 FOR UPDATE`, u.ID)
 	batch.Queue(`UPDATE person_user SET first_name = NULL, last_name = NULL, user_name = NULL, email = NULL, email_verified = false,
 		deleted_at = coalesce(deleted_at, now()), erased_at = coalesce(erased_at, now()), deletion_seq = coalesce(deletion_seq, nextval('sync_seq')),
-		erase_retry_at = NULL, published_version = projection_version, publish_due_since = NULL,
+		erase_retry_at = NULL, published_version = projection_version, repair_seq = NULL, publish_due_since = NULL,
 		publish_retry_at = NULL, publish_error = NULL, updated_at = now() WHERE id = $1`, u.ID)
 	batch.Queue(`DELETE FROM customer_hints WHERE user_id = $1`, u.ID)
 	batch.Queue(`UPDATE stripe_customers SET email = NULL, name = NULL WHERE user_id = $1`, u.ID)

@@ -39,7 +39,7 @@ func exerciseUsers(t *testing.T, w *world) {
 	if !strings.Contains(string(u.ProjectionJSON), `"plan": "Pro"`) {
 		t.Fatalf("the projection is %s, want the plan Pro in it", u.ProjectionJSON)
 	}
-	if _, err := w.Published(t.Context(), id, u.ProjectionVersion, store.Cause{}); err != nil {
+	if _, err := w.Published(t.Context(), id, u.ProjectionVersion, 0, store.Cause{}); err != nil {
 		t.Fatal(err)
 	}
 	w.withUser(id, func(ctx context.Context, tx *store.Tx, u *store.User) error {
@@ -258,7 +258,7 @@ func TestErase(t *testing.T) {
 		t.Errorf("a tombstone waits to be published: %d <> %d", u.ProjectionVersion, u.PublishedVersion)
 	}
 	w.exec(`UPDATE person_user SET publish_retry_at = now() - interval '1 hour' WHERE clerk_user_id = $1`, id)
-	if more, err := w.Published(t.Context(), id, 1, store.Cause{}); more || err != nil || mustUser(t, w, id).PublishDue() {
+	if more, err := w.Published(t.Context(), id, 1, 0, store.Cause{}); more || err != nil || mustUser(t, w, id).PublishDue() {
 		t.Errorf("a late publisher woke a tombstone: %t, %v", more, err)
 	}
 }

@@ -81,7 +81,7 @@ func (s *System) quietNow(ctx context.Context, due string) (stored int, err erro
 	var example string
 	err = s.Row(ctx, `SELECT (SELECT count(*) FROM webhook_events), (SELECT count(*) FROM webhook_events WHERE status IN `+due+`),
 		(SELECT coalesce(min(type || ' ' || coalesce(entity, '') || ' ' || status || ': ' || coalesce(reason, '')), '') FROM webhook_events WHERE status IN `+due+`),
-		(SELECT count(*) FROM pokes WHERE due_at IS NOT NULL), (SELECT count(*) FROM person_user WHERE projection_version <> published_version)`,
+		(SELECT count(*) FROM pokes WHERE due_at IS NOT NULL), (SELECT count(*) FROM person_user WHERE projection_version <> published_version OR repair_seq IS NOT NULL)`,
 		nil, &stored, &events, &example, &pokes, &behind)
 	if err == nil && events+pokes+behind > 0 {
 		err = fmt.Errorf("%d events due (%s), %d pokes due, %d users behind", events, example, pokes, behind)
