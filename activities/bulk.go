@@ -38,6 +38,8 @@ type Bulk struct {
 	Projections   *Projections
 	Catalogue     *Catalogue
 	Deletion      account.DeletionPolicy
+	// LinkByEmail is [SubscriptionPolicy.LinkByEmail].
+	LinkByEmail bool
 	// Livemode is the mode of our Stripe key.
 	Livemode bool
 	// AtOnce is how many entities are brought in at the same time. The clients keep to the providers'
@@ -232,7 +234,7 @@ func (a *Bulk) retry(ctx context.Context, run *store.BulkRun) (last bool, wait t
 
 // show reads a page of a list.
 func (a *Bulk) show(ctx context.Context, run *store.BulkRun, step, after string) (bulkPage, error) {
-	compare := a.Store.Compare(run.ID, a.Deletion)
+	compare := a.Store.Compare(run.ID, a.Deletion).LinkingByEmail(a.LinkByEmail)
 	switch step {
 	case BulkProducts:
 		return shownBy(ctx, after, a.Stripe.ProductsPage, compare.Products, productMade)
@@ -527,8 +529,23 @@ func (a *Bulk) compensate(ctx context.Context, clerkUserID, customerID string) (
 	return err
 }
 
+// askedFor asks Clerk for users whom a customer names and whom nobody knows here, and records the
+// customer once more: it is theirs where Clerk has them, and may be whose address it has where it
+// does not. Whoever is given a customer later in the same pass would be given a second one.
+func (a *Bulk) askedFor(ctx context.Context, id string, unknown []string) (recorded RecordResult, err error) {
+	for _, user := range unknown {
+		if _, err := a.Users.SyncUser(ctx, UserInput{ClerkUserID: user, InBulk: true}); err != nil {
+			return recorded, err
+		}
+	}
+	return a.Subscriptions.RecordSubscriptions(ctx, RecordInput{CustomerID: id, InBulk: true})
+}
+
 func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference) error {
 	recorded, err := a.Subscriptions.RecordSubscriptions(ctx, RecordInput{CustomerID: id, InBulk: true})
+	if err == nil && a.LinkByEmail && len(recorded.Unknown) > 0 {
+		recorded, err = a.askedFor(ctx, id, recorded.Unknown)
+	}
 	if err == nil && recorded.UndoFor != "" {
 		err = a.compensate(ctx, recorded.UndoFor, id)
 	}

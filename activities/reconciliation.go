@@ -27,6 +27,8 @@ type Reconciler struct {
 	}
 	Watchers Watchers
 	Deletion account.DeletionPolicy
+	// LinkByEmail is [SubscriptionPolicy.LinkByEmail].
+	LinkByEmail bool
 	// Repair lists the classes that a run by schedule repairs.
 	Repair []account.Drift
 	// MaxChanges is the most entities that one run has repaired.
@@ -129,7 +131,7 @@ func idsOf[T any](list []T, id func(T) string) []string {
 //
 // Idempotent: what was seen and found is noted once.
 func (a *Reconciler) CompareStripe(ctx context.Context, in ScanInput) (ScanResult, error) {
-	compare := a.Store.Compare(in.RunID, a.Deletion)
+	compare := a.Store.Compare(in.RunID, a.Deletion).LinkingByEmail(a.LinkByEmail)
 	switch in.List {
 	case ListProducts:
 		return a.scan(ctx, in, "", listed(a.Stripe.ProductsPage, compare.Products, func(p account.Product) string { return p.ID }, productMade))

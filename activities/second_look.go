@@ -219,7 +219,7 @@ func (a *Reconciler) lookAtCustomer(ctx context.Context, run, id string) ([]stor
 	if seen.unread != nil {
 		return nil, &inPart{seen.unread} // nothing is concluded from a part
 	}
-	compare := a.Store.Compare(run, a.Deletion)
+	compare := a.Store.Compare(run, a.Deletion).LinkingByEmail(a.LinkByEmail)
 	stored, err := compare.StoredCustomer(ctx, id)
 	if err != nil {
 		return nil, err

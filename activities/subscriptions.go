@@ -108,6 +108,9 @@ type RecordResult struct {
 	// UndoFor is the user whom the customer was made for in vain, where that is not undone: whoever
 	// has found out may be gone.
 	UndoFor string `json:"undoFor,omitempty"`
+	// Unknown are the users whom something names the customer for and whom nobody knows here, where it
+	// is nobody's. It is for a bulk sync, and in no history.
+	Unknown []string `json:"-"`
 	// ProfileDue is set when the customer was not given the user's present name and email. It is for a
 	// bulk sync, and in no history.
 	ProfileDue bool `json:"-"`
@@ -596,6 +599,7 @@ func (a *Subscriptions) commitWaiting(ctx context.Context, tx *store.Tx, custome
 	for _, id := range account.NamedUsers(claims) {
 		if u := evidence.Users[id]; !u.Known && !u.Missing {
 			unknown = append(unknown, account.UserEntity(id))
+			result.Unknown = append(result.Unknown, id)
 		}
 	}
 	if len(unknown) > 0 {

@@ -34,7 +34,7 @@ const (
 	DriftStaleMetadata Drift = "stale_metadata"
 	// DriftUserWithoutCustomer: a user has no customer at Stripe.
 	DriftUserWithoutCustomer Drift = "user_without_customer"
-	// DriftMissingCustomer: Stripe has a customer that names one of our users and that we do not know.
+	// DriftMissingCustomer: Stripe has a customer that is one of our users' and that we do not know.
 	DriftMissingCustomer Drift = "missing_customer"
 	// DriftUnlinkedCustomer: a customer names one user whom we know and is not linked to them.
 	DriftUnlinkedCustomer Drift = "unlinked_customer"

@@ -211,7 +211,7 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 	recovery := &activities.Recovery{Store: r.store, Stripe: w.providers.stripe, Clerk: w.providers.clerk, Livemode: c.StripeLivemode(),
 		Spacing: c.PokeInterval, Observe: r.metrics.Recovered}
 	reconciler := &activities.Reconciler{Store: r.store, Stripe: w.providers.stripe, Clerk: w.providers.clerk, Watchers: runs.Server{Client: r.temporal},
-		Deletion: c.OnUserDeleted, Repair: c.ReconcileRepair, MaxChanges: c.ReconcileMaxChanges, Settle: c.ReconcileSettle, Observe: r.metrics.Reconciled}
+		Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, Repair: c.ReconcileRepair, MaxChanges: c.ReconcileMaxChanges, Settle: c.ReconcileSettle, Observe: r.metrics.Reconciled}
 
 	main := onQueue(workflows.QueueMain, 0)
 	workflows.Register(main)
@@ -230,7 +230,7 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 	}}
 	catalogue := &activities.Catalogue{Store: r.store, Stripe: w.providers.stripe, RereadDelay: c.RereadDelay}
 	bulk := &activities.Bulk{Store: r.store, Stripe: w.providers.stripe, Clerk: w.providers.clerk, Users: users, Customers: customers,
-		Subscriptions: subscriptions, Projections: projections, Catalogue: catalogue, Deletion: c.OnUserDeleted, Livemode: c.StripeLivemode(), AtOnce: bulkAtOnce}
+		Subscriptions: subscriptions, Projections: projections, Catalogue: catalogue, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, Livemode: c.StripeLivemode(), AtOnce: bulkAtOnce}
 	main.RegisterActivity(bulk.FinishBulk)
 	all := []worker.Worker{main}
 	for queue, known := range map[string]struct {

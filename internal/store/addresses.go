@@ -3,8 +3,11 @@ package store
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
 
 // addressMark is what is kept of an address on a tombstone: a hash under the database's own key,
@@ -80,4 +83,33 @@ func userByCustomerEmail(ctx context.Context, q querier, customerID string) (cle
 		return "", classify("look for a user by email", err)
 	}
 	return ids[0], nil
+}
+
+// UsersByAddress is [Store.UserByCustomerEmail] for customers as Stripe has just shown them, all at
+// once: whose each is by its address, and nothing for those that are nobody's by it.
+func (s *Store) UsersByAddress(ctx context.Context, customers []account.Customer) (map[string]string, error) {
+	var ids, addresses []string
+	var made []*time.Time
+	for _, c := range customers {
+		if address := strings.TrimSpace(c.Email); address != "" && !c.Deleted {
+			ids, addresses, made = append(ids, c.ID), append(addresses, fit(address)), append(made, nullTime(c.Created))
+		}
+	}
+	users := map[string]string{}
+	if len(ids) == 0 {
+		return users, nil
+	}
+	rows, _ := s.pool.Query(ctx, `SELECT c.id, coalesce(here.ids[1], gone.clerk_user_id) FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS c (id, email, made)
+		CROSS JOIN LATERAL (SELECT array(SELECT clerk_user_id FROM person_user WHERE lower(email) = lower(c.email) AND email IS NOT NULL
+			AND email_verified AND deletion_requested_at IS NULL LIMIT 2) AS ids) here
+		LEFT JOIN LATERAL (SELECT u.clerk_user_id FROM tombstone_addresses a JOIN person_user u ON u.id = a.user_id
+			WHERE cardinality(here.ids) = 0 AND a.mark = `+addressMark("c.email")+` AND c.made < u.deletion_requested_at + interval '`+pageLasts+`'
+			ORDER BY u.deletion_requested_at LIMIT 1) gone ON true
+		WHERE cardinality(here.ids) = 1 OR gone.clerk_user_id IS NOT NULL`, ids, addresses, made)
+	var id, user string
+	_, err := pgx.ForEachRow(rows, []any{&id, &user}, func() error {
+		users[id] = user
+		return nil
+	})
+	return users, classify("look for users by address", err)
 }

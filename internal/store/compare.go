@@ -37,12 +37,20 @@ type Comparison struct {
 	// run is the comparison's run, whose record of what the lists showed is looked at.
 	run      string
 	deletion account.DeletionPolicy
+	byEmail  bool
 }
 
 // Compare answers comparisons for a run. The policy says which subscriptions of a deleted user may
 // go on.
 func (s *Store) Compare(run string, deletion account.DeletionPolicy) Comparison {
 	return Comparison{store: s, run: run, deletion: deletion}
+}
+
+// LinkingByEmail is the same comparison where a customer whom nobody is named for belongs to whoever
+// has verified its address.
+func (c Comparison) LinkingByEmail(on bool) Comparison {
+	c.byEmail = on
+	return c
 }
 
 // Users compares users as Clerk shows them.
@@ -142,6 +150,7 @@ func (c Comparison) Customers(ctx context.Context, shown []account.Customer) ([]
 	}
 	var found []Difference
 	claims, others := map[string][]account.Claim{}, map[string][]account.Claim{}
+	var nobodys []account.Customer
 	for _, each := range shown {
 		row, ok := known[each.ID]
 		read := account.ReadClaims(each, nil)
@@ -153,13 +162,20 @@ func (c Comparison) Customers(ctx context.Context, shown []account.Customer) ([]
 			}
 		case !each.Deleted:
 			claims[each.ID] = read
+			nobodys = append(nobodys, each)
 		}
 	}
 	against, err := c.against(ctx, known, others)
 	if err != nil {
 		return nil, err
 	}
-	unlinked, err := c.unlinked(ctx, known, claims)
+	var addressed map[string]string
+	if c.byEmail {
+		if addressed, err = c.store.UsersByAddress(ctx, nobodys); err != nil {
+			return nil, err
+		}
+	}
+	unlinked, err := c.unlinked(ctx, known, claims, addressed)
 	return slices.Concat(found, against, unlinked), err
 }
 
@@ -211,8 +227,9 @@ func linkedDifferences(row owned, shown account.Customer) []Difference {
 }
 
 // unlinked says what is wrong with customers that no user owns, by the evidence about them: what is
-// shown, and what is stored.
-func (c Comparison) unlinked(ctx context.Context, known map[string]owned, shown map[string][]account.Claim) ([]Difference, error) {
+// shown, and what is stored. addressed are the users who have the address of those whom nobody who is
+// here is named for.
+func (c Comparison) unlinked(ctx context.Context, known map[string]owned, shown map[string][]account.Claim, addressed map[string]string) ([]Difference, error) {
 	if len(shown) == 0 {
 		return nil, nil
 	}
@@ -225,14 +242,18 @@ func (c Comparison) unlinked(ctx context.Context, known map[string]owned, shown 
 		d := Difference{Entity: account.CustomerEntity(id), Subject: id, Claims: shown[id]}
 		owner := account.Claimant(e.Evidence)
 		_, isKnown := known[id]
-		switch claimed := owner.ClerkUserID; {
+		claimed, here := owner.ClerkUserID, e.here[owner.ClerkUserID]
+		if byAddress := addressed[id]; byAddress != "" && !owner.Conflict && !here {
+			claimed, here = byAddress, true
+		}
+		switch {
 		case owner.Conflict:
 			d.Class = account.DriftConflictingClaims
 		case claimed == "" && len(owner.Unverified) > 0:
 			d.Class, d.Detail = account.DriftUnverifiedReference, map[string]any{"claimed": account.NamedUsers(owner.Unverified)}
 		case claimed == "":
 			continue // somebody else's customer, or one without anything on it
-		case !e.here[claimed]:
+		case !here:
 			d.Class, d.Detail = account.DriftClaimedUserMissing, map[string]any{"claimed": claimed}
 		case isKnown:
 			d.Class, d.Detail = account.DriftUnlinkedCustomer, map[string]any{"claimed": claimed}
@@ -304,7 +325,7 @@ func (c Comparison) Subscriptions(ctx context.Context, shown []account.Subscript
 			found = append(found, Difference{Entity: entity, Class: account.DriftUnknownPrice, Subject: s.ID, Detail: map[string]any{"price": s.Items[0].PriceID}})
 		}
 	}
-	unlinked, err := c.unlinked(ctx, known, claims)
+	unlinked, err := c.unlinked(ctx, known, claims, nil)
 	if err != nil {
 		return nil, err
 	}

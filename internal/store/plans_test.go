@@ -391,7 +391,7 @@ func recovery(t *testing.T, w *world) {
 func comparison(t *testing.T, w *world) {
 	t.Helper()
 	ctx := t.Context()
-	compare := w.Compare("run_1", account.DeleteCancelAtPeriodEnd)
+	compare := w.Compare("run_1", account.DeleteCancelAtPeriodEnd).LinkingByEmail(true)
 	stale := store.Difference{Entity: "customer/cus_9", Class: account.DriftStaleCustomer, Subject: "cus_9",
 		Claims: []account.Claim{{CustomerID: "cus_9", ClerkUserID: "user_9", Source: "customer:cus_9"}}}
 	gone := store.Difference{Entity: "user/user_11", Class: account.DriftUserMissing, Subject: "user_11"}
@@ -407,7 +407,7 @@ func comparison(t *testing.T, w *world) {
 			return err
 		},
 		func() error {
-			_, err := compare.Customers(ctx, []account.Customer{{ID: "cus_9"}, {ID: "cus_50"}})
+			_, err := compare.Customers(ctx, []account.Customer{{ID: "cus_9"}, {ID: "cus_50"}, {ID: "cus_nobody", Email: "u50@example.com"}})
 			return err
 		},
 		func() error {

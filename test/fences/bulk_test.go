@@ -29,7 +29,7 @@ func (l *lab) bulk(a *actor) *bulk {
 	stripe := stripeapi.New(stripeapi.Options{Key: l.Sandbox.StripeSecretKey, BaseURL: l.Sandbox.StripeURL(), Transport: a.points})
 	clerk := clerkapi.New(clerkapi.Options{Key: l.Sandbox.ClerkSecretKey, BaseURL: l.Sandbox.ClerkURL(), Transport: a.points})
 	b := &bulk{&activities.Bulk{Store: a.users.Store, Stripe: stripe, Clerk: clerk, Users: a.users, Customers: a.customers, Subscriptions: a.subscriptions,
-		Projections: a.projections, Catalogue: a.catalogue, Deletion: account.DeleteCancelAtPeriodEnd, AtOnce: 1}, l, "bulk_1"}
+		Projections: a.projections, Catalogue: a.catalogue, Deletion: account.DeleteCancelAtPeriodEnd, LinkByEmail: a.users.LinkByEmail, AtOnce: 1}, l, "bulk_1"}
 	l.must(l.Store.BeginBulk(l.t.Context(), store.BulkRun{ID: b.id, Caller: "operator"}))
 	return b
 }
