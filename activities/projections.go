@@ -58,14 +58,12 @@ func (a *Projections) PublishProjection(ctx context.Context, in PublishInput) (r
 		maySkip = false
 		version, err := a.write(ctx, user, in.Forced || user.RepairSeq != 0)
 		if failure.IsNotFound(err) {
-			number, numbered := a.Store.NextRead(ctx)
-			if numbered != nil {
-				return result, numbered
-			}
-			if _, _, err = a.Clerk.User(ctx, in.ClerkUserID); failure.IsNotFound(err) {
+			awaited, number, asked := a.askAgain(ctx, in.ClerkUserID)
+			if failure.IsNotFound(asked) {
 				result.Missing, result.More = true, false
-				return result, a.missing(ctx, user, number)
-			} else if err == nil {
+				return result, a.missing(ctx, user, number, awaited)
+			}
+			if err = asked; err == nil {
 				err = failure.New(failure.Transient, "clerk", "write metadata", "there_after_all", nil)
 			}
 		}
@@ -100,11 +98,31 @@ func (a *Projections) write(ctx context.Context, user *store.User, forced bool) 
 	return projection.Version, a.Clerk.SetStripeMetadata(ctx, user.ClerkUserID, patch)
 }
 
+// askAgain reads a user whom Clerk did not know when their metadata was to be written, under a
+// number of its own. Where somebody waits for them it pauses before: not each of Clerk's copies
+// shows who was there a moment ago.
+func (a *Projections) askAgain(ctx context.Context, clerkUserID string) (awaited bool, number int64, err error) {
+	if awaited, err = a.Store.Awaited(ctx, clerkUserID); err != nil {
+		return awaited, 0, err
+	}
+	if awaited {
+		if err = pause(ctx, awaitedPause); err != nil {
+			return awaited, 0, err
+		}
+	}
+	if number, err = a.Store.NextRead(ctx); err != nil {
+		return awaited, 0, err
+	}
+	_, _, err = a.Clerk.User(ctx, clerkUserID)
+	return awaited, number, err
+}
+
 // missing handles a user whom Clerk does not know, as it has said twice, the second time to a read
 // of this number. For one who is being deleted, maybe only since they were read here, that is how
 // it should be: there is nothing to publish to any more. For any other it is drift, unless somebody
-// else has read since that they are there.
-func (a *Projections) missing(ctx context.Context, user *store.User, number int64) error {
+// else has read since that they are there. It ends nobody's wait: where somebody waits, the user is
+// looked at, which decides whether there is anything to wait for.
+func (a *Projections) missing(ctx context.Context, user *store.User, number int64, awaited bool) error {
 	deleting := user.Deleting()
 	if !deleting {
 		err := a.Store.Update(ctx, "note a missing user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
@@ -118,7 +136,13 @@ func (a *Projections) missing(ctx context.Context, user *store.User, number int6
 			if now.KnownSince(number) {
 				return failure.New(failure.Transient, "postgres", "note a missing user", "overtaken", nil)
 			}
-			return tx.NoteDrift(ctx, account.UserEntity(user.ClerkUserID), account.DriftUserMissing, user.ClerkUserID)
+			entity := account.UserEntity(user.ClerkUserID)
+			if awaited {
+				if err := tx.Poke(ctx, account.JobSync, entity); err != nil {
+					return err
+				}
+			}
+			return tx.NoteDrift(ctx, entity, account.DriftUserMissing, user.ClerkUserID)
 		})
 		if err != nil {
 			return err
@@ -128,10 +152,7 @@ func (a *Projections) missing(ctx context.Context, user *store.User, number int6
 		_, err := a.Store.Published(ctx, user.ClerkUserID, user.ProjectionVersion, user.RepairSeq, cause(ctx))
 		return err
 	}
-	if err := a.Store.PublishFailed(ctx, user.ClerkUserID, "Clerk does not know this user"); err != nil {
-		return err
-	}
-	return a.Store.SettleUnpublishable(ctx, user.ClerkUserID)
+	return a.Store.PublishFailed(ctx, user.ClerkUserID, "Clerk does not know this user")
 }
 
 func (a *Projections) failed(ctx context.Context, clerkUserID string, err error) error {

@@ -133,11 +133,11 @@ const awaitedPause = time.Second
 // waits for them: whoever has a token is there, or has just signed up, and not each of Clerk's
 // reads shows them. What the second read says counts.
 func (a *Users) readAwaited(ctx context.Context, in UserInput, number int64, missing error) (int64, account.User, json.RawMessage, error) {
-	awaited, err := a.Store.Unsettled(ctx, []account.Entity{account.UserEntity(in.ClerkUserID)})
+	awaited, err := a.Store.Awaited(ctx, in.ClerkUserID)
 	if err != nil {
 		return number, account.User{}, nil, err
 	}
-	if len(awaited) == 0 {
+	if !awaited {
 		return number, account.User{}, nil, missing
 	}
 	if err := pause(ctx, awaitedPause); err != nil {
@@ -382,6 +382,11 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64) (
 		// Nobody waits for a user whom Clerk does not have.
 		if err := tx.EndWaits(ctx, entity, number, store.NoSuchUser); err != nil {
 			return err
+		}
+		if row != nil {
+			if err := tx.SettleUnpublishable(ctx, row, number); err != nil {
+				return err
+			}
 		}
 		return tx.HoldEvents(ctx, due, store.EventWaiting, "Clerk does not know this user", false)
 	})

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
@@ -495,29 +494,28 @@ func (t *Tx) settlePublished(ctx context.Context, clerkUserID string, version in
 			AND undone.status = 'recorded' AND undone.reason = 'not_published' AND undone.action IN ('cancel', 'cancel_now', 'reactivate'))`, clerkUserID, version)
 }
 
-// SettleUnpublishable ends the commands of a user whom Clerk does not know, so that there is no
-// third system to bring anything to, and what waits for Clerk to have something.
-func (s *Store) SettleUnpublishable(ctx context.Context, clerkUserID string) error {
-	return s.Update(ctx, "settle unpublishable operations", Cause{}, func(ctx context.Context, tx *Tx) error {
-		u, err := tx.LockUser(ctx, clerkUserID)
-		if err != nil || u == nil {
+// SettleUnpublishable ends what waits for a user whom Clerk does not have, as a read of this number
+// has shown: what was asked for of their customers before, and commands that only waited for Clerk,
+// since there is no third system to bring anything to. The caller has locked the user.
+func (t *Tx) SettleUnpublishable(ctx context.Context, u *User, read int64) error {
+	customers, err := t.CustomersOf(ctx, u)
+	if err != nil {
+		return err
+	}
+	for _, c := range customers {
+		if err := t.EndWaits(ctx, account.CustomerEntity(c.ID), read, NoSuchUser); err != nil {
 			return err
 		}
-		customers, err := tx.CustomersOf(ctx, u)
-		if err != nil {
-			return err
-		}
-		entities := []account.Entity{account.UserEntity(clerkUserID)}
-		for _, c := range customers {
-			entities = append(entities, account.CustomerEntity(c.ID))
-		}
-		for _, entity := range entities {
-			if err := tx.EndWaits(ctx, entity, math.MaxInt64, NoSuchUser); err != nil {
-				return err
-			}
-		}
-		return tx.settlePublished(ctx, clerkUserID, math.MaxInt64)
-	})
+	}
+	return t.settlePublished(ctx, u.ClerkUserID, u.ProjectionVersion)
+}
+
+// Awaited tells whether anything has not ended of what was asked for of a user or their customers.
+func (s *Store) Awaited(ctx context.Context, clerkUserID string) (awaited bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM operations WHERE status IN ('accepted', 'acting', 'recorded')
+		AND entity = ANY(ARRAY['user/' || $1::text] || ARRAY(SELECT 'customer/' || c.stripe_customer_id FROM stripe_customers c
+			JOIN person_user u ON u.id = c.user_id WHERE u.clerk_user_id = $1::text)))`, clerkUserID).Scan(&awaited)
+	return awaited, classify("look for who waits", err)
 }
 
 // Why what only waits for something to be seen has failed: the provider says that it does not have

@@ -257,7 +257,7 @@ func operations(t *testing.T, w *world) {
 			return w.TakeBack(ctx, &store.Operation{ID: "op_400"}, account.Ending{AtPeriodEnd: true})
 		},
 		func() error { return w.SettleOperation(ctx, "op_400", store.OperationFailed, "x") },
-		func() error { return w.SettleUnpublishable(ctx, "user_8") },
+		func() error { _, err := w.Awaited(ctx, "user_8"); return err },
 		func() error {
 			w.exec(`UPDATE operations SET status = 'accepted', retry_at = now(), expires_at = now() WHERE id = 'op_600'`)
 			return nil
@@ -294,6 +294,9 @@ func operations(t *testing.T, w *world) {
 			return err
 		}
 		tx.Because(locked)
+		if err := tx.SettleUnpublishable(ctx, u, 1); err != nil {
+			return err
+		}
 		before := account.Subscription{ID: "sub_8", Status: account.StatusActive}
 		if _, err := tx.EndCustomerWaits(ctx, "cus_8", 1); err != nil {
 			return err
