@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,12 @@ type points struct {
 	lost    []string
 	answers []rewrite
 	asked   []string
+	// tracing is set while it is noted what follows each moment: changes counts the moments that change
+	// what others may see, and acts tells of each whether it does, or draws a number, which others may
+	// draw before or after.
+	tracing bool
+	acts    []bool
+	changes int
 }
 
 // stop is one place at which an actor stops once.
@@ -62,30 +69,76 @@ func (p *points) disarm(s *stop) {
 	}
 }
 
-// passSQL is pass for a statement. It is spelled out only while somebody waits for a point: most
-// are passed by nobody's wish.
-func (p *points) passSQL(sql string) {
+// trace begins to note what follows each moment that is passed.
+func (p *points) trace() {
 	p.mu.Lock()
-	armed := len(p.armed) > 0
+	defer p.mu.Unlock()
+	p.tracing, p.acts, p.changes = true, nil, 0
+}
+
+// traced answers what was noted so far.
+func (p *points) traced() (acts []bool, changes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.acts), p.changes
+}
+
+// passSQL is pass for the statements that are sent at one moment. They are spelled out only while
+// somebody waits for a point: most are passed by nobody's wish.
+func (p *points) passSQL(conn *pgx.Conn, statements ...string) {
+	p.mu.Lock()
+	armed, tracing := len(p.armed) > 0, p.tracing
 	p.mu.Unlock()
-	if armed {
-		p.pass("sql " + strings.Join(strings.Fields(sql), " "))
+	if tracing {
+		p.note(slices.ContainsFunc(statements, func(sql string) bool { return changes(conn, sql) }),
+			slices.ContainsFunc(statements, func(sql string) bool { return strings.Contains(sql, "nextval") }))
+	}
+	if !armed {
+		return
+	}
+	points := make([]string, len(statements))
+	for i, sql := range statements {
+		points[i] = "sql " + strings.Join(strings.Fields(sql), " ")
+	}
+	p.pass(points...)
+}
+
+// changes tells whether a statement changes at once what others may see: by committing, where it is
+// in no transaction, and by what no transaction holds back.
+func changes(conn *pgx.Conn, sql string) bool {
+	sql = strings.ToLower(strings.TrimSpace(sql))
+	alone := conn.PgConn().TxStatus() == 'I' && !strings.HasPrefix(sql, "select") && !strings.HasPrefix(sql, "begin")
+	return alone || strings.HasPrefix(sql, "commit") || strings.Contains(sql, "advisory")
+}
+
+func (p *points) note(changes, draws bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.acts = append(p.acts, changes || draws)
+	if changes {
+		p.changes++
 	}
 }
 
-func (p *points) pass(point string) {
+// pass stops at a moment that somebody waits for. What is sent together is one moment, and has
+// several points.
+func (p *points) pass(moment ...string) {
 	p.mu.Lock()
-	for i, s := range p.armed {
-		if !strings.Contains(point, s.match) {
+	for i := 0; i < len(p.armed); {
+		s := p.armed[i]
+		at := slices.IndexFunc(moment, func(point string) bool { return strings.Contains(point, s.match) })
+		switch {
+		case at < 0:
+			i++
 			continue
-		}
-		if s.skip > 0 {
+		case s.skip > 0:
 			s.skip--
-			break
+			p.mu.Unlock()
+			return
 		}
 		p.armed = append(p.armed[:i:i], p.armed[i+1:]...)
 		p.mu.Unlock()
-		s.at = point
+		s.at = moment[at]
 		close(s.reached)
 		<-s.gate
 		return
@@ -94,8 +147,8 @@ func (p *points) pass(point string) {
 }
 
 // TraceQueryStart implements pgx.QueryTracer.
-func (p *points) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	p.passSQL(data.SQL)
+func (p *points) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	p.passSQL(conn, data.SQL)
 	return ctx
 }
 
@@ -104,10 +157,12 @@ func (p *points) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData
 
 // TraceBatchStart implements pgx.BatchTracer: who stops before one statement of a batch stops
 // before all of it.
-func (p *points) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
-	for _, q := range data.Batch.QueuedQueries {
-		p.passSQL(q.SQL)
+func (p *points) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	statements := make([]string, len(data.Batch.QueuedQueries))
+	for i, q := range data.Batch.QueuedQueries {
+		statements[i] = q.SQL
 	}
+	p.passSQL(conn, statements...)
 	return ctx
 }
 
@@ -215,7 +270,11 @@ func (p *points) RoundTrip(request *http.Request) (*http.Response, error) {
 	point := request.Method + " " + request.URL.Path
 	p.mu.Lock()
 	p.asked = append(p.asked, point)
+	tracing := p.tracing
 	p.mu.Unlock()
+	if tracing {
+		p.note(request.Method != http.MethodGet, false)
+	}
 	p.pass("ask " + point)
 	if late := p.takeLate(point); late != nil {
 		body, err := io.ReadAll(request.Body)
@@ -246,6 +305,9 @@ func (p *points) RoundTrip(request *http.Request) (*http.Response, error) {
 		response.StatusCode, response.Status = r.status, strconv.Itoa(r.status)
 		response.Body, response.ContentLength = io.NopCloser(strings.NewReader(r.body)), int64(len(r.body))
 		response.Header.Del("Content-Length")
+	}
+	if tracing {
+		p.note(false, false)
 	}
 	p.pass("answered " + point)
 	return response, nil
