@@ -200,7 +200,7 @@ func TestACatalogueThatIsChangedBackIsReadAgain(t *testing.T) {
 			`SELECT active FROM plan_prices`, "true",
 		},
 		"a product is renamed and renamed back": {
-			func(l *lab) { l.must(l.Sandbox.Stripe.UpdateProduct(l.product, "Premuim")) },
+			func(l *lab) { l.must(l.Sandbox.Stripe.UpdateProduct(l.product, "Premium")) },
 			func(l *lab) { l.must(l.Sandbox.Stripe.UpdateProduct(l.product, "Pro")) },
 			`SELECT plan_name FROM plans`, "Pro",
 		},
