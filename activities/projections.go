@@ -123,21 +123,22 @@ func (a *Projections) askAgain(ctx context.Context, clerkUserID string) (awaited
 // else has read since that they are there. It ends nobody's wait: where somebody waits, the user is
 // looked at, which decides whether there is anything to wait for.
 func (a *Projections) missing(ctx context.Context, user *store.User, number int64, awaited bool) error {
-	deleting := user.Deleting()
+	// What only the product has noted is no deletion before the user was looked at.
+	deleting := user.DeletionSeq != nil
 	if !deleting {
 		err := a.Store.Update(ctx, "note a missing user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 			now, err := tx.LockUser(ctx, user.ClerkUserID)
 			if err != nil || now == nil {
 				return err
 			}
-			if deleting = now.Deleting(); deleting {
+			if deleting = now.DeletionSeq != nil; deleting {
 				return nil
 			}
 			if now.KnownSince(number) {
 				return failure.New(failure.Transient, "postgres", "note a missing user", "overtaken", nil)
 			}
 			entity := account.UserEntity(user.ClerkUserID)
-			if awaited {
+			if awaited || now.Noted {
 				if err := tx.Poke(ctx, account.JobSync, entity); err != nil {
 					return err
 				}

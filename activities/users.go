@@ -60,7 +60,8 @@ type UserResult struct {
 	// write that came late, or somebody's replacing update. Such a publish may not skip.
 	PublishForced bool `json:"publishForced,omitempty"`
 	// CheckoutsDue is set for a user who is being deleted, or is, where a checkout that was being
-	// opened meanwhile may have been left open, or one on a customer that came to them later.
+	// opened meanwhile may have been left open, or one on a customer that came to them later; and for
+	// one whose deletion the product has asked for, and nobody else.
 	CheckoutsDue bool `json:"checkoutsDue,omitempty"`
 	// Awaited is set where there is something to publish that somebody waits for.
 	Awaited bool `json:"awaited,omitempty"`
@@ -114,9 +115,9 @@ func (a *Users) SyncUser(ctx context.Context, in UserInput) (result UserResult, 
 	}
 	if before != nil && before.Deleting() {
 		// Only the product has noted that they are to be deleted. Until Clerk says so nothing is erased,
-		// and nobody waits for it.
+		// and nobody waits for it, but nothing is sold to them, or made for them.
 		result, err = a.commitDeleted(ctx, in, number, before)
-		result.Deleting = false
+		result.Deleting, result.CheckoutsDue, result.Onboarded = false, true, true
 		return result, err
 	}
 	if result, err = a.commit(ctx, in, number, before, user, held); err != nil || result.Deleting {
@@ -206,16 +207,27 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 			return err
 		}
 		result.Onboarded = slices.ContainsFunc(customers, store.Customer.Exists)
-		if named, err := tx.Undecided(ctx, row, customers); err != nil {
+		named, err := tx.Undecided(ctx, row, customers)
+		if err != nil {
 			return err
-		} else if named.Taken {
+		}
+		leave := row.Noted && !result.Onboarded && named.CustomerID == ""
+		if leave {
+			// Whoever the product has noted as deleted is given something only where somebody asks for it.
+			operations, err := tx.UnsettledOperations(ctx, "", account.UserEntity(in.ClerkUserID))
+			if err != nil {
+				return err
+			}
+			leave = !operations.Awaited
+		}
+		if named.Taken {
 			if err := tx.NoteDrift(ctx, account.CustomerEntity(named.CustomerID), account.DriftConflictingClaims, named.CustomerID); err != nil {
 				return err
 			}
 		}
 		// To whom a bulk sync has not come with a customer yet there is nothing to tell: what is told
 		// comes back as an event.
-		if result.Onboarded || !in.InBulk {
+		if result.Onboarded || !in.InBulk && !leave {
 			if _, err := tx.Reproject(ctx, row, a.Access, now, eventIDs(due)); err != nil {
 				return err
 			}
@@ -223,7 +235,7 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		if err := tx.ResolveDrift(ctx, account.UserEntity(in.ClerkUserID), account.DriftUserMissing, ""); err != nil {
 			return err
 		}
-		result.CustomerDue = !result.Onboarded || slices.ContainsFunc(customers, func(c store.Customer) bool {
+		result.CustomerDue = !result.Onboarded && !leave || slices.ContainsFunc(customers, func(c store.Customer) bool {
 			return c.Exists() && c.ProfileVersion < row.ProfileVersion
 		})
 		if err := a.judge(ctx, tx, row, before, user.CustomerHint, held, &result); err != nil {
@@ -240,6 +252,10 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 				return err
 			}
 			result.Awaited = operations.Awaited
+		}
+		if leave {
+			result.Onboarded = true // as far as there is anything to do
+			return nil
 		}
 		result.Existing = !result.Onboarded && user.CreatedAt.Before(now.Add(-searchBehind))
 		return nil

@@ -171,6 +171,10 @@ func (u *userRun) look(ctx workflow.Context) account.Job {
 		u.expired = u.expired && !result.CheckoutsDue
 		u.offboard(ctx)
 		return u.job
+	case result.CheckoutsDue && expiresNoted(ctx):
+		// Only the product has asked for the deletion: nothing is sold, and nothing erased. What could
+		// not be expired the sweep comes back to.
+		_ = u.expireCheckouts(ctx)
 	case result.CustomerDue:
 		published := u.publishBeside(ctx, result)
 		due, job := u.ensureCustomer(ctx, result.Existing)
@@ -405,15 +409,7 @@ func (u *userRun) offboard(ctx workflow.Context) {
 	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID}
 	u.offboarding = true
 	if !u.expired {
-		u.doing(ctx, "expiring open checkouts")
-		// A checkout that completes all the same is covered by the policy in every sync. What is not
-		// settled must not wait for Stripe to list checkouts: after a while it is given up, and come back
-		// to.
-		expiring := workflow.WithScheduleToCloseTimeout(onStripe(ctx), expiringPatience)
-		err := workflow.ExecuteActivity(expiring, u.set.customers.ExpireCheckouts, in).Get(ctx, nil)
-		if err != nil {
-			u.fail(ctx, "expiring checkouts", err)
-		}
+		err := u.expireCheckouts(ctx)
 		if u.expired = err == nil || u.expiredByNow(ctx); u.expired {
 			u.expiringSince = time.Time{}
 		}
@@ -432,6 +428,28 @@ func (u *userRun) offboard(ctx workflow.Context) {
 	}
 	u.eraseLater(ctx)
 	u.describe(ctx)
+}
+
+// expireCheckouts closes what the user could still buy. A checkout that completes all the same is
+// covered by the policy in every sync. What is not settled must not wait for Stripe to list
+// checkouts: after a while it is given up, and come back to.
+func (u *userRun) expireCheckouts(ctx workflow.Context) error {
+	u.doing(ctx, "expiring open checkouts")
+	in := activities.UserInput{ClerkUserID: u.in.ClerkUserID}
+	expiring := workflow.WithScheduleToCloseTimeout(onStripe(ctx), expiringPatience)
+	err := workflow.ExecuteActivity(expiring, u.set.customers.ExpireCheckouts, in).Get(ctx, nil)
+	if err != nil {
+		u.fail(ctx, "expiring checkouts", err)
+	}
+	return err
+}
+
+// changeExpireNoted is the change that closes the checkouts of users whose deletion only the
+// product has asked for. It is asked for its version only when it matters.
+const changeExpireNoted = "expire-noted"
+
+func expiresNoted(ctx workflow.Context) bool {
+	return workflow.GetVersion(ctx, changeExpireNoted, workflow.DefaultVersion, 1) != workflow.DefaultVersion
 }
 
 // eraseLater sets the next try.

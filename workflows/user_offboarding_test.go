@@ -183,3 +183,19 @@ func TestWhatIsUnsettledIsWokenThoughCheckoutsCannotBeListed(t *testing.T) {
 		t.Errorf("checkouts were given up after %v", took)
 	}
 }
+
+// A user whose deletion only the product has asked for, and whom Clerk has, keeps what they are; what
+// they could still buy is closed.
+func TestCheckoutsOfANotedUserAreClosed(t *testing.T) {
+	t.Parallel()
+	for name, expire := range map[string]func(int) error{"closed": nil, "not to be closed": func(int) error { return permanently() }} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			noted := activities.UserResult{Outcome: activities.OutcomeSynced, CheckoutsDue: true, Onboarded: true}
+			u := newUserRun(t, userScript{sync: users(noted), expire: expire})
+			u.run(workflows.UserOffboarding)
+			u.finished()
+			equal(t, "expired, erased, customers", []int{len(u.expired), u.erase.times(), u.ensure.times()}, []int{1, 0, 0})
+		})
+	}
+}

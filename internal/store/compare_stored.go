@@ -109,7 +109,7 @@ func (c Comparison) stored(ctx context.Context, users []*User) ([]Difference, er
 // ofUser says what is wrong with a user.
 func (c Comparison) ofUser(h holding, seen map[string]map[string]bool) (found []Difference) {
 	id := h.user.ClerkUserID
-	if h.user.Deleting() {
+	if h.user.Deleting() && !h.user.Noted {
 		return nil
 	}
 	note := func(class account.Drift, subject string, detail map[string]any) {
@@ -118,9 +118,14 @@ func (c Comparison) ofUser(h holding, seen map[string]map[string]bool) (found []
 	if !seen[SeenUser][id] {
 		note(account.DriftUserMissing, id, nil)
 	}
+	if h.user.Deleting() {
+		return found
+	}
 	switch len(h.customers) {
 	case 0:
-		note(account.DriftUserWithoutCustomer, id, nil)
+		if !h.user.Noted { // whoever the product has noted as deleted is given none
+			note(account.DriftUserWithoutCustomer, id, nil)
+		}
 	case 1:
 	default:
 		ids := make([]string, len(h.customers))

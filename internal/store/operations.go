@@ -681,12 +681,16 @@ func (s *Store) CheckoutsNotListed(ctx context.Context, customerIDs []string) er
 	return classify("note that checkouts may be open", err)
 }
 
+// checkoutsPause is how long the sweep leaves a user with open checkouts to whoever has poked them.
+const checkoutsPause = time.Minute
+
 // sweepCheckouts has the workflows of users who are being deleted, or are, close what a request may
 // have left open.
 func (t *Tx) sweepCheckouts(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
 	rows, _ := t.tx.Query(ctx, `SELECT u.clerk_user_id FROM person_user u JOIN (SELECT user_id FROM checkout_leases WHERE until < now()
 			UNION SELECT user_id FROM stripe_customers WHERE `+checkoutsDue+`) AS left_open ON left_open.user_id = u.id
-		WHERE u.deletion_requested_at IS NOT NULL LIMIT $1`, limit)
+		WHERE u.deletion_requested_at IS NOT NULL AND NOT EXISTS (SELECT FROM pokes p WHERE p.entity = 'user/' || u.clerk_user_id
+			AND (p.due_at IS NOT NULL OR p.poked_at > now() - $2::interval)) LIMIT $1`, limit, checkoutsPause)
 	users, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return classify("sweep checkouts", err)

@@ -342,6 +342,9 @@ func (t *Tx) repair(ctx context.Context, d Difference) error {
 		if user, err = t.LockUser(ctx, id); err != nil {
 			return err
 		}
+		if user, err = t.stillMissing(ctx, user, d); err != nil {
+			return err
+		}
 		if user != nil {
 			if err := t.RequestDeletion(ctx, user, nil); err != nil {
 				return err
@@ -359,6 +362,16 @@ func (t *Tx) repair(ctx context.Context, d Difference) error {
 		}
 	}
 	return t.PokeRoutinely(ctx, jobOfRepair(d.Class), d.Entity)
+}
+
+// stillMissing answers a locked user unless a look has shown since that Clerk has them, which ends
+// the difference: a deletion is not taken back.
+func (t *Tx) stillMissing(ctx context.Context, u *User, d Difference) (*User, error) {
+	open, err := t.DriftIsOlder(ctx, d.Entity, d.Class, 0)
+	if err != nil || !open {
+		return nil, err
+	}
+	return u, nil
 }
 
 func jobOfRepair(class account.Drift) account.Job {

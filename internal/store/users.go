@@ -50,7 +50,7 @@ const userColumns = `id, clerk_user_id, first_name, last_name, user_name, email,
 
 // Deleting tells whether the user's deletion was asked for. From then on no personal data is
 // stored for them, and nothing is sold to them.
-func (u *User) Deleting() bool { return u.DeletionRequestedAt != nil }
+func (u *User) Deleting() bool { return u.DeletionRequestedAt != nil || u.DeletionSeq != nil }
 
 // PublishDue tells whether Clerk may not hold the stored projection yet.
 func (u *User) PublishDue() bool { return u.versionsDiffer() || u.RepairSeq != 0 }

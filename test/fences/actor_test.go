@@ -112,7 +112,7 @@ func (a *actor) lookAtUser(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		if result.CheckoutsDue && result.Outcome == activities.OutcomeDeleted {
+		if result.CheckoutsDue && (result.Outcome == activities.OutcomeDeleted || !result.Deleting) {
 			return a.customers.ExpireCheckouts(ctx, in)
 		}
 		if result.Outcome == activities.OutcomeMissing || result.Outcome == activities.OutcomeDeleted {

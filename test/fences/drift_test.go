@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/faults"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
 // again does something once more where it failed for a while, as a retry does.
@@ -106,6 +108,36 @@ func TestNobodyIsReportedMissingWhomALaterReadHasShown(t *testing.T) {
 					},
 				}
 			})
+		})
+	}
+}
+
+// A repair was asked for of a user whom Clerk did not have, and a look has shown them since: nobody
+// is deleted.
+func TestNobodyIsDeletedWhomALaterLookHasShown(t *testing.T) {
+	t.Parallel()
+	for _, shown := range []bool{true, false} {
+		t.Run(map[bool]string{true: "shown since", false: "missing still"}[shown], func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			s := l.subject(1)
+			l.exec(`INSERT INTO reconciliation_runs (id, workflow_id) VALUES ('run', 'w')`)
+			d := store.Difference{Entity: account.UserEntity(s.user), Class: account.DriftUserMissing, Subject: s.user}
+			l.must(l.Store.NotePage(t.Context(), "run", store.SeenUser, nil, []store.Difference{d}))
+			l.must(l.Store.Confirm(t.Context(), "run", []store.Difference{d}, nil))
+			if shown {
+				l.must(l.work.syncUser(t.Context(), s.user))
+				l.wants("", `SELECT string_agg(class, ' ') FROM drift WHERE resolved_at IS NULL`)
+			}
+			_, _, err := l.Store.RepairPage(t.Context(), "run", []account.Drift{account.DriftUserMissing}, 20, 100, store.Cause{Caller: "operator"})
+			l.must(err)
+			l.settle()
+			if !shown {
+				l.gone(s.user, account.DeleteCancelAtPeriodEnd, s.customer)
+				return
+			}
+			l.agree(s.user)
+			l.wants("false", `SELECT deletion_requested_at IS NOT NULL FROM person_user`)
 		})
 	}
 }
