@@ -451,7 +451,7 @@ func (a *Bulk) one(ctx context.Context, run *store.BulkRun, step string, entity 
 	case account.KindUser:
 		return a.user(ctx, run, step, id)
 	case account.KindCustomer:
-		return a.customer(ctx, id, found)
+		return a.customer(ctx, run, id, found)
 	case account.KindCharge:
 	}
 	return failure.New(failure.Permanent, "worker", "bring in an entity", "no_such_kind", nil)
@@ -481,7 +481,7 @@ func (a *Bulk) user(ctx context.Context, run *store.BulkRun, step, id string) er
 		publish = publish || customer.PublishDue
 		switch {
 		case customer.Claimed && customer.Hinted != "":
-			if err := a.customer(ctx, customer.Hinted, nil); err != nil {
+			if err := a.customer(ctx, run, customer.Hinted, nil); err != nil {
 				return err
 			}
 		case customer.Undecided:
@@ -532,19 +532,23 @@ func (a *Bulk) compensate(ctx context.Context, clerkUserID, customerID string) (
 // askedFor asks Clerk for users whom a customer names and whom nobody knows here, and records the
 // customer once more: it is theirs where Clerk has them, and may be whose address it has where it
 // does not. Whoever is given a customer later in the same pass would be given a second one.
-func (a *Bulk) askedFor(ctx context.Context, id string, unknown []string) (recorded RecordResult, err error) {
+func (a *Bulk) askedFor(ctx context.Context, run *store.BulkRun, id string, unknown []string) (recorded RecordResult, err error) {
+	var unlisted time.Time
+	if len(run.Entities) == 0 && run.Since == nil {
+		unlisted = run.StartedAt // all of Clerk's users were read before
+	}
 	for _, user := range unknown {
-		if _, err := a.Users.SyncUser(ctx, UserInput{ClerkUserID: user, InBulk: true}); err != nil {
+		if _, err := a.Users.SyncUser(ctx, UserInput{ClerkUserID: user, InBulk: true, Unlisted: unlisted}); err != nil {
 			return recorded, err
 		}
 	}
 	return a.Subscriptions.RecordSubscriptions(ctx, RecordInput{CustomerID: id, InBulk: true})
 }
 
-func (a *Bulk) customer(ctx context.Context, id string, found []store.Difference) error {
+func (a *Bulk) customer(ctx context.Context, run *store.BulkRun, id string, found []store.Difference) error {
 	recorded, err := a.Subscriptions.RecordSubscriptions(ctx, RecordInput{CustomerID: id, InBulk: true})
 	if err == nil && a.LinkByEmail && len(recorded.Unknown) > 0 {
-		recorded, err = a.askedFor(ctx, id, recorded.Unknown)
+		recorded, err = a.askedFor(ctx, run, id, recorded.Unknown)
 	}
 	if err == nil && recorded.UndoFor != "" {
 		err = a.compensate(ctx, recorded.UndoFor, id)

@@ -216,7 +216,7 @@ func (a *Customers) claimed(ctx context.Context, user *store.User) (bool, error)
 			if err != nil {
 				return err
 			}
-			found = found || owner == user.ClerkUserID
+			found = found || owner.ClerkUserID == user.ClerkUserID
 		}
 		return nil
 	})

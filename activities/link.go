@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
@@ -20,7 +21,12 @@ import (
 func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (linked bool, err error) {
 	customerID := in.CustomerID
 	err = a.Store.Update(ctx, "link a customer", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
-		claimant, source, err := a.claimant(ctx, tx, customerID)
+		claimed, err := a.claimant(ctx, tx, customerID, in.InBulk)
+		if err == nil && len(claimed.again) > 0 && !seen.customerMissing {
+			linked = false
+			return tx.PokeWithin(ctx, claimed.within, account.JobSync, claimed.again...)
+		}
+		claimant, source := claimed.clerkUserID, claimed.source
 		if err != nil || claimant == "" || seen.customerMissing && !account.OfProduct(source) {
 			linked = false
 			return err
@@ -35,8 +41,8 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (l
 			return nil
 		}
 		// Under the locks: did the evidence change before they were had?
-		again, _, err := a.claimant(ctx, tx, customerID)
-		if err != nil || again != claimant {
+		again, err := a.claimant(ctx, tx, customerID, in.InBulk)
+		if err != nil || again.clerkUserID != claimant {
 			linked = false
 			return err
 		}
@@ -85,22 +91,49 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (l
 // known is what is stored of whose a customer is: within a transaction, or without one.
 type known interface {
 	EvidenceOn(ctx context.Context, customerID string, shown ...account.Claim) (account.Evidence, error)
-	UserByCustomerEmail(ctx context.Context, customerID string) (clerkUserID string, err error)
+	UserByCustomerEmail(ctx context.Context, customerID string) (store.ByAddress, error)
 }
 
-func (a *Subscriptions) claimant(ctx context.Context, stored known, customerID string) (clerkUserID, source string, err error) {
+// claimed is whose a customer that nobody owns is by what is stored of it.
+type claimed struct {
+	clerkUserID, source string
+	// again has to be looked at within that time before it is anybody's by its address.
+	again  []account.Entity
+	within time.Duration
+}
+
+// claimant answers whose a customer is by the evidence, else by its address.
+//
+// By its address alone it is given away only when what says more would have come by now, since a link
+// stays: of the events that Stripe sends in a burst, or of those of both providers, any may be the
+// first. In a bulk sync it counts when the customer was made, as its events are long past. Whoever
+// something names is known by then, or Clerk was asked for them twice. Before it is a deleted user's,
+// who had the address, that holds of those too whom a mere reference names: one who signs up anew may
+// have written it.
+func (a *Subscriptions) claimant(ctx context.Context, stored known, customerID string, inBulk bool) (claimed, error) {
 	evidence, err := stored.EvidenceOn(ctx, customerID)
 	if err != nil {
-		return "", "", err
+		return claimed{}, err
 	}
 	owner := account.Claimant(evidence)
 	named := owner.Conflict || owner.ClerkUserID != ""
 	if named && !owner.Missing || !a.Policy.LinkByEmail {
-		return owner.ClerkUserID, owner.Source, nil
+		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source}, nil
 	}
-	clerkUserID, err = stored.UserByCustomerEmail(ctx, customerID)
-	if named && clerkUserID == "" {
-		return owner.ClerkUserID, owner.Source, err
+	by, err := stored.UserByCustomerEmail(ctx, customerID)
+	if err != nil || by.ClerkUserID == "" {
+		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source}, err
 	}
-	return clerkUserID, "verified email", err
+	after := a.Policy.LinkByEmailAfter
+	if unsettled := evidence.Unsettled(after, by.Tombstone); len(unsettled) > 0 {
+		wait := claimed{within: after}
+		for _, id := range unsettled {
+			wait.again = append(wait.again, account.UserEntity(id))
+		}
+		return wait, nil
+	}
+	if by.Seen < after && !(inBulk && by.Made >= after) {
+		return claimed{again: []account.Entity{account.CustomerEntity(customerID)}, within: after - by.Seen}, nil
+	}
+	return claimed{clerkUserID: by.ClerkUserID, source: "verified email"}, nil
 }

@@ -100,7 +100,8 @@ func (s *stopping) ofDeleted(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if owner == "" {
-		if owner, _, err = s.claimant(ctx, s.Store, s.customerID); err != nil || owner == "" {
+		claimed, err := s.claimant(ctx, s.Store, s.customerID, false)
+		if owner = claimed.clerkUserID; err != nil || owner == "" {
 			return false, err
 		}
 	}

@@ -30,6 +30,9 @@ type SubscriptionPolicy struct {
 	// LinkByEmail lets a customer that nobody claims be linked to the one user whose verified
 	// primary email it has.
 	LinkByEmail bool
+	// LinkByEmailAfter is how long after a customer was first seen it may be linked so, and how far
+	// apart Clerk has to have said twice that it does not have whoever is named.
+	LinkByEmailAfter time.Duration
 	// BoundaryDelay is how long after a boundary the customer is read again. It doubles while
 	// Stripe has not acted on a boundary that has passed.
 	BoundaryDelay time.Duration

@@ -3,6 +3,7 @@ package account
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // Claim says that a customer belongs to a user: the Clerk user id stands on the customer, on one of
@@ -98,6 +99,8 @@ type ClaimedUser struct {
 	// Missing is set where Clerk has lately answered that it does not have the user, and we hold no
 	// row.
 	Missing bool
+	// MissingFor is the time between Clerk's first answer of that kind and its last.
+	MissingFor time.Duration
 	// VerifiedEmail is the user's primary address, "" unless Clerk has verified it, and for a
 	// tombstone.
 	VerifiedEmail string
@@ -201,6 +204,21 @@ func Claimant(e Evidence) Owner {
 func (e Evidence) Against(ownerID string) bool {
 	named := Claimant(e)
 	return !named.Missing && (named.Conflict || named.ClerkUserID != "" && named.ClerkUserID != ownerID)
+}
+
+// Unsettled are those whom something names a customer for, whom we do not know, and of whom Clerk has
+// not said twice, so long apart, that it does not have them: one answer may be a moment behind.
+// References that the payer may have written are left out unless references is set.
+func (e Evidence) Unsettled(apart time.Duration, references bool) []string {
+	var claims []Claim
+	for _, c := range e.Claims {
+		u := e.Users[c.ClerkUserID]
+		settled := u.Known || u.Missing && u.MissingFor >= apart
+		if !settled && (references || c.rank(e.TrustReferences) != unverified) {
+			claims = append(claims, c)
+		}
+	}
+	return NamedUsers(claims)
 }
 
 // Outvoted tells whether a claim keeps a customer from being linked to a user by what is known: one

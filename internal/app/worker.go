@@ -226,7 +226,7 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 	customers := &activities.Customers{Store: r.store, Stripe: w.providers.stripe, Access: access, LinkByEmail: c.LinkByEmail, Compensated: r.metrics.Compensated}
 	projections := &activities.Projections{Store: r.store, Clerk: w.providers.clerk}
 	subscriptions := &activities.Subscriptions{Store: r.store, Stripe: w.providers.stripe, Prompt: &activities.PromptPublisher{Projections: projections}, Observe: w.observe, Policy: activities.SubscriptionPolicy{
-		Access: access, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, MissingConfirmedAfter: c.MissingConfirmedAfter, Livemode: c.StripeLivemode(), BoundaryDelay: c.BoundaryDelay, RereadDelay: c.RereadDelay,
+		Access: access, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, LinkByEmailAfter: c.LinkByEmailAfter, MissingConfirmedAfter: c.MissingConfirmedAfter, Livemode: c.StripeLivemode(), BoundaryDelay: c.BoundaryDelay, RereadDelay: c.RereadDelay,
 	}}
 	catalogue := &activities.Catalogue{Store: r.store, Stripe: w.providers.stripe, RereadDelay: c.RereadDelay}
 	bulk := &activities.Bulk{Store: r.store, Stripe: w.providers.stripe, Clerk: w.providers.clerk, Users: users, Customers: customers,

@@ -59,7 +59,8 @@ func TestDefaults(t *testing.T) {
 		},
 		Policy: config.Policy{
 			OnUserDeleted: account.DeleteCancelAtPeriodEnd, MissingConfirmedAfter: 10 * time.Minute, CheckoutBeside: account.BesideRefuse, PastDueGrace: 72 * time.Hour,
-			WaitingTTL: 720 * time.Hour, PayloadRetention: 720 * time.Hour,
+			LinkByEmailAfter: time.Minute,
+			WaitingTTL:       720 * time.Hour, PayloadRetention: 720 * time.Hour,
 			BoundaryDelay: time.Minute, PokeInterval: time.Second, RereadDelay: 5 * time.Second,
 		},
 		ClerkWebhookSecrets:  []config.Secret{clerkHook},
@@ -247,6 +248,7 @@ func TestFaults(t *testing.T) {
 		{"CHECKOUT_BESIDE", "sometimes"},
 		{"ACCESS_WHILE_PAUSED", "maybe"},
 		{"LINK_BY_EMAIL", "2"},
+		{"LINK_BY_EMAIL_AFTER", "-1m"},
 		{"TRUST_CLIENT_REFERENCE", "sometimes"},
 		{"TEMPORAL_UI_URL", "localhost:8233"},
 		{"LOG_LEVEL", "loud"},

@@ -52,37 +52,52 @@ func (t *Tx) KeepAddresses(ctx context.Context, u *User, verified []string) erro
 		SELECT `+addressMark("address")+`, $1 FROM unnest($2::text[]) AS kept (address) ON CONFLICT DO NOTHING`, u.ID, kept)
 }
 
+// ByAddress is whose a customer is by its address alone.
+type ByAddress struct {
+	// ClerkUserID is "" where it is nobody's by it.
+	ClerkUserID string
+	// Tombstone is set for a deleted user.
+	Tombstone bool
+	// Seen is how long ago the customer was first seen here, and Made how long ago it was made at
+	// Stripe, zero where that is not known.
+	Seen, Made time.Duration
+}
+
 // UserByCustomerEmail answers the one user whose verified primary email an unclaimed customer has,
-// or "" where there is none or more than one. Where nobody has it who is there, it is a deleted
+// and nobody where there is none or more than one. Where nobody has it who is there, it is a deleted
 // user who had it, and whom the customer may be of: it was made while they were there, or at a page
 // that they may have left open. Of several the first who was deleted since, who was there when it
 // was made.
-func (t *Tx) UserByCustomerEmail(ctx context.Context, customerID string) (clerkUserID string, err error) {
+func (t *Tx) UserByCustomerEmail(ctx context.Context, customerID string) (ByAddress, error) {
 	return userByCustomerEmail(ctx, t.tx, customerID)
 }
 
 // UserByCustomerEmail is [Tx.UserByCustomerEmail] outside of a transaction.
-func (s *Store) UserByCustomerEmail(ctx context.Context, customerID string) (clerkUserID string, err error) {
+func (s *Store) UserByCustomerEmail(ctx context.Context, customerID string) (ByAddress, error) {
 	return userByCustomerEmail(ctx, s.pool, customerID)
 }
 
-func userByCustomerEmail(ctx context.Context, q querier, customerID string) (clerkUserID string, err error) {
-	rows, _ := q.Query(ctx, `SELECT clerk_user_id FROM person_user WHERE lower(email) =
-			(SELECT lower(email) FROM stripe_customers WHERE stripe_customer_id = $1 AND NOT deleted_in_stripe AND email <> '')
-		AND email IS NOT NULL AND email_verified AND deletion_requested_at IS NULL LIMIT 2`, customerID)
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err == nil && len(ids) == 0 {
-		rows, _ = q.Query(ctx, `SELECT u.clerk_user_id FROM stripe_customers c JOIN tombstone_addresses a ON a.mark = `+addressMark("c.email")+`
-				JOIN person_user u ON u.id = a.user_id
+// agesOf are the columns that say how long ago a customer was seen, and made.
+const agesOf = `now() - c.first_seen_at AS seen, coalesce(now() - c.stripe_created_at, interval '0') AS made`
+
+func userByCustomerEmail(ctx context.Context, q querier, customerID string) (ByAddress, error) {
+	rows, _ := q.Query(ctx, `SELECT u.clerk_user_id, false AS tombstone, `+agesOf+` FROM stripe_customers c
+			CROSS JOIN person_user u WHERE c.stripe_customer_id = $1 AND lower(u.email) =
+				(SELECT lower(email) FROM stripe_customers WHERE stripe_customer_id = $1 AND NOT deleted_in_stripe AND email <> '')
+			AND u.email IS NOT NULL AND u.email_verified AND u.deletion_requested_at IS NULL LIMIT 2`, customerID)
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ByAddress])
+	if err == nil && len(found) == 0 {
+		rows, _ = q.Query(ctx, `SELECT u.clerk_user_id, true AS tombstone, `+agesOf+` FROM stripe_customers c
+				JOIN tombstone_addresses a ON a.mark = `+addressMark("c.email")+` JOIN person_user u ON u.id = a.user_id
 			WHERE c.stripe_customer_id = $1 AND NOT c.deleted_in_stripe AND c.email <> ''
 				AND c.stripe_created_at < u.deletion_requested_at + interval '`+pageLasts+`'
 			ORDER BY u.deletion_requested_at LIMIT 1`, customerID)
-		ids, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		found, err = pgx.CollectRows(rows, pgx.RowToStructByPos[ByAddress])
 	}
-	if err != nil || len(ids) != 1 {
-		return "", classify("look for a user by email", err)
+	if err != nil || len(found) != 1 {
+		return ByAddress{}, classify("look for a user by email", err)
 	}
-	return ids[0], nil
+	return found[0], nil
 }
 
 // UsersByAddress is [Store.UserByCustomerEmail] for customers as Stripe has just shown them, all at

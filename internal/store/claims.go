@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -75,7 +76,7 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 		named AS (SELECT * FROM shown UNION ALL SELECT stripe_customer_id, clerk_user_id, source FROM customer_claims
 			WHERE stripe_customer_id = ANY($1) AND (stripe_customer_id, source) NOT IN (SELECT customer, source FROM shown)
 			UNION ALL `+productClaims("p.stripe_customer_id = ANY($1)", "s.stripe_customer_id = ANY($1)")+`)
-		SELECT n.customer, n.clerk_user, n.source, u.id IS NOT NULL, u.deletion_requested_at IS NOT NULL, u.id IS NULL AND m.clerk_user_id IS NOT NULL,
+		SELECT n.customer, n.clerk_user, n.source, u.id IS NOT NULL, u.deletion_requested_at IS NOT NULL, u.id IS NULL AND m.clerk_user_id IS NOT NULL, coalesce(m.seen_at - m.first_seen_at, interval '0'),
 			CASE WHEN u.email_verified AND u.deletion_requested_at IS NULL THEN coalesce(u.email, '') ELSE '' END,
 			CASE WHEN u.deletion_requested_at IS NULL OR c.email IS NULL THEN false ELSE `+hadAddress("u.id", "c.email")+` END, coalesce(c.email, ''),
 			u.id IS NOT NULL OR $5 <> '' AND EXISTS (SELECT FROM reconciliation_seen WHERE run_id = $5 AND kind = 'user' AND id = n.clerk_user)
@@ -87,7 +88,7 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 	var u account.ClaimedUser
 	var email string
 	var here bool
-	_, err := pgx.ForEachRow(rows, []any{&c.CustomerID, &c.ClerkUserID, &c.Source, &u.Known, &u.Tombstone, &u.Missing, &u.VerifiedEmail, &u.HadAddress, &email, &here}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&c.CustomerID, &c.ClerkUserID, &c.Source, &u.Known, &u.Tombstone, &u.Missing, &u.MissingFor, &u.VerifiedEmail, &u.HadAddress, &email, &here}, func() error {
 		e := all[c.CustomerID]
 		e.Claims, e.CustomerEmail = append(e.Claims, c), email
 		e.Users[c.ClerkUserID], e.here[c.ClerkUserID] = u, here
@@ -99,17 +100,19 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 
 // NoteNotInClerk keeps that Clerk does not have a user whom a claim names, and has those customers
 // looked at that name somebody else too, or have the verified address of somebody, or of a deleted
-// user: they may be somebody else's now.
-func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string) error {
-	rows, _ := t.tx.Query(ctx, `WITH noted AS (INSERT INTO users_not_in_clerk (clerk_user_id) SELECT $1::text WHERE EXISTS (SELECT FROM customer_claims WHERE clerk_user_id = $1)
-			ON CONFLICT (clerk_user_id) DO UPDATE SET seen_at = now())
+// user: they may be somebody else's now. since is when Clerk was
+// asked first, zero for just now.
+func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string, since time.Time) error {
+	rows, _ := t.tx.Query(ctx, `WITH noted AS (INSERT INTO users_not_in_clerk AS m (clerk_user_id, first_seen_at)
+			SELECT $1::text, coalesce($2, now()) WHERE EXISTS (SELECT FROM customer_claims WHERE clerk_user_id = $1)
+			ON CONFLICT (clerk_user_id) DO UPDATE SET seen_at = now(), first_seen_at = least(m.first_seen_at, excluded.first_seen_at))
 		SELECT DISTINCT 'customer/' || cl.stripe_customer_id FROM customer_claims cl LEFT JOIN stripe_customers c USING (stripe_customer_id)
 		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL
 			AND (EXISTS (SELECT FROM customer_claims o WHERE o.stripe_customer_id = cl.stripe_customer_id AND o.clerk_user_id <> $1)
 				OR EXISTS (SELECT FROM person_user p WHERE p.stripe_customer_id = cl.stripe_customer_id)
 				OR EXISTS (SELECT FROM subscriptions s WHERE s.stripe_customer_id = cl.stripe_customer_id)
 				OR EXISTS (SELECT FROM person_user u WHERE lower(u.email) = lower(c.email) AND u.email_verified AND u.deletion_requested_at IS NULL)
-				OR EXISTS (SELECT FROM tombstone_addresses a WHERE a.mark = `+addressMark("c.email")+`))`, clerkUserID)
+				OR EXISTS (SELECT FROM tombstone_addresses a WHERE a.mark = `+addressMark("c.email")+`))`, clerkUserID, nullTime(since))
 	contested, err := pgx.CollectRows(rows, pgx.RowTo[account.Entity])
 	if err != nil || len(contested) == 0 {
 		return classify("note that Clerk does not have a user", err)

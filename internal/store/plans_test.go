@@ -537,7 +537,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 		if _, err := tx.EvidenceOn(ctx, "cus_7"); err != nil {
 			return err
 		}
-		if err := tx.NoteNotInClerk(ctx, "user_nobody"); err != nil {
+		if err := tx.NoteNotInClerk(ctx, "user_nobody", time.Time{}); err != nil {
 			return err
 		}
 		if _, err := tx.UserByCustomerEmail(ctx, "cus_7"); err != nil {

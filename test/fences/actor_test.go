@@ -17,6 +17,8 @@ import (
 type policies struct {
 	deletion    account.DeletionPolicy
 	linkByEmail bool
+	// linkByEmailAfter is LINK_BY_EMAIL_AFTER, here at once unless it is set.
+	linkByEmailAfter time.Duration
 	// trustReferences is TRUST_CLIENT_REFERENCE.
 	trustReferences bool
 }
@@ -58,7 +60,7 @@ func (l *lab) actor(o policies) *actor {
 		users:     &activities.Users{Store: db, Clerk: clerk, Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, RereadDelay: time.Millisecond, MissingConfirmedAfter: missingConfirmedAfter},
 		customers: &activities.Customers{Store: db, Stripe: stripe, Access: access(), LinkByEmail: o.linkByEmail},
 		subscriptions: &activities.Subscriptions{Store: db, Stripe: stripe, Policy: activities.SubscriptionPolicy{
-			Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, BoundaryDelay: time.Second, RereadDelay: time.Millisecond,
+			Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, LinkByEmailAfter: o.linkByEmailAfter, BoundaryDelay: time.Second, RereadDelay: time.Millisecond,
 			MissingConfirmedAfter: missingConfirmedAfter,
 		}},
 		projections: &activities.Projections{Store: db, Clerk: clerk},

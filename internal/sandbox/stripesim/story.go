@@ -36,6 +36,8 @@ func (s *Server) apply(h handler, id string, form url.Values) error {
 type CustomerSpec struct {
 	Email, Name string
 	Metadata    map[string]string
+	// Created is when it was made, the present moment unless set.
+	Created time.Time
 }
 
 // AddCustomer makes a customer without a card and answers its id.
@@ -43,6 +45,9 @@ func (s *Server) AddCustomer(spec CustomerSpec) string {
 	cus := &customer{Email: spec.Email, Name: spec.Name, TaxExempt: "none", Metadata: cloned(spec.Metadata)}
 	s.view(func() {
 		cus.ID, cus.Created = s.newID("cus_"), s.unix()
+		if !spec.Created.IsZero() {
+			cus.Created = spec.Created.Unix()
+		}
 		s.addCustomer(cus)
 	})
 	return cus.ID
