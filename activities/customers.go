@@ -188,18 +188,8 @@ func (a *Customers) foundAgain(ctx context.Context, customers []store.Customer) 
 // claimed tells whether a customer that nobody owns is about to be linked to the user by its own
 // workflow: making another would give the user two.
 func (a *Customers) claimed(ctx context.Context, user *store.User) (bool, error) {
-	named, err := a.Store.UnlinkedClaimed(ctx, user.ClerkUserID)
-	if err != nil {
-		return false, err
-	}
-	for _, id := range named {
-		evidence, err := a.Store.EvidenceOn(ctx, id)
-		if err != nil {
-			return false, err
-		}
-		if account.Claimant(evidence).ClerkUserID == user.ClerkUserID {
-			return true, nil
-		}
+	if toLink, err := a.Store.ToLink(ctx, user.ClerkUserID); err != nil || len(toLink) > 0 {
+		return len(toLink) > 0, err
 	}
 	if !a.LinkByEmail || !user.EmailVerified {
 		return false, nil

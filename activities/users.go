@@ -561,10 +561,10 @@ const (
 )
 
 // EraseUser erases a deleted user's personal data, once every customer of theirs was read after the
-// deletion mark and complies with the policy. Until then it has each customer that does not looked
-// at again: one whose read failed for good, one that was linked while the mark was set, and one
-// that Stripe does not have any more, which has to say so twice. It runs on the database's task
-// queue.
+// deletion mark and complies with the policy, also those that evidence names the user for and that
+// are not linked yet. Until then it has each customer that does not looked at again: one whose read
+// failed for good, one that was linked while the mark was set, and one that Stripe does not have
+// any more, which has to say so twice. It runs on the database's task queue.
 //
 // Idempotent: what is erased stays erased, and the mark and the links stay.
 func (a *Users) EraseUser(ctx context.Context, in UserInput) (result EraseResult, err error) {

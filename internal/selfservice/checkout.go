@@ -118,9 +118,9 @@ const mostCustomers = 3
 // there. It is recorded: who is asked for again has another, or none.
 var errCustomerGone = errors.New("the customer is gone from Stripe")
 
-// errNotAdopted says that the product's own tables name a customer for a user that is not linked to
-// them yet.
-var errNotAdopted = errors.New("a customer that the product has noted is not linked")
+// errNotAdopted says that the product's own tables, or evidence on record, name a customer for a
+// user that is not linked to them yet.
+var errNotAdopted = errors.New("a customer that is named for the user is not linked")
 
 // payer answers the caller's row once they have a customer at Stripe. Who has none is given one;
 // where that takes longer than they wait, the operation that does it is answered.
@@ -336,8 +336,8 @@ func (d *Desk) owns(ctx context.Context, user *store.User, session account.Check
 	if slices.ContainsFunc(customers, func(c store.Customer) bool { return c.ID == session.CustomerID }) {
 		return true, nil
 	}
-	// Of one that the product's own tables name the customer's own look decides, which the caller
-	// waits for.
+	// Of one that the product's own tables name, or evidence, the customer's own look decides,
+	// which the caller waits for.
 	toAdopt, err := d.Store.ToAdopt(ctx, user)
 	if err != nil {
 		return false, unavailable(err)

@@ -104,9 +104,9 @@ func (o *opening) again(ctx context.Context, user *store.User) (*store.User, err
 	}
 }
 
-// adopted answers [errNotAdopted] where the product's own tables name a customer for the user that
-// is not linked to them: nothing is sold before it is. What such a customer has, and is the user's
-// by all that is known, is a reason to refuse at once.
+// adopted answers [errNotAdopted] where the product's own tables, or evidence on record, name a
+// customer for the user that is not linked to them: nothing is sold before it is. What such a
+// customer has, and is the user's by all that is known, is a reason to refuse at once.
 func (o *opening) adopted(ctx context.Context, user *store.User) error {
 	d := o.desk
 	ids, err := d.Store.ToAdopt(ctx, user)

@@ -120,23 +120,65 @@ func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string, since time.
 	return t.Poke(ctx, account.JobSync, contested...)
 }
 
-// UnlinkedClaimed lists the customers that no user owns and that may be this user's: those with
-// evidence that names them, and those with a mere reference to them whose address they have
-// verified, or had before they were deleted.
-func (s *Store) UnlinkedClaimed(ctx context.Context, clerkUserID string) ([]string, error) {
-	rows, _ := s.pool.Query(ctx, `SELECT DISTINCT cl.stripe_customer_id FROM customer_claims cl
+// unlinkedClaimed selects the customers that no user owns and that may be the user's whose id at
+// Clerk an expression is: those with evidence that names them, and those with a mere reference to
+// them whose address they have verified, or had before they were deleted.
+func (s *Store) unlinkedClaimed(clerkUserID string) string {
+	const unlinked = `c.user_id IS NULL AND c.deleted_in_stripe IS NOT TRUE AND c.missing_since IS NULL`
+	return `SELECT DISTINCT cl.stripe_customer_id FROM customer_claims cl
 		LEFT JOIN stripe_customers c USING (stripe_customer_id)
-		LEFT JOIN person_user u ON u.clerk_user_id = cl.clerk_user_id
-		WHERE cl.clerk_user_id = $1 AND c.user_id IS NULL AND c.deleted_in_stripe IS NOT TRUE AND c.missing_since IS NULL
-			AND (split_part(cl.source, ':', 1) <> ALL($2)
-			OR u.email_verified AND lower(trim(u.email)) = lower(trim(c.email))
-			OR EXISTS (SELECT FROM tombstone_addresses a WHERE a.user_id = u.id AND a.mark = `+addressMark("c.email")+`))
-		UNION SELECT n.id FROM (`+productClaims("p.clerk_user_id = $1", "p.clerk_user_id = $1")+`) n (id)
-		LEFT JOIN stripe_customers c ON c.stripe_customer_id = n.id
-		WHERE c.user_id IS NULL AND c.deleted_in_stripe IS NOT TRUE AND c.missing_since IS NULL
-		ORDER BY 1`, clerkUserID, account.UnverifiedPlaces(s.trustReferences))
+		LEFT JOIN person_user claimed ON claimed.clerk_user_id = cl.clerk_user_id
+		WHERE cl.clerk_user_id = ` + clerkUserID + ` AND ` + unlinked + `
+			AND (split_part(cl.source, ':', 1) NOT IN ('` + strings.Join(account.UnverifiedPlaces(s.trustReferences), "', '") + `')
+			OR claimed.email_verified AND lower(trim(claimed.email)) = lower(trim(c.email))
+			OR EXISTS (SELECT FROM tombstone_addresses a WHERE a.user_id = claimed.id AND a.mark = ` + addressMark("c.email") + `))
+		UNION SELECT n.id FROM (` + productClaims("p.clerk_user_id = "+clerkUserID, "p.clerk_user_id = "+clerkUserID) + `) n (id)
+		LEFT JOIN stripe_customers c ON c.stripe_customer_id = n.id WHERE ` + unlinked
+}
+
+// UnlinkedClaimed lists the customers that no user owns and that may be this user's. Whether they
+// are, all that is known of each decides, when it is looked at; by what is known now see
+// [Store.ToLink].
+func (s *Store) UnlinkedClaimed(ctx context.Context, clerkUserID string) ([]string, error) {
+	return s.unlinked(ctx, s.pool, clerkUserID)
+}
+
+func (s *Store) unlinked(ctx context.Context, q querier, clerkUserID string) ([]string, error) {
+	rows, _ := q.Query(ctx, s.unlinkedClaimed("$1")+` ORDER BY 1`, clerkUserID)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("look for claims", err)
+}
+
+// ToLink lists the customers that no user owns and that are a user's by all that is known of each:
+// their own look is about to link them. One that waits for another user, or for a person, is none.
+// As a rule a single statement finds that there are none.
+func (s *Store) ToLink(ctx context.Context, clerkUserID string) ([]string, error) {
+	return s.toLink(ctx, s.pool, clerkUserID)
+}
+
+func (s *Store) toLink(ctx context.Context, q querier, clerkUserID string) ([]string, error) {
+	ids, err := s.unlinked(ctx, q, clerkUserID)
+	if err != nil {
+		return nil, err
+	}
+	return s.theirs(ctx, q, clerkUserID, ids)
+}
+
+// theirs answers those of some customers that are a user's by the evidence about each.
+func (s *Store) theirs(ctx context.Context, q querier, clerkUserID string, ids []string) (theirs []string, err error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	known, err := s.evidence(ctx, q, "", ids, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if account.Claimant(known[id].Evidence).ClerkUserID == clerkUserID {
+			theirs = append(theirs, id)
+		}
+	}
+	return theirs, nil
 }
 
 // UnlinkedByEmail lists the customers with this email that no user owns and about which there is no

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 )
@@ -246,6 +247,12 @@ func customersOf(ctx context.Context, q querier, userID string) ([]Customer, err
 // querier is what a pool and a transaction have in common.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// executor is a querier that writes too.
+type executor interface {
+	querier
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
 // nullTime is a time for a column, nil for zero. It is in UTC, because columns without a zone

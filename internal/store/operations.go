@@ -241,22 +241,48 @@ func (s *Store) BeginOperation(ctx context.Context, n NewOperation) (op *Operati
 // Operation reads an operation, or nil where there is none. One that only waits for something to be
 // seen is settled if it can be seen by now.
 func (s *Store) Operation(ctx context.Context, id string) (*Operation, error) {
-	// Two conditions on a row that few look at; nothing is written where they do not hold.
-	if _, err := s.pool.Exec(ctx, `UPDATE operations o SET status = 'done', settled_at = now(), retry_at = NULL FROM person_user u
-		WHERE o.id = $1 AND o.status = 'accepted' AND o.action IN ('sync', 'return') AND u.clerk_user_id = o.clerk_user_id
-		AND `+seen, id); err != nil {
-		return nil, classify("look whether an operation is done", err)
+	if err := s.settleSeen(ctx, s.pool, `o.id = $1`, id); err != nil {
+		return nil, err
 	}
 	rows, _ := s.pool.Query(ctx, `SELECT `+operationColumns+` FROM operations WHERE id = $1`, id)
 	return oneOperation("read an operation", rows)
 }
 
+// settleSeen ends those of some operations that only wait for something to be seen, where it can be
+// seen by now. Nothing is written where there are none. A sync waits as well for the customers that
+// are about to become the user's.
+func (s *Store) settleSeen(ctx context.Context, q executor, which string, argument any) error {
+	const of = ` AND o.status = 'accepted' AND o.action IN ('sync', 'return') AND u.clerk_user_id = o.clerk_user_id AND ` + seen
+	rows, _ := q.Query(ctx, `SELECT o.id, u.clerk_user_id, CASE o.action WHEN 'sync' THEN ARRAY(`+s.unlinkedClaimed("u.clerk_user_id")+`) ELSE '{}' END
+		FROM operations o, person_user u WHERE `+which+of, argument)
+	shown, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+		ID, ClerkUserID string
+		Named           []string
+	}])
+	if err != nil {
+		return classify("look whether an operation is done", err)
+	}
+	var done []string
+	for _, o := range shown {
+		if toLink, err := s.theirs(ctx, q, o.ClerkUserID, o.Named); err != nil {
+			return err
+		} else if len(toLink) == 0 {
+			done = append(done, o.ID)
+		}
+	}
+	if len(done) == 0 {
+		return nil
+	}
+	_, err = q.Exec(ctx, `UPDATE operations o SET status = 'done', settled_at = now(), retry_at = NULL FROM person_user u WHERE o.id = ANY($1)`+of, done)
+	return classify("end what was waited for", err)
+}
+
 // seen holds of an operation o and its user u once both providers have been read since the request,
-// and Clerk has what came of it: for a sync the user and all of their customers, each of them
-// whole, for a return from a checkout the subscription that it names, whatever else of the customer
-// could not be read, or where it names none the customer who paid, whole. A customer that a read
-// begun since has shown to be missing is not waited for. A subscription that is not paid yet is
-// waited for as long as returnWaits, since Stripe's session says that it is.
+// and Clerk has what came of it: for a sync the user and all of their linked customers, each of
+// them whole, for a return from a checkout the subscription that it names, whatever else of the
+// customer could not be read, or where it names none the customer who paid, whole. A customer that
+// a read begun since has shown to be missing is not waited for. A subscription that is not paid yet
+// is waited for as long as returnWaits, since Stripe's session says that it is.
 const seen = `u.projection_version = u.published_version AND u.repair_seq IS NULL AND u.projection_version > 0 AND CASE o.action
 	WHEN 'sync' THEN u.read_seq > o.seq AND EXISTS (SELECT FROM stripe_customers p WHERE p.stripe_customer_id = u.stripe_customer_id AND p.user_id = u.id)
 		AND NOT EXISTS (SELECT FROM stripe_customers c
@@ -556,11 +582,9 @@ func (t *Tx) endWaits(ctx context.Context, entity account.Entity, read int64, re
 // asked since, pokes the workflows of operations that have not ended long after they were asked
 // for, and gives up on those that nobody began in time.
 func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
-	if _, err := t.tx.Exec(ctx, `UPDATE operations o SET status = 'done', settled_at = now(), retry_at = NULL FROM person_user u
-		WHERE o.id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()
-			ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-			AND o.status = 'accepted' AND o.action IN ('sync', 'return') AND u.clerk_user_id = o.clerk_user_id AND `+seen, limit); err != nil {
-		return classify("sweep what was waited for", err)
+	if err := t.store.settleSeen(ctx, t.tx, `o.id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()
+			ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, limit); err != nil {
+		return err
 	}
 	rows, _ := t.tx.Query(ctx, `UPDATE operations SET retry_at = now() + least(interval '1 hour', greatest(interval '30 seconds', (now() - created_at) / 2))
 		WHERE id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()

@@ -179,6 +179,7 @@ func everything(t *testing.T, w *world) {
 			return w.NoteUnread(ctx, "run_7", map[account.Entity]string{"customer/cus_7": "x"}, []account.Entity{"customer/cus_8"})
 		},
 		func() error { _, err := w.UnlinkedClaimed(ctx, "user_7"); return err },
+		func() error { _, err := w.ToLink(ctx, "user_7"); return err },
 		func() error { _, err := w.ToAdopt(ctx, mustUser(t, w, "user_7")); return err },
 		func() error {
 			noted := *mustUser(t, w, "user_7")
@@ -261,6 +262,17 @@ func operations(t *testing.T, w *world) {
 		func() error {
 			w.exec(`UPDATE operations SET status = 'accepted', retry_at = now(), expires_at = now() WHERE id = 'op_600'`)
 			return nil
+		},
+		func() error { // what can be seen by now
+			w.exec(`UPDATE person_user SET projection_version = 1, published_version = 1 WHERE clerk_user_id = 'user_8'`)
+			w.exec(`UPDATE stripe_customers SET read_seq = 1, user_id = (SELECT id FROM person_user WHERE clerk_user_id = 'user_8') WHERE stripe_customer_id = 'cus_8'`)
+			w.exec(`UPDATE operations SET status = 'accepted', action = 'return', entity = 'customer/cus_8', seq = 0, stripe_subscription_id = NULL,
+				clerk_user_id = 'user_8' WHERE id = 'op_200'`)
+			op, err := w.Operation(ctx, "op_200")
+			if err == nil && op.Status != store.OperationDone {
+				t.Errorf("it is %s", op.Status)
+			}
+			return err
 		},
 		func() error { _, err := w.Sweep(ctx, 500); return err },
 		func() error { _, err := w.ForgetOperations(ctx, 500); return err },

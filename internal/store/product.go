@@ -35,13 +35,28 @@ const toAdopt = `SELECT n.id, c.user_id IS NOT NULL AS taken FROM (SELECT stripe
 		WHERE n.id ~ '` + account.CustomerIDPattern + `' AND c.user_id IS DISTINCT FROM $1
 			AND (c.user_id IS NOT NULL OR NOT coalesce(c.deleted_in_stripe OR c.missing_since IS NOT NULL, false))`
 
-// ToAdopt lists the customers that the product's own tables name for a user, and that are not
-// linked to them yet. Until they are, or are found to be gone from Stripe, nothing is made for the
-// user, nor sold to them.
+// ToAdopt lists the customers that are not linked to a user yet and that the product's own tables
+// name for them, or evidence on record as [Store.ToLink] has it. Until they are linked, or are
+// found to be gone from Stripe, nothing is made for the user, nor sold to them.
 func (s *Store) ToAdopt(ctx context.Context, u *User) ([]string, error) {
-	rows, _ := s.pool.Query(ctx, `SELECT id FROM (`+toAdopt+`) a ORDER BY 1`, u.ID)
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return ids, classify("look for customers to adopt", err)
+	rows, _ := s.pool.Query(ctx, `SELECT id, bool_or(noted) FROM (SELECT id, true FROM (`+toAdopt+`) a
+			UNION ALL SELECT id, false FROM (`+s.unlinkedClaimed("$2")+`) b (id)) n (id, noted) GROUP BY id ORDER BY id`, u.ID, u.ClerkUserID)
+	var ids, named []string
+	var id string
+	var noted bool
+	_, err := pgx.ForEachRow(rows, []any{&id, &noted}, func() error {
+		if noted {
+			ids = append(ids, id)
+		} else {
+			named = append(named, id)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, classify("look for customers to adopt", err)
+	}
+	theirs, err := s.theirs(ctx, s.pool, u.ClerkUserID, named)
+	return append(ids, theirs...), err
 }
 
 // Undecided is a customer that the product's own table of users names for a user, and that is not

@@ -145,15 +145,15 @@ func (t *Tx) RecordSighting(ctx context.Context, u *User, s Sighting) error {
 // customerID is given. It is empty once nothing can bill them any more, as far as the policy wants
 // that.
 func (t *Tx) Unsettled(ctx context.Context, u *User, policy account.DeletionPolicy, customerID string) ([]account.Unsettled, error) {
-	return unsettled(ctx, t.tx, u, policy, customerID)
+	return t.store.unsettled(ctx, t.tx, u, policy, customerID)
 }
 
 // UnsettledOfUser is [Tx.Unsettled] for all customers of a user.
 func (s *Store) UnsettledOfUser(ctx context.Context, u *User, policy account.DeletionPolicy) ([]account.Unsettled, error) {
-	return unsettled(ctx, s.pool, u, policy, "")
+	return s.unsettled(ctx, s.pool, u, policy, "")
 }
 
-func unsettled(ctx context.Context, q querier, u *User, policy account.DeletionPolicy, customerID string) ([]account.Unsettled, error) {
+func (s *Store) unsettled(ctx context.Context, q querier, u *User, policy account.DeletionPolicy, customerID string) ([]account.Unsettled, error) {
 	customers, err := customersOf(ctx, q, u.ID)
 	if err != nil {
 		return nil, err
@@ -210,11 +210,25 @@ func unsettled(ctx context.Context, q querier, u *User, policy account.DeletionP
 			note(c.ID, c.ID, account.UnsettledNotRead)
 		}
 	}
-	// What the product has noted is theirs until it is known to be somebody else's, or gone.
-	if named, err := undecided(ctx, q, u, customers); err != nil {
+	// What the product has noted, and what evidence names them for, is theirs until it is known to be
+	// somebody else's, or gone.
+	named, err := undecided(ctx, q, u, customers)
+	if err != nil {
 		return nil, err
-	} else if named.CustomerID != "" && !named.Taken {
+	}
+	if named.CustomerID != "" && !named.Taken {
 		note(named.CustomerID, named.CustomerID, account.UnsettledNotRead)
+	}
+	if customerID == "" {
+		toLink, err := s.toLink(ctx, q, u.ClerkUserID)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range toLink {
+			if id != named.CustomerID {
+				note(id, id, account.UnsettledNotRead)
+			}
+		}
 	}
 	for _, s := range subscriptions {
 		if policy.Stop(s.Held().Subscription) != account.StopNothing {
