@@ -258,7 +258,7 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 	c.tx.Because(op)
 	standing, known := find(s.seen.subscriptions, op.SubscriptionID)
 	for _, row := range c.rows {
-		if row.StripeID == op.SubscriptionID && known && outlives(account.Status(row.Status), standing.Status) {
+		if row.StripeID == op.SubscriptionID && known && account.Status(row.Status).Outlives(standing.Status) {
 			standing.Status, standing.EndedAt = account.Status(row.Status), row.Held().EndedAt
 		}
 	}

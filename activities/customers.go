@@ -573,10 +573,11 @@ func (a *Customers) noteUndone(ctx context.Context, tx *store.Tx, customerID str
 // deleted, or is, so that nobody buys for them any more. A session that completes all the same is
 // covered by the deletion policy in each later sync.
 //
-// Each session is expired whatever becomes of the others. That Stripe does not have a customer, or
-// a session that it has listed, does not say that nothing is open: it is kept that the customer's
-// have to be listed again once it is there. Beside them, a customer is removed that was made for
-// the user and not heard of.
+// Each session is expired whatever becomes of the others, and those first that the user's own
+// requests have opened within the last minute: Stripe's list may not show them yet. That Stripe
+// does not have a customer, or a session that it has listed, does not say that nothing is open: it
+// is kept that the customer's have to be listed again once it is there. Beside them, a customer is
+// removed that was made for the user and not heard of.
 //
 // Idempotent: a session that is not open any more is left alone.
 func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
@@ -593,8 +594,18 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 	if err != nil {
 		return err
 	}
+	opened, err := a.Store.OpenedCheckouts(ctx, in.ClerkUserID, freshFor)
+	if err != nil {
+		return err
+	}
 	var failed []error
 	var closed, unknown []string
+	// What their own requests have opened just now the lists may not show yet.
+	for _, id := range opened {
+		if err := a.Stripe.ExpireCheckoutSession(ctx, id, "expire:"+id); !failure.IsNotFound(err) {
+			failed = append(failed, err)
+		}
+	}
 	for _, c := range customers {
 		switch err := a.expireCheckouts(ctx, c); {
 		case err == nil:

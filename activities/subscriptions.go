@@ -358,17 +358,11 @@ func (a *Subscriptions) trustOf(in RecordInput, c committed, why store.Cause, co
 	return trust{since: c.now.Add(-recent), keeps: !command}
 }
 
-// outlived tells whether a read shows a stored subscription as it cannot be any more: what has ended
-// does not begin again, and what was paid for once does not wait for its first payment. Such a read
-// is behind, however long ago that was.
+// outlived tells whether a read shows a stored subscription as it cannot be any more.
 func outlived(stored []store.Subscription, shown account.Subscription) bool {
 	return slices.ContainsFunc(stored, func(row store.Subscription) bool {
-		return row.StripeID == shown.ID && outlives(account.Status(row.Status), shown.Status)
+		return row.StripeID == shown.ID && account.Status(row.Status).Outlives(shown.Status)
 	})
-}
-
-func outlives(is, shown account.Status) bool {
-	return is.Terminal() && !shown.Terminal() || shown == account.StatusIncomplete && is != account.StatusIncomplete
 }
 
 // commitRows stores the subscriptions that a read showed, and returns the rows that were there

@@ -22,6 +22,13 @@ func (s Status) Terminal() bool {
 	return s == StatusCanceled || s == StatusIncompleteExpired
 }
 
+// Outlives tells whether a read that shows a subscription of this status in another cannot be of
+// now: what has ended does not begin again, and what was paid for once does not wait for its first
+// payment. Such a read is behind, however long ago that was.
+func (s Status) Outlives(shown Status) bool {
+	return s.Terminal() && !shown.Terminal() || shown == StatusIncomplete && s != StatusIncomplete
+}
+
 // Subscription is one Stripe subscription as one read of Stripe showed it. A zero time means
 // that Stripe gives none.
 type Subscription struct {

@@ -284,7 +284,7 @@ func (d *Desk) Return(ctx context.Context, caller Caller, key Key, sessionID str
 	if err != nil || user == nil {
 		return pending, err
 	}
-	session, err := d.Stripe.CheckoutSession(ctx, sessionID)
+	session, err := d.completed(ctx, sessionID)
 	if failure.IsNotFound(err) {
 		return nil, sessionNotFound()
 	}
@@ -323,6 +323,32 @@ func (d *Desk) Return(ctx context.Context, caller Caller, key Key, sessionID str
 		d.poke(ctx, account.JobSync, entity)
 	}
 	return d.watch(ctx, op)
+}
+
+// The pauses between two reads of a checkout session that is still shown as open.
+const (
+	firstReread = 500 * time.Millisecond
+	lastReread  = 2 * time.Second
+)
+
+// completed reads a checkout session from which somebody comes back. They are sent back the moment
+// it is complete, and not each of Stripe's reads shows that at once: one that is shown as open is
+// read again for a few seconds, as far as the caller waits.
+func (d *Desk) completed(ctx context.Context, sessionID string) (session account.CheckoutSession, err error) {
+	patience := time.After(d.Wait)
+	for pause := firstReread; ; pause *= 2 {
+		session, err = d.Stripe.CheckoutSession(ctx, sessionID)
+		if err != nil || session.Status != account.CheckoutOpen || pause > lastReread {
+			return session, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-patience:
+			return session, nil
+		case <-ctx.Done():
+			return session, ctx.Err()
+		}
+	}
 }
 
 // owns tells whether a checkout session is a user's: by its customer, else by the user whom it

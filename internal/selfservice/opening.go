@@ -214,33 +214,32 @@ const clocksDiffer = 5 * time.Minute
 
 // clear makes sure that what is about to be opened is the only way to buy the product, or one that
 // may not be held beside it: Stripe, not our copy, says what the customers have, also of what its
-// list does not show and we know of; and earlier checkouts are closed, but for the operation's own.
-// That is closed too where nothing may be bought. Each customer is looked at and each checkout
-// closed whatever becomes of the others.
+// list does not show and we know of, or shows as it cannot be any more; and earlier checkouts are
+// closed, but for the operation's own. That is closed too where nothing may be bought. Each
+// customer is looked at and each checkout closed whatever becomes of the others.
 func (o *opening) clear(ctx context.Context, user *store.User, own string) error {
 	d := o.desk
 	customers, err := d.Store.CustomersOf(ctx, user)
 	if err != nil {
 		return unavailable(err)
 	}
+	customers = slices.DeleteFunc(customers, func(c store.Customer) bool {
+		return c.DeletedInStripe // one that is missing may be there again, and bill
+	})
 	known, err := o.known(ctx, user, customers)
 	if err != nil {
 		return unavailable(err)
 	}
-	var failed []error
+	// First the way to a new one, then whether there is one: in the other order one could be bought
+	// in between.
+	failed := []error{o.closeOthers(ctx, user, customers, own, known)}
 	var held []account.Subscription
 	for _, c := range customers {
-		if c.DeletedInStripe {
-			continue // one that is missing may be there again, and bill
-		}
-		// First the way to a new one, then whether there is one: in the other order one could be
-		// bought in between.
-		failed = append(failed, o.closeOthers(ctx, c.ID, own))
 		subscriptions, _, err := d.Stripe.CustomerSubscriptions(ctx, c.ID)
 		if err != nil && !failure.IsNotFound(err) {
 			failed = append(failed, err)
 		}
-		subscriptions, err = o.leftOut(ctx, known[c.ID], subscriptions)
+		subscriptions, err = o.asKnown(ctx, known[c.ID], subscriptions)
 		failed = append(failed, err)
 		if slices.ContainsFunc(subscriptions, func(s account.Subscription) bool { return s.Unread && live(s) }) {
 			failed = append(failed, failure.New(failure.Transient, "stripe", "list subscriptions", "items_not_listed", nil))
@@ -270,36 +269,60 @@ func (o *opening) clear(ctx context.Context, user *store.User, own string) error
 	return nil
 }
 
-// known are the subscriptions that a user's customers have as far as we know: by our rows, and by
-// what has come within the last minute and is not stored yet, events and the user's own return from
-// a checkout.
-func (o *opening) known(ctx context.Context, user *store.User, customers []store.Customer) (ids map[string][]string, err error) {
+// known is what we know of one subscription of a customer.
+type known struct {
+	id string
+	// row is how we have stored it, nil where we have not; justNow is set where that was within the
+	// last minute.
+	row     *store.Subscription
+	justNow bool
+	// told is set where something that is not stored yet has told of it.
+	told bool
+}
+
+// knowledge is what we know of subscriptions, by customer.
+type knowledge map[string][]known
+
+// hear adds a subscription that something has told of.
+func (of knowledge) hear(customerID, id string) {
+	if id == "" {
+		return
+	}
+	i := slices.IndexFunc(of[customerID], func(k known) bool { return k.id == id })
+	if i < 0 {
+		i = len(of[customerID])
+		of[customerID] = append(of[customerID], known{id: id})
+	}
+	of[customerID][i].told = true
+}
+
+// known are the subscriptions that a user's customers have as far as we know, or had: by our rows,
+// and by what has come within the last minute and is not stored yet, events and the user's own
+// return from a checkout.
+func (o *opening) known(ctx context.Context, user *store.User, customers []store.Customer) (of knowledge, err error) {
 	d := o.desk
 	rows, err := d.Store.SubscriptionsOfUser(ctx, user)
 	if err != nil {
 		return nil, err
 	}
-	ids = make(map[string][]string, len(customers))
+	of = make(knowledge, len(customers))
 	entities := make([]account.Entity, len(customers))
 	for i, c := range customers {
 		entities[i] = account.CustomerEntity(c.ID)
 	}
+	since := time.Now().Add(-boughtJustNow)
 	for _, row := range rows {
-		if !account.Status(row.Status).Terminal() {
-			ids[row.CustomerID] = append(ids[row.CustomerID], row.StripeID)
-		}
+		of[row.CustomerID] = append(of[row.CustomerID], known{id: row.StripeID, row: &row, justNow: row.UpdatedAt != nil && row.UpdatedAt.After(since)})
 	}
-	payloads, err := d.Store.Beginnings(ctx, entities, time.Now().Add(-boughtJustNow))
+	payloads, err := d.Store.Beginnings(ctx, entities, since)
 	if err != nil {
 		return nil, err
 	}
 	for _, payload := range payloads {
-		event, err := stripeevent.Parse(payload)
-		if err != nil {
-			continue
+		if event, err := stripeevent.Parse(payload); err == nil {
+			_, customerID := event.Entity().Split()
+			of.hear(customerID, cmp.Or(event.Bought(), event.CreatedObject()))
 		}
-		_, customerID := event.Entity().Split()
-		ids[customerID] = append(ids[customerID], cmp.Or(event.Bought(), event.CreatedObject()))
 	}
 	returns, err := d.Store.Unsettled(ctx, entities)
 	if err != nil {
@@ -308,64 +331,111 @@ func (o *opening) known(ctx context.Context, user *store.User, customers []store
 	for _, r := range returns {
 		if r.Action == store.ActionReturn {
 			_, customerID := r.Entity.Split()
-			ids[customerID] = append(ids[customerID], r.SubscriptionID)
+			of.hear(customerID, r.SubscriptionID)
 		}
 	}
-	return ids, nil
+	return of, nil
 }
 
 // boughtJustNow is for how long what tells of a subscription is newer than a list that does not
 // show it.
 const boughtJustNow = time.Minute
 
-// leftOut reads those subscriptions of a customer by their ids that we know of and that a list left
-// out: it may be a moment behind. What Stripe does not have nobody has. It answers all that the
-// customer has.
-func (o *opening) leftOut(ctx context.Context, known []string, listed []account.Subscription) ([]account.Subscription, error) {
+// asKnown answers all that a customer has, of what a list has shown: the list may be a moment
+// behind. What we know of and it leaves out is read by its id, and so is what it shows to wait for
+// its first payment while something has told that it was bought. What it shows as our row says that
+// it cannot be any more is as our row says. What Stripe does not have nobody has, unless our row of
+// this very minute says that it does.
+func (o *opening) asKnown(ctx context.Context, of []known, listed []account.Subscription) ([]account.Subscription, error) {
 	var failed []error
-	for _, id := range known {
-		if id == "" || slices.ContainsFunc(listed, func(s account.Subscription) bool { return s.ID == id }) {
+	for _, k := range of {
+		i := slices.IndexFunc(listed, func(s account.Subscription) bool { return s.ID == k.id })
+		if i < 0 && k.row != nil && account.Status(k.row.Status).Terminal() {
 			continue
 		}
-		subscription, err := o.desk.Stripe.Subscription(ctx, id)
-		switch {
-		case failure.IsNotFound(err):
-		case err != nil:
-			failed = append(failed, err)
-		default:
-			listed = append(listed, subscription)
+		if i < 0 || k.told && listed[i].Status == account.StatusIncomplete {
+			subscription, err := o.desk.Stripe.Subscription(ctx, k.id)
+			switch {
+			case failure.IsNotFound(err) && i < 0 && k.justNow:
+				subscription = k.row.Held().Subscription
+				for _, item := range k.row.Items {
+					subscription.Items = append(subscription.Items, account.Item{ID: item.ID, PriceID: item.Price, ProductID: item.Product, Currency: o.price.Currency})
+				}
+			case failure.IsNotFound(err):
+				continue
+			case err != nil:
+				failed = append(failed, err)
+				continue
+			}
+			if i < 0 {
+				i = len(listed)
+				listed = append(listed, subscription)
+			}
+			listed[i] = subscription
+		}
+		if k.row != nil && account.Status(k.row.Status).Outlives(listed[i].Status) {
+			listed[i].Status = account.Status(k.row.Status)
 		}
 	}
 	return listed, failure.Join(failed...)
 }
 
-// closeOthers closes a customer's open checkouts of what may not be held beside what is being
-// bought, whoever opened them, but for the operation's own. One that sells no subscription stays.
-func (o *opening) closeOthers(ctx context.Context, customerID, own string) error {
+// closeOthers closes the open checkouts, of any of a user's customers, of what may not be held
+// beside what is being bought, whoever opened them, but for the operation's own. One that sells no
+// subscription stays. What the user's own requests have opened just now, and Stripe's list does not
+// show, is read by its id; of one that is completed it hears what was bought.
+func (o *opening) closeOthers(ctx context.Context, user *store.User, customers []store.Customer, own string, of knowledge) error {
 	d := o.desk
-	sessions, err := d.Stripe.OpenCheckoutSessions(ctx, customerID)
-	if failure.IsNotFound(err) {
-		return nil
-	}
-	failed := []error{err}
-	for _, s := range sessions {
-		if s.ID == own || len(s.Products) == 0 {
+	var failed []error
+	listed := []string{own}
+	for _, c := range customers {
+		sessions, err := d.Stripe.OpenCheckoutSessions(ctx, c.ID)
+		if failure.IsNotFound(err) {
 			continue
 		}
-		excluded := slices.Contains(s.Products, o.price.ProductID)
-		if !excluded {
-			if excluded, err = o.excludes(ctx, s.Products...); err != nil {
-				failed = append(failed, err)
+		failed = append(failed, err)
+		for _, s := range sessions {
+			if listed = append(listed, s.ID); s.ID != own {
+				failed = append(failed, o.closeExcluded(ctx, s))
 			}
 		}
-		if !excluded {
+	}
+	opened, err := d.Store.OpenedCheckouts(ctx, user.ClerkUserID, boughtJustNow)
+	failed = append(failed, err)
+	for _, id := range opened {
+		if slices.Contains(listed, id) {
 			continue
 		}
-		if err := d.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); !failure.IsNotFound(err) {
+		s, err := d.Stripe.CheckoutSession(ctx, id)
+		switch {
+		case failure.IsNotFound(err):
+		case err != nil:
 			failed = append(failed, err)
+		case s.Status == account.CheckoutOpen:
+			s.Products = []string{s.Metadata[account.MetadataProduct]} // as we have written on it
+			failed = append(failed, o.closeExcluded(ctx, s))
+		default:
+			of.hear(s.CustomerID, s.SubscriptionID)
 		}
 	}
 	return failure.Join(failed...)
+}
+
+// closeExcluded closes an open checkout, where what it sells may not be held beside what is being
+// bought.
+func (o *opening) closeExcluded(ctx context.Context, s account.CheckoutSession) error {
+	if len(s.Products) == 0 {
+		return nil
+	}
+	if !slices.Contains(s.Products, o.price.ProductID) {
+		if excluded, err := o.excludes(ctx, s.Products...); err != nil || !excluded {
+			return err
+		}
+	}
+	if err := o.desk.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); !failure.IsNotFound(err) {
+		return err
+	}
+	return nil
 }
 
 // obstacle answers why nothing may be bought beside what a user has, "" where it may: what they

@@ -640,6 +640,15 @@ func (s *Store) CheckoutOpened(ctx context.Context, id, sessionID string) error 
 	})
 }
 
+// OpenedCheckouts lists the sessions that requests for a user have opened within so long, the
+// latest first: Stripe's list of what is open may not show them yet.
+func (s *Store) OpenedCheckouts(ctx context.Context, clerkUserID string, within time.Duration) (sessionIDs []string, err error) {
+	rows, _ := s.pool.Query(ctx, `SELECT stripe_session_id FROM operations WHERE clerk_user_id = $1 AND action = 'checkout' AND status = 'done'
+		AND settled_at > now() - $2::interval AND stripe_session_id IS NOT NULL ORDER BY settled_at DESC`, clerkUserID, within)
+	sessionIDs, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	return sessionIDs, classify("list opened checkouts", err)
+}
+
 // RefuseCheckout ends an operation because of a subscription, "" where it is because of none, which
 // is set to end like this.
 func (s *Store) RefuseCheckout(ctx context.Context, id, reason, subscriptionID string, ending account.Ending) error {

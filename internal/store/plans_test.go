@@ -284,6 +284,7 @@ func operations(t *testing.T, w *world) {
 		func() error { return w.CheckoutsNotListed(ctx, []string{"cus_8"}) },
 		func() error { return w.CheckoutsListed(ctx, []string{"cus_8"}) },
 		func() error { return w.CheckoutOpened(ctx, "op_800", "cs_test_1") },
+		func() error { _, err := w.OpenedCheckouts(ctx, "user_8", time.Minute); return err },
 		func() error { return w.RefuseCheckout(ctx, "op_1000", "other_subscription", "sub_8", account.Ending{}) },
 		func() error {
 			read, err := w.NextRead(ctx)

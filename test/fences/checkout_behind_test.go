@@ -36,6 +36,7 @@ func TestACheckoutIsNotSoldTwiceByAReadThatIsBehind(t *testing.T) {
 				case "an event long ago":
 					l.take()
 					l.exec(`UPDATE webhook_events SET received_at = received_at - interval '1 minute'`)
+					l.exec(`UPDATE operations SET settled_at = settled_at - interval '1 minute'`)
 					if behind {
 						want = "" // nothing tells of it
 					}

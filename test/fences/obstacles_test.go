@@ -33,6 +33,7 @@ func TestEachStateThatMayBillIsAnObstacle(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
 	user, _, _ := l.subscribed("ada")
+	l.exec(`UPDATE subscriptions SET status = 'incomplete'`) // from which each other may follow
 	_, basic := l.other("Basic", nil)
 	desk := l.requests(l.actor(policies{}))
 	stripe := desk.Stripe
