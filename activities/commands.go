@@ -104,6 +104,11 @@ func (a *Commands) run(ctx context.Context, in CommandInput, s *step) (CommandRe
 			}
 			continue
 		case s.again:
+			if s.missed > 0 {
+				if err := pause(ctx, min(a.Subscriptions.Policy.RereadDelay, awaitedPause)); err != nil {
+					return CommandResult{}, err
+				}
+			}
 			continue
 		case !s.act:
 			if s.back && s.op.Status.Settled() {
@@ -151,6 +156,8 @@ type step struct {
 	confirmed bool
 	refusedAs string
 	unshown   int
+	// missed counts the looks in a row that did not show the subscription at all.
+	missed int
 	// refusedSchedule is the schedule through which Stripe has refused to make the change;
 	// releaseRefused is set once it has refused to release it.
 	refusedSchedule string
@@ -272,7 +279,7 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 	case c.user == nil || !known:
 		return a.lost(ctx, c, s)
 	}
-	s.user, s.standing = c.user.ClerkUserID, standing
+	s.user, s.standing, s.missed = c.user.ClerkUserID, standing, 0
 	if s.back = s.back || op.TakenBack(); s.back {
 		return a.goBack(ctx, c, s)
 	}
@@ -283,8 +290,27 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 	return a.goOn(ctx, c, s)
 }
 
-// lost ends an operation whose subscription Stripe does not show any more.
+// lost ends an operation whose subscription Stripe does not show any more. One look is not enough
+// for that: not each of Stripe's reads shows what was bought just now, or knows the customer. Where
+// a second one does not show it either, and our row of the last minute says that it runs, it is
+// looked for until that minute is over.
 func (a *Commands) lost(ctx context.Context, c committed, s *step) error {
+	if s.missed++; s.missed == 1 {
+		s.again = true
+		return nil
+	}
+	if c.user != nil && !c.user.Deleting() {
+		_, customerID := s.op.Entity.Split()
+		rows, err := c.tx.SubscriptionsOfCustomer(ctx, customerID)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(rows, func(row store.Subscription) bool {
+			return row.StripeID == s.op.SubscriptionID && !account.Status(row.Status).Terminal() && row.UpdatedAt != nil && c.now.Sub(*row.UpdatedAt) < freshFor
+		}) {
+			return a.late()
+		}
+	}
 	if s.op.Status == store.OperationAccepted { // nothing was done
 		return a.settle(ctx, c, s, nil, store.OperationFailed, notInStripe)
 	}
@@ -405,8 +431,9 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// late is the failure of a look that does not show what Stripe has confirmed: Stripe does not
-// promise that a read shows it at once. What the look did show is not stored.
+// late is the failure of a look that does not show what Stripe has confirmed, or shown a moment
+// ago: Stripe does not promise that each read shows it at once. What the look did show is not
+// stored.
 func (a *Commands) late() error {
 	late := failure.New(failure.Transient, "stripe", "read what was confirmed", notShownYet, nil)
 	late.RetryAfter = a.Subscriptions.Policy.RereadDelay

@@ -531,6 +531,7 @@ func TestACommandWhoseCustomerWasMissingOnceIsNotDoneBehindItsEnd(t *testing.T) 
 	t.Parallel()
 	l := newLab(t, policies{})
 	s := l.subject(1)
+	l.longAgo()
 	one := l.asks(s, store.ActionCancel)
 	in := activities.CommandInput{OperationID: one, CustomerID: s.customer}
 	a := l.actor(policies{})
