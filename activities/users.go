@@ -407,6 +407,15 @@ func (a *Users) commitMissing(ctx context.Context, in UserInput, number int64) (
 				return err
 			}
 		}
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		// Who has just signed up is not shown by each of Clerk's copies.
+		_, early := parted(due, now, func(store.Due) bool { return false })
+		if err := readAgain(ctx, tx, entity, early, now, a.RereadDelay); err != nil {
+			return err
+		}
 		return tx.HoldEvents(ctx, due, store.EventWaiting, "Clerk does not know this user", false)
 	})
 	if err == nil && deleted {

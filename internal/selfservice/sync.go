@@ -75,15 +75,34 @@ func (d *Desk) pokeAll(ctx context.Context, userID string, user *store.User) {
 // clerkPatience bounds the reads of Clerk that an answer can do without.
 const clerkPatience = 3 * time.Second
 
+// clerkPause is how long after Clerk has said that it does not have a user it is asked once more.
+const clerkPause = time.Second
+
+// heldByClerk answers what Clerk's metadata hold of a user. That it does not have them it has to say
+// twice, a moment apart: not each of its copies shows whoever is there.
+func (d *Desk) heldByClerk(ctx context.Context, userID string) (json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, clerkPatience)
+	defer cancel()
+	_, held, err := d.Clerk.User(ctx, userID)
+	if !failure.IsNotFound(err) {
+		return held, err
+	}
+	select {
+	case <-ctx.Done():
+		return nil, err
+	case <-time.After(clerkPause):
+	}
+	_, held, err = d.Clerk.User(ctx, userID)
+	return held, err
+}
+
 // known refuses a request about a user whom nobody knows. A token proves that its own user exists;
 // of others whom we do not know only Clerk can tell.
 func (d *Desk) known(ctx context.Context, caller Caller, userID string) error {
 	if userID == caller.UserID {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, clerkPatience)
-	defer cancel()
-	_, _, err := d.Clerk.User(ctx, userID)
+	_, err := d.heldByClerk(ctx, userID)
 	switch {
 	case failure.IsNotFound(err):
 		return userNotFound()
@@ -151,9 +170,7 @@ func (d *Desk) State(ctx context.Context, caller Caller, named string) (State, *
 	if stored.SubscriptionID != "" {
 		state.Database = &stored
 	}
-	asking, cancel := context.WithTimeout(ctx, clerkPatience)
-	defer cancel()
-	_, held, err := d.Clerk.User(asking, user.ClerkUserID)
+	held, err := d.heldByClerk(ctx, user.ClerkUserID)
 	if failure.IsNotFound(err) {
 		return State{}, nil, userNotFound()
 	}

@@ -1,12 +1,15 @@
 package fences_test
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
+	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/faults"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
+	"github.com/nepfy/clerk-stripe-sync/internal/selfservice"
 	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
@@ -88,5 +91,62 @@ func TestWhatIsAwaitedOfAUserWhomClerkDoesNotHaveEnds(t *testing.T) {
 			l.isStill(op, after, map[bool]string{true: store.NoSuchUser}[after == store.OperationFailed])
 			l.wants("user_missing_in_clerk", `SELECT string_agg(class, ' ') FROM drift WHERE resolved_at IS NULL`)
 		})
+	}
+}
+
+// One 404 of Clerk hides nothing from a user who is there, and shows no admin that they are not. Two
+// are believed.
+func TestOneNotFoundOfClerkHidesNobody(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, _, _ := l.subscribed("ada")
+	stranger := l.Sandbox.Clerk.AddUser(person("bob", "bob@example.com", true))
+	l.untold()
+	desk := l.requests(l.actor(policies{}))
+	desk.Wait = time.Millisecond // nobody works here
+	for asked, ask := range map[string]func() error{
+		user: func() error {
+			state, _, err := desk.State(t.Context(), selfservice.Caller{UserID: user}, "")
+			if err == nil && (state.Database == nil || state.InSync == nil || !*state.InSync) {
+				t.Errorf("they are told %+v", state)
+			}
+			return err
+		},
+		stranger: func() error { // whom we do not know
+			_, op, err := desk.State(t.Context(), selfservice.Caller{UserID: user, Admin: true}, stranger)
+			if err == nil && op == nil {
+				t.Error("nothing is under way for them")
+			}
+			return err
+		},
+	} {
+		for times, want := range map[int]string{1: "", 2: "user_not_found"} {
+			remove := l.Sandbox.ClerkFaults.Add(faults.Rule{Method: http.MethodGet, PathPrefix: "/v1/users/" + asked, Status: http.StatusNotFound, Times: times})
+			err := ask()
+			remove()
+			if code := refused(t, err); code != want {
+				t.Errorf("%s, not found %d times: told %q, want %q", asked, times, code, want)
+			}
+		}
+	}
+}
+
+// Who has just signed up, and is not shown by Clerk's first read, is read again in a moment, and not
+// when the sweep comes by.
+func TestWhoHasJustSignedUpIsReadAgainInAMoment(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user := l.Sandbox.Clerk.AddUser(person("ada", "ada@example.com", true))
+	l.unpoked()
+	remove := l.Sandbox.ClerkFaults.Add(faults.Rule{Method: http.MethodGet, PathPrefix: "/v1/users/" + user, Status: http.StatusNotFound})
+	l.must(l.work.lookAtUser(t.Context(), user))
+	remove()
+	l.wants("waiting", `SELECT status FROM webhook_events WHERE entity = $1`, account.UserEntity(user))
+	l.wants("true", `SELECT due_at < now() + interval '20 seconds' FROM pokes WHERE entity = $1`, account.UserEntity(user))
+	l.exec(`UPDATE pokes SET due_at = now() WHERE due_at IS NOT NULL`)
+	l.settle()
+	l.agree(user)
+	if l.customerOf(user) == "" {
+		t.Error("they have no customer")
 	}
 }
