@@ -126,7 +126,7 @@ func (a *API) people() (*httpapi.API, error) {
 	desk := &selfservice.Desk{
 		Store: r.store, Stripe: providers.stripe, Clerk: providers.clerk, Commander: selfservice.TemporalCommander{Client: r.temporal},
 		Wake: a.dispatcher.Wake, Wait: c.CommandWait, Access: accessOf(c.Policy), Beside: c.CheckoutBeside,
-		Origins: c.ClerkAuthorizedParties, TrustClientReference: c.TrustClientReference, Logger: r.logger,
+		Origins: c.ClerkAuthorizedParties, TrustClientReference: c.TrustClientReference, LinkByEmail: c.LinkByEmail, Logger: r.logger,
 	}
 	inspector := &operator.Inspector{
 		Console: operator.Console{Store: r.store, Runs: runs.Server{Client: r.temporal}, Wake: a.dispatcher.Wake},

@@ -352,7 +352,7 @@ func (d *Desk) completed(ctx context.Context, sessionID string) (session account
 }
 
 // owns tells whether a checkout session is a user's: by its customer, else by the user whom it
-// names. One that merely refers to the user, as its payer may have written, is refused with what
+// names, else by the address that it was paid with. One that merely refers to the user, as its payer may have written, is refused with what
 // would confirm it.
 func (d *Desk) owns(ctx context.Context, user *store.User, session account.CheckoutSession) (bool, error) {
 	customers, err := d.Store.CustomersOf(ctx, user)
@@ -383,7 +383,35 @@ func (d *Desk) owns(ctx context.Context, user *store.User, session account.Check
 		return false, refuse(Conflict, "reference_unverified",
 			"The checkout refers to you, and was paid from an email address that is not your verified one. Verify that address, or ask for it to be confirmed.")
 	}
+	if named.ClerkUserID == "" && d.LinkByEmail {
+		return d.ownsByAddress(ctx, user, session)
+	}
 	return named.ClerkUserID == user.ClerkUserID, nil
+}
+
+// ownsByAddress tells whether the customer of a session that names nobody is about to be linked to a
+// user by the address that it was paid with. Its own look decides, which the caller waits for: which
+// of the two is first, they or the events of Stripe, is chance.
+func (d *Desk) ownsByAddress(ctx context.Context, user *store.User, session account.CheckoutSession) (bool, error) {
+	if session.CustomerID == "" {
+		return false, nil
+	}
+	owner, err := d.Store.OwnerOfCustomer(ctx, session.CustomerID)
+	if err != nil || owner != "" {
+		return false, unavailable(err)
+	}
+	evidence, err := d.Store.EvidenceOn(ctx, session.CustomerID, session.Claims()...)
+	if err != nil {
+		return false, unavailable(err)
+	}
+	if named := account.Claimant(evidence); named.Conflict || named.ClerkUserID != "" && !named.Missing {
+		return named.ClerkUserID == user.ClerkUserID, nil
+	}
+	users, err := d.Store.UsersByAddress(ctx, []account.Customer{{ID: session.CustomerID, Email: session.Email}})
+	if err != nil {
+		return false, unavailable(err)
+	}
+	return users[session.CustomerID] == user.ClerkUserID, nil
 }
 
 func sessionNotFound() error {

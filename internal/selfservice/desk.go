@@ -75,7 +75,9 @@ type Desk struct {
 	Origins []string
 	// TrustClientReference is [account.Evidence.TrustReferences].
 	TrustClientReference bool
-	Logger               *slog.Logger
+	// LinkByEmail has a customer for whom nobody is named be whose verified address it has.
+	LinkByEmail bool
+	Logger      *slog.Logger
 }
 
 // keyLife is how long an Idempotency-Key means the same operation.

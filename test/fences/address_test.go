@@ -7,6 +7,8 @@ import (
 
 	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
+	"github.com/nepfy/clerk-stripe-sync/internal/selfservice"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeevent"
 )
 
@@ -265,6 +267,54 @@ func TestABulkSyncAwaitsWhatIsYetToComeOfNewCustomers(t *testing.T) {
 				l.aMinuteLater()
 				l.ownedBy(user, customer)
 				l.made(0)
+				l.agree(user)
+			})
+		}
+	}
+}
+
+// Who has paid by a Payment Link without a reference, with the address that they have verified, comes
+// back. Whether or not Stripe's events were looked at by then, the checkout is theirs; whose address
+// it is not is told that there is none.
+func TestAReturnOfWhoIsLinkedByTheirAddress(t *testing.T) {
+	t.Parallel()
+	for _, looked := range []bool{false, true} {
+		for _, o := range []policies{awaiting(), {linkByEmail: true}, {}} {
+			t.Run(fmt.Sprintf("by address %t, after %s, the events were looked at %t", o.linkByEmail, o.linkByEmailAfter, looked), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, o)
+				user, _ := l.signUp("ada")
+				other, _ := l.signUp("bob")
+				bought := l.buy(stripesim.CheckoutSpec{Email: "Ada@example.com", PaymentLink: "plink_1"})
+				l.take()
+				if looked {
+					l.settle()
+				}
+				desk := l.requests(l.work)
+				desk.Wait, desk.LinkByEmail = 300*time.Millisecond, o.linkByEmail
+				comesBack := func(user string) (*store.Operation, error) {
+					return desk.Return(t.Context(), selfservice.Caller{UserID: user}, selfservice.Key{}, bought.SessionID)
+				}
+				_, err := comesBack(other)
+				notFound := func(err error) {
+					if code := refused(t, err); code != "session_not_found" {
+						t.Errorf("refused as %s", code)
+					}
+				}
+				notFound(err)
+				op, err := comesBack(user)
+				if !o.linkByEmail {
+					notFound(err)
+					return
+				}
+				if err != nil || op == nil {
+					t.Fatalf("who has paid is told %+v, %v", op, err)
+				}
+				l.settle()
+				if o.linkByEmailAfter > 0 {
+					l.aMinuteLater()
+				}
+				l.ownedBy(user, bought.CustomerID)
 				l.agree(user)
 			})
 		}
