@@ -101,7 +101,7 @@ func (p *Policy) check(c *checker) {
 		c.add("PAST_DUE_GRACE", "is negative", "use a duration such as 72h, or 0s for no grace")
 	}
 	if p.LinkByEmailAfter < 0 {
-		c.add("LINK_BY_EMAIL_AFTER", "is negative", "use a duration such as 1m, or 0s for at once")
+		c.add("LINK_BY_EMAIL_AFTER", "is negative", "use a duration such as 10s, or 0s for at once")
 	}
 	c.positive("WAITING_TTL", p.WaitingTTL)
 	c.positive("PAYLOAD_RETENTION", p.PayloadRetention)

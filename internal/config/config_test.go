@@ -59,7 +59,7 @@ func TestDefaults(t *testing.T) {
 		},
 		Policy: config.Policy{
 			OnUserDeleted: account.DeleteCancelAtPeriodEnd, MissingConfirmedAfter: 10 * time.Minute, CheckoutBeside: account.BesideRefuse, PastDueGrace: 72 * time.Hour,
-			LinkByEmailAfter: time.Minute,
+			LinkByEmailAfter: 10 * time.Second,
 			WaitingTTL:       720 * time.Hour, PayloadRetention: 720 * time.Hour,
 			BoundaryDelay: time.Minute, PokeInterval: time.Second, RereadDelay: 5 * time.Second,
 		},
