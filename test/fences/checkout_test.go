@@ -127,6 +127,7 @@ func TestCheckoutLeftOpenForADeletedUserIsClosed(t *testing.T) {
 	l.sweep()
 	l.wants("1", `SELECT count(*) FROM checkout_leases`) // which may still be worked under
 	l.exec(`UPDATE checkout_leases SET until = now() - interval '1 second'`)
+	l.exec(`UPDATE pokes SET poked_at = now() - interval '2 minutes'`)
 	l.sweep()
 	l.noneOpen(customer)
 	l.wants("0", `SELECT count(*) FROM checkout_leases`)

@@ -196,7 +196,7 @@ func TestACheckoutOfACustomerThatIsFoundAgainIsClosed(t *testing.T) {
 			l.must(l.work.lookAtCustomer(t.Context(), customer))
 			// Whatever wakes the user: the sweep does, for as long as it is due.
 			l.wants("true", `SELECT checkouts_due FROM stripe_customers WHERE stripe_customer_id = $1`, customer)
-			l.unpoked()
+			l.exec(`UPDATE pokes SET due_at = NULL, poked_at = now() - interval '2 minutes'`)
 			_, err := l.Store.Sweep(t.Context(), 100)
 			l.must(err)
 			l.settle()
