@@ -244,13 +244,13 @@ func turnable() []string {
 type Telling int
 
 const (
-	// ToldNothing: none of them tells of the value.
+	// ToldNothing means that none of them tells of the value.
 	ToldNothing Telling = iota
-	// ToldSo: the last of them says that the column has the value.
+	// ToldSo means that the last of them says that the column has the value.
 	ToldSo
-	// ToldBefore: the last of them says otherwise, and it is a value that the column had before.
+	// ToldBefore means that the last of them says otherwise, and that the column had the value before.
 	ToldBefore
-	// ToldAtOnce: as ToldBefore, but within one second, so that nobody knows the order.
+	// ToldAtOnce means the same, but within one second, so that nobody knows the order.
 	ToldAtOnce
 )
 
