@@ -174,8 +174,8 @@ func (a *Catalogue) told(ctx context.Context, tx *store.Tx, product account.Prod
 
 // catalogueEvidence answers whether a read of a product shows what an event tells of it or of one
 // of its prices: what was made is there, what was deleted is not, and nothing is as it was before,
-// unless a later one of the events says that it is so again. Of a price that is not among those shown,
-// because there are very many, nothing is said.
+// unless a later one of the events says that it is so again. Of a price that is not among those
+// shown, because there are very many, nothing is said.
 func catalogueEvidence(product account.Product, told []store.Due) func(store.Due) bool {
 	has, ended, moments := lastTold{}, map[string]bool{}, map[string]moment{}
 	for i, d := range told {

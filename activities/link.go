@@ -104,12 +104,12 @@ type claimed struct {
 
 // claimant answers whose a customer is by the evidence, else by its address.
 //
-// By its address alone it is given away only when what says more would have come by now, since a link
-// stays: of the events that Stripe sends in a burst, or of those of both providers, any may be the
-// first. In a bulk sync it counts when the customer was made, as its events are long past. Whoever
-// something names is known by then, or Clerk was asked for them twice. Before it is a deleted user's,
-// who had the address, that holds of those too whom a mere reference names: one who signs up anew may
-// have written it.
+// By its address alone it is given away only when what says more would have come by now, since a
+// link stays: of the events that Stripe sends in a burst, or of those of both providers, any may be
+// the first. In a bulk sync it counts when the customer was made, as its events are long past.
+// Whoever something names is known by then, or Clerk was asked for them twice. Before it is a
+// deleted user's, who had the address, that holds of those too whom a mere reference names: one who
+// signs up anew may have written it.
 func (a *Subscriptions) claimant(ctx context.Context, stored known, customerID string, inBulk bool) (claimed, error) {
 	evidence, err := stored.EvidenceOn(ctx, customerID)
 	if err != nil {

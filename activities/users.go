@@ -35,8 +35,8 @@ type UserInput struct {
 	// InBulk is set by a bulk sync: it looks at a customer that is found itself, and what is doubtful
 	// it leaves to a person.
 	InBulk bool `json:"inBulk,omitempty"`
-	// Unlisted is when a bulk sync began to read Clerk's list of all users, which does not show this one;
-	// zero where none did. It is in no history.
+	// Unlisted is when a bulk sync began to read Clerk's list of all users, which does not show this
+	// one; zero where none did. It is in no history.
 	Unlisted time.Time `json:"-"`
 	// Existing is set for a user who has been there for a while, and whom something may have given a
 	// customer that we have not been told of: see [UserResult.Existing].

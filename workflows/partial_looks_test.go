@@ -54,8 +54,8 @@ func TestAPartialLookIsComeBackToEverLessOften(t *testing.T) {
 	}
 }
 
-// A boundary has passed, and for a day what would say so cannot be read: what is kept shows it as it
-// was. It is looked at ever more slowly for the boundary, and for the rest.
+// A boundary has passed, and for a day what would say so cannot be read: what is kept shows it as
+// it was. It is looked at ever more slowly for the boundary, and for the rest.
 func TestAPartialLookAtABoundaryThatHasPassedIsComeBackToEverLessOften(t *testing.T) {
 	t.Parallel()
 	var over_ bool

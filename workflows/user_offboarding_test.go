@@ -184,8 +184,8 @@ func TestWhatIsUnsettledIsWokenThoughCheckoutsCannotBeListed(t *testing.T) {
 	}
 }
 
-// A user whose deletion only the product has asked for, and whom Clerk has, keeps what they are; what
-// they could still buy is closed.
+// A user whose deletion only the product has asked for, and whom Clerk has, keeps what they are;
+// what they could still buy is closed.
 func TestCheckoutsOfANotedUserAreClosed(t *testing.T) {
 	t.Parallel()
 	for name, expire := range map[string]func(int) error{"closed": nil, "not to be closed": func(int) error { return permanently() }} {

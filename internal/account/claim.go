@@ -206,8 +206,8 @@ func (e Evidence) Against(ownerID string) bool {
 	return !named.Missing && (named.Conflict || named.ClerkUserID != "" && named.ClerkUserID != ownerID)
 }
 
-// Unsettled are those whom something names a customer for, whom we do not know, and of whom Clerk has
-// not said twice, so long apart, that it does not have them: one answer may be a moment behind.
+// Unsettled are those whom something names a customer for, whom we do not know, and of whom Clerk
+// has not said twice, so long apart, that it does not have them: one answer may be a moment behind.
 // References that the payer may have written are left out unless references is set.
 func (e Evidence) Unsettled(apart time.Duration, references bool) []string {
 	var claims []Claim

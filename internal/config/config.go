@@ -177,8 +177,9 @@ type Policy struct {
 	// LinkByEmail lets a customer without other evidence, or that names only users whom Clerk does not
 	// have, be linked to the one user who has its email as verified primary address.
 	LinkByEmail bool `env:"LINK_BY_EMAIL" envDefault:"false"`
-	// LinkByEmailAfter is how long after a customer was first seen it is linked so: until then what says
-	// more may come. Clerk has to have said twice, so far apart, that it does not have whoever is named.
+	// LinkByEmailAfter is how long after a customer was first seen it is linked so: until then what
+	// says more may come. Clerk has to have said twice, so far apart, that it does not have whoever is
+	// named.
 	LinkByEmailAfter time.Duration `env:"LINK_BY_EMAIL_AFTER" envDefault:"10s"`
 	// TrustClientReference has the client_reference_id of a checkout session say whose its customer
 	// is, also where the session's metadata do not: for those whose own server opens every session.

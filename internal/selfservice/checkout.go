@@ -352,8 +352,8 @@ func (d *Desk) completed(ctx context.Context, sessionID string) (session account
 }
 
 // owns tells whether a checkout session is a user's: by its customer, else by the user whom it
-// names, else by the address that it was paid with. One that merely refers to the user, as its payer may have written, is refused with what
-// would confirm it.
+// names, else by the address that it was paid with. One that merely refers to the user, as its
+// payer may have written, is refused with what would confirm it.
 func (d *Desk) owns(ctx context.Context, user *store.User, session account.CheckoutSession) (bool, error) {
 	customers, err := d.Store.CustomersOf(ctx, user)
 	if err != nil {
@@ -389,9 +389,9 @@ func (d *Desk) owns(ctx context.Context, user *store.User, session account.Check
 	return named.ClerkUserID == user.ClerkUserID, nil
 }
 
-// ownsByAddress tells whether the customer of a session that names nobody is about to be linked to a
-// user by the address that it was paid with. Its own look decides, which the caller waits for: which
-// of the two is first, they or the events of Stripe, is chance.
+// ownsByAddress tells whether the customer of a session that names nobody is about to be linked to
+// a user by the address that it was paid with. Its own look decides, which the caller waits for:
+// which of the two is first, they or the events of Stripe, is chance.
 func (d *Desk) ownsByAddress(ctx context.Context, user *store.User, session account.CheckoutSession) (bool, error) {
 	if session.CustomerID == "" {
 		return false, nil

@@ -78,8 +78,8 @@ const clerkPatience = 3 * time.Second
 // clerkPause is how long after Clerk has said that it does not have a user it is asked once more.
 const clerkPause = time.Second
 
-// heldByClerk answers what Clerk's metadata hold of a user. That it does not have them it has to say
-// twice, a moment apart: not each of its copies shows whoever is there.
+// heldByClerk answers what Clerk's metadata hold of a user. That it does not have them it has to
+// say twice, a moment apart: not each of its copies shows whoever is there.
 func (d *Desk) heldByClerk(ctx context.Context, userID string) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, clerkPatience)
 	defer cancel()

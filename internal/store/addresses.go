@@ -64,10 +64,10 @@ type ByAddress struct {
 }
 
 // UserByCustomerEmail answers the one user whose verified primary email an unclaimed customer has,
-// and nobody where there is none or more than one. Where nobody has it who is there, it is a deleted
-// user who had it, and whom the customer may be of: it was made while they were there, or at a page
-// that they may have left open. Of several the first who was deleted since, who was there when it
-// was made.
+// and nobody where there is none or more than one. Where nobody has it who is there, it is a
+// deleted user who had it, and whom the customer may be of: it was made while they were there, or
+// at a page that they may have left open. Of several the first who was deleted since, who was there
+// when it was made.
 func (t *Tx) UserByCustomerEmail(ctx context.Context, customerID string) (ByAddress, error) {
 	return userByCustomerEmail(ctx, t.tx, customerID)
 }

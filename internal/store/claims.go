@@ -100,8 +100,7 @@ func (s *Store) evidence(ctx context.Context, q querier, run string, customers [
 
 // NoteNotInClerk keeps that Clerk does not have a user whom a claim names, and has those customers
 // looked at that name somebody else too, or have the verified address of somebody, or of a deleted
-// user: they may be somebody else's now. since is when Clerk was
-// asked first, zero for just now.
+// user: they may be somebody else's now. since is when Clerk was asked first, zero for just now.
 func (t *Tx) NoteNotInClerk(ctx context.Context, clerkUserID string, since time.Time) error {
 	rows, _ := t.tx.Query(ctx, `WITH noted AS (INSERT INTO users_not_in_clerk AS m (clerk_user_id, first_seen_at)
 			SELECT $1::text, coalesce($2, now()) WHERE EXISTS (SELECT FROM customer_claims WHERE clerk_user_id = $1)

@@ -46,8 +46,8 @@ func (s *Store) Compare(run string, deletion account.DeletionPolicy) Comparison 
 	return Comparison{store: s, run: run, deletion: deletion}
 }
 
-// LinkingByEmail is the same comparison where a customer whom nobody is named for belongs to whoever
-// has verified its address.
+// LinkingByEmail is the same comparison where a customer whom nobody is named for belongs to
+// whoever has verified its address.
 func (c Comparison) LinkingByEmail(on bool) Comparison {
 	c.byEmail = on
 	return c
@@ -227,8 +227,8 @@ func linkedDifferences(row owned, shown account.Customer) []Difference {
 }
 
 // unlinked says what is wrong with customers that no user owns, by the evidence about them: what is
-// shown, and what is stored. addressed are the users who have the address of those whom nobody who is
-// here is named for.
+// shown, and what is stored. addressed are the users who have the address of those whom nobody who
+// is here is named for.
 func (c Comparison) unlinked(ctx context.Context, known map[string]owned, shown map[string][]account.Claim, addressed map[string]string) ([]Difference, error) {
 	if len(shown) == 0 {
 		return nil, nil

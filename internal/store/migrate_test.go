@@ -409,8 +409,8 @@ func TestAddressesOfThoseWhoAreBeingDeletedAreKept(t *testing.T) {
 }
 
 // Of whoever is not erased by now it is looked for what Stripe would still collect, and whom only
-// the product has noted as deleted is looked at, also where it has noted that it is done, before our
-// mark or behind it. Who was erased stays as they are.
+// the product has noted as deleted is looked at, also where it has noted that it is done, before
+// our mark or behind it. Who was erased stays as they are.
 func TestStoredDeletionsAreLookedAtOnceMore(t *testing.T) {
 	t.Parallel()
 	dsn := databases.DSN(t)

@@ -101,7 +101,8 @@ func (l *lab) ownedBy(user, customer string) {
 
 // The app's own server opens a checkout and writes the user on the session. The payer's address is
 // one that another user has verified. Whose the customer is does not depend on which of Stripe's
-// events is looked at first. Where nothing else is told of it, it is in the end whose address it has.
+// events is looked at first. Where nothing else is told of it, it is in the end whose address it
+// has.
 func TestWhoseACustomerIsDoesNotDependOnTheOrderOfEvents(t *testing.T) {
 	t.Parallel()
 	for _, first := range []string{"customer.created", "checkout.session.completed"} {
@@ -172,8 +173,8 @@ func TestWhoStartsOverIsNotTakenForTheirDeletedSelf(t *testing.T) {
 	}
 }
 
-// A new user pays with a colleague's address, who has verified it. One answer of Clerk's that it does
-// not have them makes what they bought not the colleague's; a second one a minute later does.
+// A new user pays with a colleague's address, who has verified it. One answer of Clerk's that it
+// does not have them makes what they bought not the colleague's; a second one a minute later does.
 func TestOneNotFoundGivesNobodysPurchaseToAnother(t *testing.T) {
 	t.Parallel()
 	for _, there := range []bool{true, false} {
@@ -238,8 +239,8 @@ func TestWhoStartsOverBuysBeforeTheirSignUpIsKnown(t *testing.T) {
 	}
 }
 
-// What a bulk sync reads was made long ago, so that nothing more is to come of it; what was made just
-// now waits, and so does its user, who is given no other.
+// What a bulk sync reads was made long ago, so that nothing more is to come of it; what was made
+// just now waits, and so does its user, who is given no other.
 func TestABulkSyncAwaitsWhatIsYetToComeOfNewCustomers(t *testing.T) {
 	t.Parallel()
 	for _, old := range []bool{true, false} {
@@ -273,9 +274,9 @@ func TestABulkSyncAwaitsWhatIsYetToComeOfNewCustomers(t *testing.T) {
 	}
 }
 
-// Who has paid by a Payment Link without a reference, with the address that they have verified, comes
-// back. Whether or not Stripe's events were looked at by then, the checkout is theirs; whose address
-// it is not is told that there is none.
+// Who has paid by a Payment Link without a reference, with the address that they have verified,
+// comes back. Whether or not Stripe's events were looked at by then, the checkout is theirs; whose
+// address it is not is told that there is none.
 func TestAReturnOfWhoIsLinkedByTheirAddress(t *testing.T) {
 	t.Parallel()
 	for _, looked := range []bool{false, true} {

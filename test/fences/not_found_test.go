@@ -51,8 +51,8 @@ func (l *lab) isStill(operation string, want store.OperationStatus, reason strin
 	}
 }
 
-// A publish finds for a moment that Clerk does not have a user, who was shown a moment before and is
-// shown a moment later. What is waited for neither fails for that nor counts as done.
+// A publish finds for a moment that Clerk does not have a user, who was shown a moment before and
+// is shown a moment later. What is waited for neither fails for that nor counts as done.
 func TestOneMomentOfNotFoundAtThePublishEndsNothing(t *testing.T) {
 	t.Parallel()
 	for action, before := range map[store.Action]store.OperationStatus{
@@ -94,8 +94,8 @@ func TestWhatIsAwaitedOfAUserWhomClerkDoesNotHaveEnds(t *testing.T) {
 	}
 }
 
-// One 404 of Clerk hides nothing from a user who is there, and shows no admin that they are not. Two
-// are believed.
+// One 404 of Clerk hides nothing from a user who is there, and shows no admin that they are not.
+// Two are believed.
 func TestOneNotFoundOfClerkHidesNobody(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})
@@ -131,8 +131,8 @@ func TestOneNotFoundOfClerkHidesNobody(t *testing.T) {
 	}
 }
 
-// Who has just signed up, and is not shown by Clerk's first read, is read again in a moment, and not
-// when the sweep comes by.
+// Who has just signed up, and is not shown by Clerk's first read, is read again in a moment, and
+// not when the sweep comes by.
 func TestWhoHasJustSignedUpIsReadAgainInAMoment(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, policies{})

@@ -106,8 +106,8 @@ func TestOneNotFoundOfClerkErasesNobodyWhomTheProductHasNoted(t *testing.T) {
 	}
 }
 
-// The product goes on handling Clerk's user.deleted by itself, and notes the deletion, or takes back
-// what it has noted, at any moment of ours. What it notes is neither our erasure nor its end.
+// The product goes on handling Clerk's user.deleted by itself, and notes the deletion, or takes
+// back what it has noted, at any moment of ours. What it notes is neither our erasure nor its end.
 func TestWhatTheProductNotesBesideADeletionIsNoErasure(t *testing.T) {
 	t.Parallel()
 	for columns, written := range map[string]string{
@@ -193,8 +193,8 @@ func TestSweepTakesNobodyTwiceForCheckouts(t *testing.T) {
 	}
 }
 
-// A user whom the product has noted is deleted at Clerk weeks later, and what Clerk tells of it gets
-// lost. A comparison shows it, as for everybody else.
+// A user whom the product has noted is deleted at Clerk weeks later, and what Clerk tells of it
+// gets lost. A comparison shows it, as for everybody else.
 func TestALostDeletionOfANotedUserShows(t *testing.T) {
 	t.Parallel()
 	for _, columns := range []string{"deletion_requested_at", "deleted_at", both} {

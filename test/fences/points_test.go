@@ -26,9 +26,9 @@ type points struct {
 	lost    []string
 	answers []rewrite
 	asked   []string
-	// tracing is set while it is noted what follows each moment: changes counts the moments that change
-	// what others may see, and acts tells of each whether it does, or draws a number, which others may
-	// draw before or after.
+	// tracing is set while it is noted what follows each moment: changes counts the moments that
+	// change what others may see, and acts tells of each whether it does, or draws a number, which
+	// others may draw before or after.
 	tracing bool
 	acts    []bool
 	changes int
