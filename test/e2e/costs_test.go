@@ -92,7 +92,8 @@ func TestWhatARenewalCosts(t *testing.T) {
 	var all []cost
 	for range numberFrom(t, "RENEWALS", 5) {
 		p.Sandbox.StripeWebhooks.Hold()
-		if err := p.Sandbox.Stripe.Advance(t.Context(), 31*24*time.Hour); err != nil {
+		// An hour after the end of the longest month it is paid.
+		if err := p.Sandbox.Stripe.Advance(t.Context(), 31*24*time.Hour+2*time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.Sandbox.Stripe.Settled(t.Context()); err != nil {
