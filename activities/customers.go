@@ -576,8 +576,9 @@ func (a *Customers) noteUndone(ctx context.Context, tx *store.Tx, customerID str
 // Each session is expired whatever becomes of the others, and those first that the user's own
 // requests have opened within the last minute: Stripe's list may not show them yet. That Stripe
 // does not have a customer, or a session that it has listed, does not say that nothing is open: it
-// is kept that the customer's have to be listed again once it is there. Beside them, a customer is
-// removed that was made for the user and not heard of.
+// is kept that the customer's have to be listed again once it is there, as where the product alone
+// has asked for the deletion and something could not be expired. Beside them, a customer is removed
+// that was made for the user and not heard of.
 //
 // Idempotent: a session that is not open any more is left alone.
 func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
@@ -599,7 +600,7 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 		return err
 	}
 	var failed []error
-	var closed, unknown []string
+	var closed, again []string
 	// What their own requests have opened just now the lists may not show yet.
 	for _, id := range opened {
 		if err := a.Stripe.ExpireCheckoutSession(ctx, id, "expire:"+id); !failure.IsNotFound(err) {
@@ -611,16 +612,19 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 		case err == nil:
 			closed = append(closed, c.ID)
 		case failure.IsNotFound(err):
-			unknown = append(unknown, c.ID)
+			again = append(again, c.ID)
 		default:
 			failed = append(failed, err)
+			if user.Noted { // the run of nobody who is deleted comes back to it
+				again = append(again, c.ID)
+			}
 		}
 	}
 	if due {
 		failed = append(failed, a.Store.CheckoutsListed(ctx, closed))
 	}
-	if len(unknown) > 0 {
-		failed = append(failed, a.Store.CheckoutsNotListed(ctx, unknown))
+	if len(again) > 0 {
+		failed = append(failed, a.Store.CheckoutsNotListed(ctx, again))
 	}
 	if err := a.undoUnheard(ctx, in.ClerkUserID); !failure.IsNotFound(err) {
 		failed = append(failed, err)

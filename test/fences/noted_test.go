@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/nepfy/clerk-stripe-sync/activities"
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/faults"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
@@ -48,9 +49,7 @@ func TestDeletionThatTheProductHasNotedIsFinished(t *testing.T) {
 				if !told {
 					l.wants("0", `SELECT count(*) FROM audit_log WHERE action = 'user.deletion_requested'`)
 					l.wants("true", `SELECT erase_retry_at - now() BETWEEN '9 minutes' AND '10 minutes' FROM person_user`)
-					l.exec(`UPDATE person_user SET erase_retry_at = erase_retry_at - interval '10 minutes'`)
-					l.exec(`UPDATE drift SET seen_at = seen_at - interval '10 minutes'`)
-					l.sweep()
+					l.comesBackLater()
 				}
 				l.gone(user, account.DeleteCancelAtPeriodEnd, customer)
 				l.wants("0", `SELECT count(*) FROM drift WHERE resolved_at IS NULL`)
@@ -60,6 +59,15 @@ func TestDeletionThatTheProductHasNotedIsFinished(t *testing.T) {
 			})
 		}
 	}
+}
+
+// comesBackLater has the sweep come back to what it would in a while, when what was missing has been so
+// for ten minutes.
+func (l *lab) comesBackLater() {
+	l.t.Helper()
+	l.exec(`UPDATE drift SET seen_at = seen_at - interval '10 minutes'`)
+	l.exec(`UPDATE person_user SET erase_retry_at = now() WHERE erase_retry_at IS NOT NULL`)
+	l.sweep()
 }
 
 // As long as Clerk has the user nothing is erased for the product's note, and nobody comes back to
@@ -94,9 +102,7 @@ func TestOneNotFoundOfClerkErasesNobodyWhomTheProductHasNoted(t *testing.T) {
 			l.Sandbox.ClerkFaults.Add(faults.Rule{PathPrefix: "/v1/users/" + user, Status: http.StatusNotFound, Times: 1})
 			l.must(l.work.lookAtUser(t.Context(), user))
 			for range 2 {
-				l.exec(`UPDATE person_user SET erase_retry_at = now() WHERE erase_retry_at IS NOT NULL`)
-				l.exec(`UPDATE drift SET seen_at = seen_at - interval '10 minutes'`)
-				l.sweep()
+				l.comesBackLater()
 			}
 			l.wants("Xanthippe1x", `SELECT first_name FROM person_user WHERE clerk_user_id = $1`, user)
 			l.wants("0", `SELECT count(*) FROM audit_log WHERE action IN ('user.erased', 'user.deletion_requested')`)
@@ -138,8 +144,7 @@ func TestWhatTheProductNotesBesideADeletionIsNoErasure(t *testing.T) {
 					}
 					step.then()
 				}
-				l.exec(`UPDATE person_user SET erase_retry_at = now() WHERE erase_retry_at IS NOT NULL`)
-				l.sweep()
+				l.comesBackLater()
 				l.gone(user, account.DeleteCancelAtPeriodEnd, customer)
 				l.wants("true", `SELECT deletion_requested_at IS NOT NULL FROM person_user`)
 				l.wants("1", `SELECT count(*) FROM audit_log WHERE action = 'user.erased'`)
@@ -172,6 +177,27 @@ func TestOpenCheckoutsOfANotedUserAreClosedOnce(t *testing.T) {
 	n, err := l.Store.Sweep(t.Context(), 10)
 	if n != 0 || err != nil {
 		t.Errorf("%d are swept once more (%v)", n, err)
+	}
+}
+
+// What could not be closed of such a user the sweep comes back to: no deletion's own run does.
+func TestCheckoutsOfANotedUserThatCannotBeClosedAreComeBackTo(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, _ := l.signUp("ada")
+	opened, _, err := l.requests(l.actor(policies{})).Checkout(t.Context(), l.checkoutOf(user, "k1"))
+	l.must(err)
+	l.exec(`UPDATE operations SET settled_at = settled_at - interval '1 hour'`)
+	l.exec(`UPDATE person_user SET deletion_requested_at = now()`)
+	allow := l.Sandbox.StripeFaults.Add(faults.Rule{PathPrefix: "/v1/checkout/sessions", Status: http.StatusForbidden})
+	if err := l.work.customers.ExpireCheckouts(t.Context(), activities.UserInput{ClerkUserID: user}); err == nil {
+		t.Fatal("they were closed")
+	}
+	allow()
+	l.exec(`UPDATE pokes SET poked_at = now() - interval '2 minutes'`)
+	l.sweep()
+	if is := l.stateOf(opened.SessionID); is != account.CheckoutExpired {
+		t.Errorf("the checkout is %s", is)
 	}
 }
 
@@ -231,9 +257,7 @@ func TestAPublishThatFindsANotedUserGoneHasThemLookedAt(t *testing.T) {
 			l.must(l.work.publish(t.Context(), user, false))
 			l.settle()
 			l.wants("0", `SELECT count(*) FROM audit_log WHERE action = 'user.deletion_requested'`)
-			l.exec(`UPDATE drift SET seen_at = seen_at - interval '10 minutes'`)
-			l.exec(`UPDATE person_user SET erase_retry_at = now() WHERE erase_retry_at IS NOT NULL`)
-			l.sweep()
+			l.comesBackLater()
 			l.gone(user, account.DeleteCancelAtPeriodEnd, customer)
 		})
 	}
