@@ -122,45 +122,78 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	return a.create(ctx, user)
 }
 
-// named asks Stripe for customers that name the user, and has those that nobody owns looked at,
-// which links them. A product that was there before us has them, and until a bulk sync has read
-// them all, an event of their user, were it only of their name, would make another. A search that
-// fails is no answer. It is behind what was made just now, which our own table and the idempotency
-// key see to.
+// named asks Stripe for customers that name the user, or whose subscriptions do, and has those that
+// nobody owns looked at, which links them. A product that was there before us has them, and until a
+// bulk sync has read them all, an event of their user, were it only of their name, would make
+// another. A search that fails is no answer. It is behind what was made just now, which our own table
+// and the idempotency key see to.
 func (a *Customers) named(ctx context.Context, clerkUserID string) (found bool, err error) {
-	customers, err := a.Stripe.CustomersNaming(ctx, clerkUserID)
-	if err != nil {
+	theirs, err := a.namedThemselves(ctx, clerkUserID)
+	if err == nil && len(theirs) == 0 {
+		theirs, err = a.namedBySubscriptions(ctx, clerkUserID)
+	}
+	if err != nil || len(theirs) == 0 {
 		return false, err
 	}
-	var entities []account.Entity
+	return true, a.Store.Poke(ctx, account.JobSync, theirs...)
+}
+
+func (a *Customers) namedThemselves(ctx context.Context, clerkUserID string) (theirs []account.Entity, err error) {
+	customers, err := a.Stripe.CustomersNaming(ctx, clerkUserID)
+	if err != nil {
+		return nil, err
+	}
 	for _, c := range customers {
-		owner, err := a.Store.OwnerOfCustomer(ctx, c.ID)
-		if err != nil {
-			return false, err
-		}
-		// What is known of it beside: one that names others too is linked to nobody, and waited for by
-		// nobody.
-		known, err := a.Store.EvidenceOn(ctx, c.ID, account.ReadClaims(c, nil)...)
-		if err != nil {
-			return false, err
-		}
-		if account.Claimant(known).ClerkUserID != clerkUserID || owner != "" || c.Deleted {
+		if free, err := a.free(ctx, clerkUserID, c, nil); err != nil {
+			return nil, err
+		} else if !free {
 			continue
 		}
 		// The index shows who was deleted for about a day more, as they were: waiting for one would leave
 		// the user without a customer.
 		shown, err := a.Stripe.Customer(ctx, c.ID)
 		if err != nil && !failure.IsNotFound(err) {
-			return false, err
+			return nil, err
 		}
 		if !shown.Deleted {
-			entities = append(entities, account.CustomerEntity(c.ID))
+			theirs = append(theirs, account.CustomerEntity(c.ID))
 		}
 	}
-	if len(entities) == 0 {
-		return false, nil
+	return theirs, nil
+}
+
+func (a *Customers) namedBySubscriptions(ctx context.Context, clerkUserID string) (theirs []account.Entity, err error) {
+	ids, err := a.Stripe.CustomersSubscribedFor(ctx, clerkUserID)
+	if err != nil {
+		return nil, err
 	}
-	return true, a.Store.Poke(ctx, account.JobSync, entities...)
+	for _, id := range ids {
+		subscriptions, customer, err := a.Stripe.CustomerSubscriptions(ctx, id)
+		if failure.IsNotFound(err) || err == nil && customer == nil {
+			continue // which the index only remembers
+		}
+		if err != nil {
+			return nil, err
+		}
+		if free, err := a.free(ctx, clerkUserID, *customer, subscriptions); err != nil {
+			return nil, err
+		} else if free {
+			theirs = append(theirs, account.CustomerEntity(id))
+		}
+	}
+	return theirs, nil
+}
+
+// free tells whether a customer is nobody's yet, and the user's by all that is known: what Stripe has
+// just shown and what is known beside. One that names others too is linked to nobody, and waited for
+// by nobody.
+func (a *Customers) free(ctx context.Context, clerkUserID string, c account.Customer, subscriptions []account.Subscription) (bool, error) {
+	owner, err := a.Store.OwnerOfCustomer(ctx, c.ID)
+	if err != nil || owner != "" || c.Deleted {
+		return false, err
+	}
+	known, err := a.Store.EvidenceOn(ctx, c.ID, account.ReadClaims(c, subscriptions)...)
+	return err == nil && account.Claimant(known).ClerkUserID == clerkUserID, err
 }
 
 // foundAgain looks once more for a user's customers that were missing from Stripe, before another

@@ -14,13 +14,18 @@ import (
 type index struct {
 	*stripeWorld
 	found          []account.Customer
-	fails          error
+	subscribed     []string // the customers of subscriptions that were found
+	fails, refuses error    // the two searches
 	searched, made int
 }
 
 func (i *index) CustomersNaming(context.Context, string) ([]account.Customer, error) {
 	i.searched++
 	return i.found, i.fails
+}
+
+func (i *index) CustomersSubscribedFor(context.Context, string) ([]string, error) {
+	return i.subscribed, i.refuses
 }
 
 func (i *index) CreateCustomer(_ context.Context, n account.NewCustomer) (account.Customer, bool, error) {
@@ -44,14 +49,19 @@ func TestNobodyOfOldGetsASecondCustomer(t *testing.T) {
 		claimed  bool
 		fails    bool
 	}{
-		"new":                      {index: index{found: []account.Customer{names}}, made: true},
-		"old, with one":            {existing: true, index: index{found: []account.Customer{names}}, claimed: true},
-		"old, with none":           {existing: true, made: true},
-		"old, with a deleted one":  {existing: true, index: index{found: []account.Customer{deleted}}, made: true},
-		"old, with somebody's":     {existing: true, index: index{found: []account.Customer{{ID: "cus_old", Metadata: map[string]string{"clerk_user_id": "user_2other", "userId": ada}}}}, made: true},
-		"old, with a claimed one":  {existing: true, index: index{found: []account.Customer{names}}, claims: []account.Claim{{CustomerID: "cus_old", ClerkUserID: "user_2other", Source: "subscription:sub_1"}}, claimed: true},
-		"old, without an answer":   {existing: true, index: index{fails: errors.New("no answer")}, fails: true},
-		"new, and nobody is asked": {index: index{fails: errors.New("no answer")}, made: true},
+		"new":                                    {index: index{found: []account.Customer{names}}, made: true},
+		"old, with one":                          {existing: true, index: index{found: []account.Customer{names}}, claimed: true},
+		"old, with none":                         {existing: true, made: true},
+		"old, with a deleted one":                {existing: true, index: index{found: []account.Customer{deleted}}, made: true},
+		"old, with somebody's":                   {existing: true, index: index{found: []account.Customer{{ID: "cus_old", Metadata: map[string]string{"clerk_user_id": "user_2other", "userId": ada}}}}, made: true},
+		"old, with a claimed one":                {existing: true, index: index{found: []account.Customer{names}}, claims: []account.Claim{{CustomerID: "cus_old", ClerkUserID: "user_2other", Source: "subscription:sub_1"}}, claimed: true},
+		"old, without an answer":                 {existing: true, index: index{fails: errors.New("no answer")}, fails: true},
+		"old, with half an answer":               {existing: true, index: index{refuses: errors.New("no answer")}, fails: true},
+		"old, with a subscription":               {existing: true, index: index{subscribed: []string{"cus_old"}}, claimed: true},
+		"old, both":                              {existing: true, index: index{found: []account.Customer{names}, refuses: errors.New("not asked")}, claimed: true},
+		"old, with a forgotten one":              {existing: true, index: index{subscribed: []string{"cus_forgotten"}}, made: true},
+		"old, with a subscription on somebody's": {existing: true, index: index{subscribed: []string{"cus_other"}}, made: true},
+		"new, and nobody is asked":               {index: index{fails: errors.New("no answer")}, made: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -63,6 +73,10 @@ func TestNobodyOfOldGetsASecondCustomer(t *testing.T) {
 			}
 			stripe := &c.index
 			stripe.stripeWorld = w.stripe
+			w.stripe.customers["cus_old"], w.stripe.customers["cus_other"] = account.Customer{ID: "cus_old"}, account.Customer{ID: "cus_other", Metadata: map[string]string{"clerk_user_id": "user_2other"}}
+			for _, id := range []string{"cus_old", "cus_other"} {
+				w.stripe.put(account.Subscription{ID: "sub_" + id, CustomerID: id, Status: account.StatusActive, Metadata: map[string]string{"userId": ada}})
+			}
 			customers := &activities.Customers{Store: w.store, Stripe: stripe}
 			result, err := customers.EnsureStripeCustomer(t.Context(), activities.UserInput{ClerkUserID: ada, Existing: c.existing})
 			if (err != nil) != c.fails || result.Claimed != c.claimed || (stripe.made > 0) != c.made || (stripe.searched > 0) != c.existing {

@@ -24,6 +24,9 @@ type Stripe interface {
 	// CustomersNaming answers, from an index that is behind, the customers that name a user in their
 	// metadata.
 	CustomersNaming(ctx context.Context, clerkUserID string) ([]account.Customer, error)
+	// CustomersSubscribedFor answers, from such an index, the ids of customers whose subscriptions name
+	// a user in their metadata.
+	CustomersSubscribedFor(ctx context.Context, clerkUserID string) ([]string, error)
 	// CustomersSince answers the first customer for which wanted holds of those that were made at a
 	// moment or later, from a list that shows what was made just now.
 	CustomersSince(ctx context.Context, since time.Time, wanted func(account.Customer) bool) (customer account.Customer, found bool, err error)

@@ -164,6 +164,14 @@ func contract() map[string]obligation {
 				return err
 			},
 		},
+		"CustomersSubscribedFor": {
+			asks:   []string{"GET /v1/subscriptions/search"},
+			change: noElements,
+			call: func(ctx context.Context, c *stripeapi.Client) error {
+				_, err := c.CustomersSubscribedFor(ctx, "user_1")
+				return err
+			},
+		},
 		"CustomerIsUnused": {
 			asks:   []string{"GET /v1/subscriptions", "GET /v1/customers/{id}/payment_methods", "GET /v1/checkout/sessions"},
 			change: noElements,

@@ -3,6 +3,7 @@ package stripeapi
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,33 @@ func (c *Client) Customer(ctx context.Context, customerID string) (account.Custo
 // [account.MetadataKeys]. Stripe's index shows what was written a minute ago as a rule, and nothing
 // of what was deleted; accounts in India have no search, and are refused.
 func (c *Client) CustomersNaming(ctx context.Context, clerkUserID string) ([]account.Customer, error) {
-	const op = "search customers"
+	return search(ctx, "search customers", clerkUserID, toCustomer, func(params stripe.SearchParams) *stripe.SearchIter {
+		return c.sdk.Customers.Search(&stripe.CustomerSearchParams{SearchParams: params}).SearchIter
+	})
+}
+
+// CustomersSubscribedFor searches, like [Client.CustomersNaming], for subscriptions whose metadata
+// name a user, and answers the ids of their customers, each once.
+func (c *Client) CustomersSubscribedFor(ctx context.Context, clerkUserID string) ([]string, error) {
+	const op = "search subscriptions"
+	customer := func(s *stripe.Subscription) string {
+		if s.Customer == nil {
+			return ""
+		}
+		return s.Customer.ID
+	}
+	ids, err := search(ctx, op, clerkUserID, customer, func(params stripe.SearchParams) *stripe.SearchIter {
+		return c.sdk.Subscriptions.Search(&stripe.SubscriptionSearchParams{SearchParams: params}).SearchIter
+	})
+	if slices.Contains(ids, "") {
+		return nil, badBody(op)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), err
+}
+
+// search finds all objects of a kind whose metadata name a user.
+func search[O, T any](ctx context.Context, op, clerkUserID string, to func(*O) T, start func(stripe.SearchParams) *stripe.SearchIter) ([]T, error) {
 	if !account.ValidUserID(clerkUserID) {
 		return nil, badID(op)
 	}
@@ -34,13 +61,10 @@ func (c *Client) CustomersNaming(ctx context.Context, clerkUserID string) ([]acc
 	for _, key := range account.MetadataKeys() {
 		clauses = append(clauses, fmt.Sprintf("metadata['%s']:'%s'", key, clerkUserID))
 	}
-	return do(ctx, op, func(ctx context.Context) ([]account.Customer, error) {
-		var found []account.Customer
-		it := c.sdk.Customers.Search(&stripe.CustomerSearchParams{SearchParams: stripe.SearchParams{
-			Context: ctx, Query: strings.Join(clauses, " OR "), Limit: stripe.Int64(pageSize),
-		}})
+	return do(ctx, op, func(ctx context.Context) (found []T, err error) {
+		it := start(stripe.SearchParams{Context: ctx, Query: strings.Join(clauses, " OR "), Limit: stripe.Int64(pageSize)})
 		for it.Next() {
-			found = append(found, toCustomer(it.Customer()))
+			found = append(found, to(it.Current().(*O)))
 		}
 		if it.Err() == nil && it.Meta().URL == "" {
 			return nil, errNoList

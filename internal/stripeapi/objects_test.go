@@ -296,6 +296,32 @@ func TestCustomersNaming(t *testing.T) {
 	})
 }
 
+func TestCustomersSubscribedFor(t *testing.T) {
+	t.Parallel()
+	result := func(objects ...string) string {
+		return `{"object":"search_result","url":"/v1/subscriptions/search","has_more":false,"next_page":null,"data":[` + strings.Join(objects, ",") + `]}`
+	}
+	first, second := subscriptionJSON("sub_1", false), subscriptionJSON("sub_2", false)
+	s, client := serve(t, answer(200, result(first, strings.ReplaceAll(second, adasCus, "cus_ada2"), second)))
+	found, err := client.CustomersSubscribedFor(t.Context(), "user_1")
+	if err != nil || fmt.Sprint(found) != fmt.Sprint([]string{adasCus, "cus_ada2"}) {
+		t.Errorf("got %v, %v", found, err)
+	}
+	const want = "metadata['clerk_user_id']:'user_1' OR metadata['clerkUserId']:'user_1' OR metadata['userId']:'user_1' OR metadata['user_id']:'user_1'"
+	if asked := s.seen(); len(asked) != 1 || asked[0].form["query"] != want {
+		t.Errorf("asked for %+v", asked)
+	}
+	for name, body := range map[string]string{"an empty object": "{}", "a subscription": first, "one of nobody": result(`{"id":"sub_1","object":"subscription"}`)} {
+		t.Run(name+" is no proof that there is none", func(t *testing.T) {
+			t.Parallel()
+			_, client := serve(t, answer(200, body))
+			if found, err := client.CustomersSubscribedFor(t.Context(), "user_1"); err == nil {
+				t.Errorf("got %v, want an error", found)
+			}
+		})
+	}
+}
+
 func TestCustomerIsUnused(t *testing.T) {
 	t.Parallel()
 	lists := map[string]string{

@@ -421,6 +421,47 @@ func TestADeletedCustomerThatSearchStillShows(t *testing.T) {
 	}
 }
 
+// Whom only their subscription names at Stripe is the user of its customer before a bulk sync has read
+// either: they are given no other, and are sold nothing that they have. One that names others too is
+// waited for by nobody.
+func TestWhomASubscriptionAloneNamesIsGivenNoOtherCustomer(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	user, shared, somebody := l.newcomer("ada"), l.newcomer("bob"), l.newcomer("cy")
+	l.exec(`UPDATE pokes SET due_at = NULL`)
+	had := func(names ...string) (customer string) {
+		customer = l.Sandbox.Stripe.AddCustomer(stripesim.CustomerSpec{})
+		for _, name := range names {
+			l.buy(stripesim.CheckoutSpec{CustomerID: customer, SubscriptionMetadata: map[string]string{"userId": name}})
+		}
+		return customer
+	}
+	theirs, deleted := had(user, user), had(user)
+	had(shared, somebody)
+	l.must(l.Sandbox.Stripe.DeleteCustomer(deleted))
+	l.untold()
+	ensure := func(user string) activities.CustomerResult {
+		t.Helper()
+		result, err := l.work.customers.EnsureStripeCustomer(t.Context(), activities.UserInput{ClerkUserID: user, Existing: true})
+		l.must(err)
+		return result
+	}
+	if result := ensure(user); !result.Claimed || result.CustomerID != "" {
+		t.Errorf("the user is given another: %+v", result)
+	}
+	if result := ensure(shared); result.CustomerID == "" {
+		t.Errorf("the user waits for a customer that is nobody's: %+v", result)
+	}
+	l.made(1)
+	l.settle()
+	l.wants(theirs, `SELECT stripe_customer_id FROM person_user WHERE clerk_user_id = $1`, user)
+	l.agree(user)
+	if result := ensure(user); result.CustomerID != theirs || result.Claimed {
+		t.Errorf("came to %+v", result)
+	}
+	l.made(1)
+}
+
 // named are the customers that Stripe's search shows for a user.
 func (l *lab) named(user string) (ids []string) {
 	l.t.Helper()

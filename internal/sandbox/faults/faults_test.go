@@ -293,6 +293,7 @@ func TestRoute(t *testing.T) {
 		"/v1/webhook_endpoints/we_1AbCdE/../customers": "/v1/webhook_endpoints/{id}/../customers",
 		"/v1/invoices/in_1AbC/pay":                     "/v1/invoices/{id}/pay",
 		"/v1/customers/search":                         "/v1/customers/search",
+		"/v1/subscriptions/search":                     "/v1/subscriptions/search",
 		"/.well-known/jwks.json":                       "/.well-known/jwks.json",
 		"/v1/subscription_items":                       "/v1/subscription_items",
 	} {

@@ -143,6 +143,54 @@ func TestSearchFindsAndLags(t *testing.T) {
 	equal(t, "unknown field", stripeError(t, it.Err()).HTTPStatusCode, 400)
 }
 
+func TestSearchFindsSubscriptions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	price := w.sim.AddPrice(w.sim.AddProduct("Pro"), 1000, "month")
+	buy := func(user string) string {
+		t.Helper()
+		bought, err := w.sim.CompleteCheckout(t.Context(), stripesim.CheckoutSpec{CustomerID: w.sim.AddCustomer(stripesim.CustomerSpec{}), PriceID: price,
+			SubscriptionMetadata: map[string]string{"userId": user}})
+		w.ok(err)
+		return bought.SubscriptionID
+	}
+	search := func(query string) (ids []string, err error) {
+		p := &stripe.SubscriptionSearchParams{}
+		p.Query = query
+		it := w.api.Subscriptions.Search(p)
+		for it.Next() {
+			ids = append(ids, it.Subscription().ID)
+		}
+		return ids, it.Err()
+	}
+	finds := func(what, query string, want ...string) {
+		t.Helper()
+		ids, err := search(query)
+		w.ok(err)
+		equal(t, what, fmt.Sprint(ids), fmt.Sprint(want))
+	}
+	first, second := buy("user_1"), buy("user_2")
+	finds("one", "metadata['userId']:'user_1'", first)
+	finds("either", "metadata['userId']:'user_1' OR metadata['user_id']:'user_2' OR metadata['userId']:'user_2'", second, first)
+
+	w.sim.SetSearchLag(time.Minute)
+	fresh := buy("user_3")
+	finds("too fresh", "metadata['userId']:'user_3'")
+	w.advance(2 * time.Minute)
+	finds("in the index", "metadata['userId']:'user_3'", fresh)
+	_, err := w.api.Subscriptions.Update(fresh, &stripe.SubscriptionParams{Metadata: map[string]string{"userId": "user_4"}})
+	w.ok(err)
+	finds("old version in the index", "metadata['userId']:'user_3'", fresh)
+	w.advance(time.Minute)
+	finds("new version in the index", "metadata['userId']:'user_4'", fresh)
+	_, err = w.api.Subscriptions.Cancel(fresh, nil)
+	w.ok(err)
+	finds("ended", "metadata['userId']:'user_4' AND status:'canceled'", fresh)
+
+	_, err = search("email:'ada@example.com'")
+	equal(t, "a field of customers", stripeError(t, err).HTTPStatusCode, 400)
+}
+
 func TestPaymentMethodsOfACustomer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -38,6 +38,7 @@ func (s *Server) routes() *http.ServeMux {
 	on("POST /v1/subscriptions", createSubscriptionParams, s.createSubscription)
 	on("GET /v1/subscriptions", created+`collection_method=charge_automatically|send_invoice current_period_end.* current_period_start.* customer plan price status
 		test_clock automatic_tax.*`, s.listSubscriptions)
+	on("GET /v1/subscriptions/search", "query limit page", s.searchSubscriptions)
 	on("GET /v1/subscriptions/{id}", "", s.getSubscription)
 	on("POST /v1/subscriptions/{id}", updateSubscriptionParams, s.updateSubscription)
 	on("DELETE /v1/subscriptions/{id}", cancellationParams+"invoice_now prorate", s.removeSubscription)

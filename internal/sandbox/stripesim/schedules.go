@@ -106,7 +106,7 @@ func (s *Server) applyPhase(sub *subscription, p phase) {
 		sub.Pending = append(sub.Pending, s.prorations(sub, before, false)...)
 	}
 	if len(p.Metadata) > 0 {
-		sub.Metadata = p.Metadata
+		s.setMetadata(sub, p.Metadata)
 	}
 }
 

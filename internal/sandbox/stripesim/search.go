@@ -1,7 +1,10 @@
 package stripesim
 
 import (
+	"iter"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -14,8 +17,61 @@ type clause struct {
 
 var clauseForm = regexp.MustCompile(`^(-?)([a-z_]+)(?:\[['"]([^'"]+)['"]\])?(:|~)(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s'"]+))\s*`)
 
+// document is an object as the index has it. Search knows the fields given and metadata only.
+type document struct {
+	id       string
+	fields   map[string]string
+	metadata map[string]string
+	render   func() object
+}
+
 // searchCustomers answers from the index, which lags behind as SetSearchLag says.
 func (s *Server) searchCustomers(c *call) (any, *apiError) {
+	r := s.renderer(c.v)
+	return s.search(c, "customers", []string{"email", "name", "phone"}, func(yield func(document) bool) {
+		for _, cus := range s.db.Customers.newest(nil) {
+			seen := s.indexed(cus)
+			if seen == nil || seen.Deleted {
+				continue
+			}
+			fields := map[string]string{"email": seen.Email, "name": seen.Name, "phone": seen.Phone}
+			if !yield(document{cus.ID, fields, seen.Metadata, func() object { return r.customer(seen) }}) {
+				return
+			}
+		}
+	})
+}
+
+// searchSubscriptions answers from the same index; those that have ended are in it too.
+func (s *Server) searchSubscriptions(c *call) (any, *apiError) {
+	r, lag := s.renderer(c.v), int64(s.db.SearchLag.Seconds())
+	return s.search(c, "subscriptions", []string{"status"}, func(yield func(document) bool) {
+		for _, sub := range s.db.Subscriptions.newest(func(x *subscription) bool { return x.Created+lag <= s.unix() }) {
+			metadata := sub.Metadata
+			if sub.MetadataAt+lag > s.unix() {
+				metadata = sub.MetadataBefore
+			}
+			render := func() object { return r.subscription(sub) }
+			if !yield(document{sub.ID, map[string]string{"status": sub.Status}, metadata, render}) {
+				return
+			}
+		}
+	})
+}
+
+// setMetadata changes a subscription's metadata, which search goes on showing as they were for as
+// long as its index lags behind.
+func (s *Server) setMetadata(sub *subscription, metadata map[string]string) {
+	if maps.Equal(sub.Metadata, metadata) {
+		return
+	}
+	if sub.MetadataAt+int64(s.db.SearchLag.Seconds()) <= s.unix() {
+		sub.MetadataBefore = sub.Metadata
+	}
+	sub.Metadata, sub.MetadataAt = metadata, s.unix()
+}
+
+func (s *Server) search(c *call, resource string, fields []string, index iter.Seq[document]) (any, *apiError) {
 	query := c.required("query")
 	limit, _, _ := c.page()
 	page := c.or("", "page")
@@ -26,27 +82,30 @@ func (s *Server) searchCustomers(c *call) (any, *apiError) {
 	if e != nil {
 		return nil, e
 	}
-	data, more := []any{}, false
-	r := s.renderer(c.v)
+	for _, clause := range clauses {
+		if clause.field != "metadata" && !slices.Contains(fields, clause.field) {
+			return nil, badValue("", "query", "Field `%s` is an unsupported search field for resource `%s`.", clause.field, resource)
+		}
+	}
+	data, more, last := []any{}, false, ""
 	past := page == ""
-	for _, cus := range s.db.Customers.newest(nil) {
-		seen := s.indexed(cus)
+	for d := range index {
 		if !past {
-			past = cus.ID == page
+			past = d.id == page
 			continue
 		}
-		if seen == nil || seen.Deleted || !matches(seen, clauses, anyOf) {
+		if !d.matches(clauses, anyOf) {
 			continue
 		}
 		if len(data) == limit {
 			more = true
 			break
 		}
-		data = append(data, r.customer(seen))
+		data, last = append(data, d.render()), d.id
 	}
 	out := object{"object": "search_result", "url": c.path, "has_more": more, "data": data, "next_page": nil}
 	if more {
-		out["next_page"] = data[len(data)-1].(object)["id"]
+		out["next_page"] = last
 	}
 	return out, nil
 }
@@ -89,34 +148,14 @@ func parseSearch(query string) (clauses []clause, anyOf bool, e *apiError) {
 	if len(clauses) == 0 || len(joins) > 1 {
 		return nil, false, bad()
 	}
-	for _, c := range clauses {
-		if _, known := searchable(&customer{}, c); !known {
-			return nil, false, badValue("", "query", "Field `%s` is an unsupported search field for resource `customers`.", c.field)
-		}
-	}
 	return clauses, joins["OR "], nil
 }
 
-func searchable(cus *customer, c clause) (value string, known bool) {
-	switch c.field {
-	case "email":
-		return cus.Email, true
-	case "name":
-		return cus.Name, true
-	case "phone":
-		return cus.Phone, true
-	case "metadata":
-		return cus.Metadata[c.key], true
-	}
-	return "", false
-}
-
-func matches(cus *customer, clauses []clause, anyOf bool) bool {
+func (d document) matches(clauses []clause, anyOf bool) bool {
 	for _, c := range clauses {
-		value, _ := searchable(cus, c)
-		value, want := strings.ToLower(value), strings.ToLower(c.value)
+		value, want := strings.ToLower(d.fields[c.field]), strings.ToLower(c.value)
 		if c.field == "metadata" {
-			value, want = cus.Metadata[c.key], c.value
+			value, want = d.metadata[c.key], c.value
 		}
 		hit := value != "" && value == want
 		if c.op == "~" {

@@ -38,7 +38,9 @@ type subscription struct {
 	Collection                                  string
 	DaysUntilDue                                int64
 	Metadata                                    map[string]string
-	Pending                                     []line // prorations that are about to become invoice items
+	MetadataAt                                  int64             // when they were changed last
+	MetadataBefore                              map[string]string // as search still shows them while the index lags
+	Pending                                     []line            // prorations that are about to become invoice items
 }
 
 type item struct {

@@ -111,7 +111,7 @@ func (s *Server) readPause(c *call, next *subscription) {
 }
 
 func (s *Server) readSettings(c *call, next *subscription) {
-	next.Metadata = c.metadata(next.Metadata, "metadata")
+	s.setMetadata(next, c.metadata(next.Metadata, "metadata"))
 	if v, ok := c.text("description"); ok {
 		next.Description = v
 	}
