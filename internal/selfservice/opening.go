@@ -65,9 +65,12 @@ func (o *opening) run(ctx context.Context, user *store.User) (session account.Ch
 		return session, err
 	}
 	session, asked, err := o.open(ctx, user)
-	if asked {
+	if asked || err == nil {
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), closingTime)
 		defer cancel()
+		if err == nil {
+			o.note(after, session)
+		}
 		closed, deleted := o.closeForDeleted(after, user, session)
 		if left = !closed; deleted != nil {
 			return account.CheckoutSession{}, deleted
@@ -76,7 +79,7 @@ func (o *opening) run(ctx context.Context, user *store.User) (session account.Ch
 	if err != nil {
 		return account.CheckoutSession{}, err
 	}
-	return session, o.judge(ctx, session)
+	return session, judge(session)
 }
 
 // again reads, under the lease, what may have changed while it was waited for: another request
@@ -487,6 +490,16 @@ func (o *opening) excludes(ctx context.Context, others ...string) (bool, error) 
 	return len(others) == 0 || slices.ContainsFunc(others, func(id string) bool { return !slices.Contains(allowing, id) }), nil
 }
 
+// note notes which session was opened: before closeForDeleted looks whether the user is being
+// deleted, so that a deletion which that look does not see finds the session by its id.
+func (o *opening) note(ctx context.Context, session account.CheckoutSession) {
+	if err := o.desk.Store.CheckoutOpened(ctx, o.op.ID, session.ID); err != nil {
+		// The session is there all the same, and the same key finds it.
+		o.desk.Logger.WarnContext(ctx, "what was opened was not noted", "operation", "checkout", "operation_id", o.op.ID,
+			"error_class", string(failure.Of(err)), "error", err.Error())
+	}
+}
+
 // closeForDeleted looks once more whether the user is being deleted, now that Stripe has been asked
 // to open a checkout: their deletion may have looked for open ones before this one was. closed is
 // false where one may be open that should not be.
@@ -513,12 +526,7 @@ func (o *opening) closeForDeleted(ctx context.Context, user *store.User, session
 
 // judge answers nil for a session that is open, and else why there is none to go to. What Stripe
 // repeats under a key was true when it was first said.
-func (o *opening) judge(ctx context.Context, session account.CheckoutSession) error {
-	if err := o.desk.Store.CheckoutOpened(ctx, o.op.ID, session.ID); err != nil {
-		// The session is there all the same, and the same key finds it.
-		o.desk.Logger.WarnContext(ctx, "what was opened was not noted", "operation", "checkout", "operation_id", o.op.ID,
-			"error_class", string(failure.Of(err)), "error", err.Error())
-	}
+func judge(session account.CheckoutSession) error {
 	switch session.Status {
 	case account.CheckoutOpen:
 		return nil

@@ -1,12 +1,15 @@
 package fences_test
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"testing"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 	"github.com/nepfy/clerk-stripe-sync/internal/selfservice"
+	"github.com/nepfy/clerk-stripe-sync/internal/stripeapi"
 )
 
 // noCheckouts is Stripe's list of open checkouts, of a copy that does not show the last one yet.
@@ -69,6 +72,52 @@ func TestACheckoutOfADeletedUserIsClosedThoughTheListIsBehind(t *testing.T) {
 	l.erased(user)
 	if is := l.stateOf(opened.SessionID); is != account.CheckoutExpired {
 		t.Errorf("the checkout of an erased user is %s", is)
+	}
+}
+
+// A deletion that goes through at whatever moment after Stripe has opened a checkout leaves nothing
+// open, though Stripe's list of open checkouts does not show it yet.
+func TestADeletionAtWhateverMomentLeavesNoCheckoutOpen(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, policies{})
+	stripe := stripeapi.New(stripeapi.Options{Key: l.Sandbox.StripeSecretKey, BaseURL: l.Sandbox.StripeURL()})
+	defer stripe.Close()
+	ended := false
+	for moment := 0; !ended; moment++ {
+		user, customer := l.signUp(fmt.Sprintf("ada%d", moment))
+		a := l.actor(policies{})
+		opened := a.arm(t, "answered POST /v1/checkout/sessions", 0)
+		done := begin(func() error {
+			_, _, err := l.requests(a).Checkout(t.Context(), l.checkoutOf(user, "k1"))
+			if _, ours := errors.AsType[*selfservice.Refusal](err); ours {
+				return nil // who is deleted is told so
+			}
+			return err
+		})
+		reach(t, opened, done)
+		at := a.arm(t, "", moment)
+		opened.release()
+		select {
+		case <-at.reached:
+		case err := <-done:
+			l.must(err)
+			a.disarm(at)
+			ended = true
+		}
+		l.must(l.Sandbox.Clerk.DeleteUser(user))
+		restore := l.work.answer("GET /v1/checkout/sessions?", http.StatusOK, noCheckouts)
+		l.settle()
+		restore()
+		l.erased(user)
+		if !ended {
+			at.release()
+			wait(t, done)
+		}
+		open, err := stripe.OpenCheckoutSessions(t.Context(), customer)
+		l.must(err)
+		if len(open) != 0 {
+			t.Errorf("a checkout of an erased user is open: the deletion went through at moment %d, %q", moment, at.at)
+		}
 	}
 }
 
