@@ -244,6 +244,10 @@ func TestNobodyWaitsForACustomerWhomStripeDoesNotHave(t *testing.T) {
 	synced := ask(store.NewOperation{Action: store.ActionSync, Entity: account.UserEntity(s.user)})
 	restore := l.work.answer(s.customer, 404, `{"error":{"type":"invalid_request_error","code":"resource_missing","message":"No such customer"}}`)
 	defer restore()
+	if result, err := l.work.subscriptions.RecordSubscriptions(t.Context(), activities.RecordInput{CustomerID: s.customer}); err != nil || result.RereadAfter == 0 {
+		t.Errorf("who has just come back is not waited for: %+v, %v", result, err)
+	}
+	l.exec(`UPDATE operations SET created_at = created_at - interval '31 seconds'`)
 	l.must(l.work.lookAtCustomer(t.Context(), s.customer))
 	l.must(l.work.lookAtUser(t.Context(), s.user))
 	for id, want := range map[string]string{returned: "failed customer_not_found", synced: "done "} {
