@@ -265,7 +265,12 @@ func (a *Commands) decide(ctx context.Context, c committed, s *step) error {
 	c.tx.Because(op)
 	standing, known := find(s.seen.subscriptions, op.SubscriptionID)
 	for _, row := range c.rows {
-		if row.StripeID == op.SubscriptionID && known && account.Status(row.Status).Outlives(standing.Status) {
+		if row.StripeID != op.SubscriptionID || !known {
+			continue
+		}
+		if over, err := c.tx.Outlived(ctx, row, standing.Status); err != nil {
+			return err
+		} else if over {
 			standing.Status, standing.EndedAt = account.Status(row.Status), row.Held().EndedAt
 		}
 	}

@@ -18,6 +18,8 @@ type takenEvents struct {
 	done, early, left []store.Due
 	// told are the changes of which the early ones tell.
 	told []stripeevent.Change
+	// beside is set where others that came within the last minute were answered before.
+	beside bool
 	// events are the due ones, parsed, in the order in which they were received.
 	events []stripeevent.Event
 }
@@ -28,6 +30,9 @@ type takenEvents struct {
 const (
 	freshFor   = time.Minute
 	maxRereads = 3
+	// What goes on to show what cannot be is read again ever more slowly, the delay being doubled so
+	// often.
+	maxSlower = 8
 )
 
 // readEvent stands for the event's id with a fact about money that was read, and not told by an
@@ -45,6 +50,7 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 	events := make([]stripeevent.Event, len(due))
 	var told []toldPayment
 	for i, d := range due {
+		taken.beside = d.Beside
 		event, err := stripeevent.Parse(d.Payload)
 		if err != nil {
 			// Intake parsed it; what it holds by now is no reason to stop the others.
@@ -142,10 +148,12 @@ func (t takenEvents) observe(observe func(string, string, store.EventStatus, tim
 }
 
 // lately is what events of the last minute tell of a customer's subscriptions: those that are due,
-// and, where these say nothing of a value, those too that were answered before.
+// and those that were answered before, of which one may have been made later than what is due. Where
+// there are none, which beside tells, a due event that says what is shown is enough.
 type lately struct {
-	due  []stripeevent.Event
-	load func() ([]store.Due, error)
+	due    []stripeevent.Event
+	beside bool
+	load   func() ([]store.Due, error)
 	// all are the loaded ones and the due ones, once it was asked for them.
 	all []stripeevent.Event
 }
@@ -166,7 +174,7 @@ func (l *lately) tells(shown account.Subscription) func(column string) (store.Te
 			}
 			return telling(events, fieldValue{shown.ID, field, value})
 		}
-		if said := says(l.due); said == store.ToldSo {
+		if said := says(l.due); said == store.ToldSo && !l.beside {
 			return said, nil
 		}
 		if l.all == nil {
@@ -189,7 +197,7 @@ func (l *lately) tells(shown account.Subscription) func(column string) (store.Te
 // telling is what events say of a value of a subscription's field.
 func telling(events []stripeevent.Event, value fieldValue) store.Telling {
 	known, had := false, false
-	var last, so moment
+	var last, so, other moment
 	var lastValue string
 	for i, event := range events {
 		for _, c := range event.Changed() {
@@ -200,7 +208,11 @@ func telling(events []stripeevent.Event, value fieldValue) store.Telling {
 			if !known || !last.after(at) {
 				known, last, lastValue = true, at, c.After
 			}
-			if c.After == value.value && !so.after(at) {
+			if c.After != value.value {
+				if !other.after(at) {
+					other = at
+				}
+			} else if !so.after(at) {
 				so = at
 			}
 			had = had || c.Before == value.value
@@ -209,10 +221,10 @@ func telling(events []stripeevent.Event, value fieldValue) store.Telling {
 	switch {
 	case !known || !had && lastValue != value.value:
 		return store.ToldNothing
+	case so.created.Equal(other.created):
+		return store.ToldAtOnce
 	case lastValue == value.value:
 		return store.ToldSo
-	case so.created.Equal(last.created):
-		return store.ToldAtOnce
 	default:
 		return store.ToldBefore
 	}

@@ -359,10 +359,12 @@ func (a *Subscriptions) trustOf(in RecordInput, c committed, why store.Cause, co
 }
 
 // outlived tells whether a read shows a stored subscription as it cannot be any more.
-func outlived(stored []store.Subscription, shown account.Subscription) bool {
-	return slices.ContainsFunc(stored, func(row store.Subscription) bool {
-		return row.StripeID == shown.ID && account.Status(row.Status).Outlives(shown.Status)
-	})
+func outlived(ctx context.Context, tx *store.Tx, stored []store.Subscription, shown account.Subscription) (bool, error) {
+	i := slices.IndexFunc(stored, func(row store.Subscription) bool { return row.StripeID == shown.ID })
+	if i < 0 {
+		return false, nil
+	}
+	return tx.Outlived(ctx, stored[i], shown.Status)
 }
 
 // commitRows stores the subscriptions that a read showed, and returns the rows that were there
@@ -382,7 +384,7 @@ func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown,
 	if err != nil {
 		return nil, false, err
 	}
-	lately := &lately{due: taken.events, load: func() ([]store.Due, error) {
+	lately := &lately{due: taken.events, beside: taken.beside, load: func() ([]store.Due, error) {
 		return tx.ToldSince(ctx, account.CustomerEntity(seen.customer.ID), how.since)
 	}}
 	for _, s := range seen.subscriptions {
@@ -390,9 +392,13 @@ func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown,
 		if slices.Contains(seen.kept, s.ID) && !user.Deleting() {
 			continue
 		}
-		if !how.blind && outlived(stored, s) {
-			behind = true
-			continue
+		if !how.blind {
+			if over, err := outlived(ctx, tx, stored, s); err != nil {
+				return nil, false, err
+			} else if over {
+				behind = true
+				continue
+			}
 		}
 		if !how.since.IsZero() {
 			back, sure, err := tx.TurnsBack(ctx, how.since, stored, s, plans, lately.tells(s))
@@ -495,7 +501,7 @@ func (a *Subscriptions) commitLinked(ctx context.Context, tx *store.Tx, in Recor
 	result.PublishDue = user.PublishDue()
 	result.Events = len(taken.done)
 	if len(taken.early) > 0 || behind || seen.unread != nil {
-		result.RereadAfter = a.Policy.RereadDelay
+		result.RereadAfter = a.Policy.RereadDelay << min(max(in.Reread-maxRereads, 0), maxSlower)
 	}
 	var held []account.Held
 	for _, s := range stored {

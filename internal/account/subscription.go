@@ -24,7 +24,7 @@ func (s Status) Terminal() bool {
 
 // Outlives tells whether a read that shows a subscription of this status in another cannot be of
 // now: what has ended does not begin again, and what was paid for once does not wait for its first
-// payment. Such a read is behind, however long ago that was.
+// payment. If a read has shown the first before, such a read is behind, however long ago that was.
 func (s Status) Outlives(shown Status) bool {
 	return s.Terminal() && !shown.Terminal() || shown == StatusIncomplete && s != StatusIncomplete
 }

@@ -346,8 +346,8 @@ const boughtJustNow = time.Minute
 
 // asKnown answers all that a customer has, of what a list has shown: the list may be a moment
 // behind. What we know of and it leaves out is read by its id, and so is what it shows to wait for
-// its first payment while something has told that it was bought. What it shows as our row says that
-// it cannot be any more is as our row says. What Stripe does not have nobody has, unless our row of
+// its first payment while something has told that it was bought. What it shows as it cannot be any
+// more, by what a read has shown before, is as our row says. What Stripe does not have nobody has, unless our row of
 // this very minute says that it does.
 func (o *opening) asKnown(ctx context.Context, of []known, listed []account.Subscription) ([]account.Subscription, error) {
 	var failed []error
@@ -376,7 +376,11 @@ func (o *opening) asKnown(ctx context.Context, of []known, listed []account.Subs
 			}
 			listed[i] = subscription
 		}
-		if k.row != nil && account.Status(k.row.Status).Outlives(listed[i].Status) {
+		if k.row == nil {
+			continue
+		}
+		over, err := o.desk.Store.Outlived(ctx, *k.row, listed[i].Status)
+		if failed = append(failed, err); over {
 			listed[i].Status = account.Status(k.row.Status)
 		}
 	}

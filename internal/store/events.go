@@ -237,6 +237,9 @@ type Due struct {
 	ReceivedAt time.Time   `db:"received_at"`
 	// Ahead is the event's number where the sequence has not reached it, else zero.
 	Ahead int64 `db:"ahead"`
+	// Beside is set where other events of the entity that came within the last minute were completed
+	// before.
+	Beside bool `db:"beside"`
 }
 
 // TakeEvents locks and answers every event of an entity that is due and was received before the
@@ -246,7 +249,8 @@ type Due struct {
 // One whose own number the sequence has not reached is no later than the read: it is a failure.
 func (t *Tx) TakeEvents(ctx context.Context, entity account.Entity, read int64) ([]Due, error) {
 	const operation = "take events"
-	rows, _ := t.tx.Query(ctx, `SELECT source, event_id, type, status, coalesce(payload, '') AS payload, received_at, CASE WHEN seq < $2 THEN 0 ELSE seq END AS ahead
+	rows, _ := t.tx.Query(ctx, `SELECT source, event_id, type, status, coalesce(payload, '') AS payload, received_at, CASE WHEN seq < $2 THEN 0 ELSE seq END AS ahead,
+			EXISTS (SELECT FROM webhook_events WHERE entity = $1 AND received_at > now() - interval '1 minute' AND status = 'completed' AND payload IS NOT NULL) AS beside
 		FROM webhook_events WHERE entity = $1 AND (seq < $2 OR seq > pg_sequence_last_value('sync_seq')) AND status IN ('pending', 'failing', 'waiting')
 		ORDER BY seq FOR UPDATE`, string(entity), read)
 	due, err := pgx.CollectRows(rows, pgx.RowToStructByName[Due])
@@ -266,7 +270,7 @@ func (t *Tx) TakeEvents(ctx context.Context, entity account.Entity, read int64) 
 // by reads before: what they tell is as old as they are, and newer than what a read shows that does
 // not show it any more.
 func (t *Tx) ToldSince(ctx context.Context, entity account.Entity, since time.Time) ([]Due, error) {
-	rows, _ := t.tx.Query(ctx, `SELECT source, event_id, type, status, payload, received_at, 0 AS ahead FROM webhook_events
+	rows, _ := t.tx.Query(ctx, `SELECT source, event_id, type, status, payload, received_at, 0 AS ahead, true AS beside FROM webhook_events
 		WHERE entity = $1 AND received_at > $2 AND status = 'completed' AND payload IS NOT NULL ORDER BY seq`, string(entity), since)
 	told, err := pgx.CollectRows(rows, pgx.RowToStructByName[Due])
 	return told, classify("list what was told lately", err)

@@ -601,6 +601,10 @@ func inTransactions(t *testing.T, w *world, read int64) {
 		if _, _, err := tx.TurnsBack(ctx, time.Time{}, stored, turned, nil, func(string) (store.Telling, error) { return store.ToldNothing, nil }); err != nil {
 			return err
 		}
+		ended := store.Subscription{StripeID: "sub_7", Status: string(account.StatusCanceled)}
+		if _, err := tx.Outlived(ctx, ended, account.StatusActive); err != nil {
+			return err
+		}
 		if err := tx.PokeWithin(ctx, time.Minute, account.JobSync, "customer/cus_7"); err != nil {
 			return err
 		}

@@ -231,6 +231,27 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 	return true, t.Audit(ctx, entry)
 }
 
+// Outlived tells whether a read shows a stored subscription in a status in which it cannot be any
+// more; see [account.Status.Outlives]. That is known only where a read of ours has shown it so
+// before: what the product has written into the row may be wrong, and Stripe is right then.
+func (t *Tx) Outlived(ctx context.Context, row Subscription, shown account.Status) (bool, error) {
+	return outlived(ctx, t.tx, row, shown)
+}
+
+// Outlived is [Tx.Outlived] outside of a transaction.
+func (s *Store) Outlived(ctx context.Context, row Subscription, shown account.Status) (bool, error) {
+	return outlived(ctx, s.pool, row, shown)
+}
+
+func outlived(ctx context.Context, q querier, row Subscription, shown account.Status) (bool, error) {
+	if !account.Status(row.Status).Outlives(shown) {
+		return false, nil
+	}
+	rows, _ := q.Query(ctx, `SELECT DISTINCT status FROM subscription_changes WHERE stripe_subscription_id = $1`, row.StripeID)
+	were, err := pgx.CollectRows(rows, pgx.RowTo[account.Status])
+	return slices.ContainsFunc(were, func(was account.Status) bool { return was.Outlives(shown) }), classify("look for what a subscription was", err)
+}
+
 // turnable are the columns of which a read can show what was before: how a subscription stands and
 // ends, and what of. The others follow from these, or from the catalogue.
 func turnable() []string {

@@ -74,17 +74,22 @@ func TestCommandsWhileClerkIsGone(t *testing.T) {
 	w.Sandbox.ClerkFaults.Add(faults.Rule{Method: http.MethodPatch, Status: http.StatusServiceUnavailable, HTML: true})
 	first := ada.asks(http.MethodPost, "/api/subscriptions/"+ada.subscription+"/cancel", "")
 	pending(t, first)
-	if got := ada.ends(); got != "active, ends with its period" {
-		t.Errorf("Stripe says %q", got)
+	done := func(ends string, n int) {
+		t.Helper()
+		w.Until("it is done in Stripe and PostgreSQL", func(context.Context) error {
+			if got := ada.ends(); got != ends {
+				return fmt.Errorf("Stripe says %q", got)
+			}
+			if got := w.Count(`SELECT count(*) FROM subscriptions WHERE cancel_at_period_end`); got != n {
+				return fmt.Errorf("PostgreSQL has %d that end", got)
+			}
+			return nil
+		})
 	}
-	if n := w.Count(`SELECT count(*) FROM subscriptions WHERE cancel_at_period_end`); n != 1 {
-		t.Error("PostgreSQL does not know")
-	}
+	done("active, ends with its period", 1)
 	second := ada.asks(http.MethodPost, "/api/subscriptions/"+ada.subscription+"/reactivate", "")
 	pending(t, second)
-	if got := ada.ends(); got != "active" {
-		t.Errorf("Stripe says %q", got)
-	}
+	done("active", 0)
 	w.Sandbox.ClerkFaults.Clear()
 	for _, r := range []reply{first, second} {
 		if got := ada.settles(r); got != "done" {

@@ -602,3 +602,54 @@ func TestOurOwnWordInTheProductsTableIsNoEvidence(t *testing.T) {
 	l.linked(ada, customer)
 	l.wants("1", `SELECT count(*) FROM drift WHERE class = 'conflicting_claims' AND entity = 'customer/' || $1 AND resolved_at IS NULL`, customer)
 }
+
+// What the product has noted of a subscription by itself, such as its end, may be wrong, and gives
+// way to what Stripe shows, however long ago it was written: nobody loses access, and is sold a second
+// one.
+func TestWhatTheProductHasWronglyNotedOfASubscriptionGivesWay(t *testing.T) {
+	t.Parallel()
+	const noted = `UPDATE subscriptions SET status = 'canceled', updated_at = now() - interval '40 days' WHERE stripe_subscription_id = $1`
+	const status = `SELECT status FROM subscriptions WHERE stripe_subscription_id = $1`
+	t.Run("before us, by a look", func(t *testing.T) {
+		t.Parallel()
+		l := newLab(t, policies{})
+		a := l.adopted("ada")
+		l.exec(noted, a.subscription)
+		l.must(l.work.look(t.Context(), account.UserEntity(a.user)))
+		l.settle()
+		l.wants("active", status, a.subscription)
+		l.agree(a.user)
+	})
+	t.Run("before us, by a bulk sync", func(t *testing.T) {
+		t.Parallel()
+		l := newLab(t, policies{})
+		a := l.adopted("ada")
+		l.exec(noted, a.subscription)
+		l.everyList()
+		l.wants("active", status, a.subscription)
+	})
+	t.Run("beside us", func(t *testing.T) {
+		t.Parallel()
+		l := newLab(t, policies{})
+		user, customer, subscription := l.subscribed("ada")
+		l.exec(noted, subscription)
+		_, _, err := l.requests(l.work).Checkout(t.Context(), l.checkoutOf(user, "k"))
+		if code := refused(t, err); code != "already_subscribed" {
+			t.Errorf("a second subscription is sold beside the one that Stripe shows as active: %q", code)
+		}
+		l.must(l.work.lookAtCustomer(t.Context(), customer))
+		l.wants("active", status, subscription)
+		l.agree(user)
+	})
+	t.Run("as paid for", func(t *testing.T) {
+		t.Parallel()
+		l := newLab(t, policies{})
+		_, customer, subscription := l.subscribed("ada")
+		l.exec(`DELETE FROM subscription_changes`) // no read of ours has shown that it was paid for
+		l.exec(`UPDATE subscriptions SET updated_at = now() - interval '1 day'`)
+		unpaid := strings.ReplaceAll(l.listOf(customer), `"status":"active"`, `"status":"incomplete"`)
+		defer l.work.answer("GET /v1/subscriptions?", http.StatusOK, unpaid)()
+		l.must(l.work.lookAtCustomer(t.Context(), customer))
+		l.wants("incomplete", status, subscription)
+	})
+}

@@ -489,3 +489,48 @@ func TestACommandBehindAReadThatShowsWhatHasEndedGivesNoAccess(t *testing.T) {
 		})
 	}
 }
+
+// Of two changes that take each other back the second's event is delivered, and answered, first. The
+// first's comes behind it, and its read is answered by a copy that is behind the second change: what
+// the later event has told counts. Where both were made in one second, the customer is read again.
+func TestAnEventThatIsDeliveredLateVouchesForNoReadBehindALaterOne(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		first, second func(l *lab, s subject) error
+		sql           string
+	}{
+		"an end is set and taken back": {
+			func(l *lab, s subject) error { return l.Sandbox.Stripe.CancelAtPeriodEnd(s.subscription) },
+			func(l *lab, s subject) error { return l.Sandbox.Stripe.Reactivate(s.subscription) },
+			`SELECT cancel_at_period_end::text || ' ' || (SELECT projection->>'cancelAtPeriodEnd' FROM person_user) FROM subscriptions`,
+		},
+		"collection is paused and resumed": {
+			func(l *lab, s subject) error { return l.Sandbox.Stripe.PauseCollection(s.subscription) },
+			func(l *lab, s subject) error { return l.Sandbox.Stripe.ResumeCollection(s.subscription) },
+			`SELECT collection_paused::text || ' ' || (SELECT projection->>'subscriptionActive' FROM person_user) FROM subscriptions`,
+		},
+	} {
+		for _, apart := range []time.Duration{0, 2 * time.Second} {
+			t.Run(fmt.Sprintf("%s, %s apart", name, apart), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, policies{})
+				s := l.subject(1)
+				l.longAgo()
+				want := l.text(c.sql)
+				l.must(c.first(l, s))
+				m := l.moment(s.customer)
+				l.unpoked()
+				l.exec(`UPDATE webhook_events SET status = 'ignored', completed_at = now() WHERE status = 'pending'`) // on its way
+				l.must(l.Sandbox.Stripe.Advance(t.Context(), apart))
+				l.must(c.second(l, s))
+				l.settle()
+				l.wants(want, c.sql)
+				l.exec(`UPDATE webhook_events SET status = 'pending', completed_at = NULL, received_at = now() WHERE status = 'ignored'`)
+				l.looksBehind(s.customer, m, 1)
+				l.settle()
+				l.wants(want, c.sql)
+				l.wants("0", `SELECT count(*) FROM webhook_events WHERE status <> 'completed'`)
+			})
+		}
+	}
+}
