@@ -1,6 +1,10 @@
 package fences_test
 
 import (
+	"flag"
+	"os"
+	"runtime"
+	"strconv"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -12,4 +16,22 @@ import (
 // its own on them.
 var servers = system.NewServers()
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(servers.Around(m), system.Leftover()) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := runAtOnce(2 * runtime.GOMAXPROCS(0)); err != nil {
+		println(err.Error())
+		os.Exit(2)
+	}
+	goleak.VerifyTestMain(servers.Around(m), system.Leftover())
+}
+
+// runAtOnce has so many tests run at once unless the command line says how many. These tests wait for
+// a database as often as they do anything: as many as there are processors leave half of them idle.
+func runAtOnce(tests int) error {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if given {
+		return nil
+	}
+	return flag.Set("test.parallel", strconv.Itoa(tests))
+}

@@ -208,41 +208,31 @@ func (w *world) on(t *testing.T) *world {
 	return &part
 }
 
-// post sends a request to starter-api and answers status, headers and body. The answer to a body
-// that is too large comes before the body has been sent, and the connection ends soon after: a
-// client who is slow to look may find it broken and has to try again.
+// post sends a request to starter-api and answers status, headers and body. A body that is too large
+// is refused before it is sent, and the connection ends soon after: a large one is announced, so that
+// the answer is not lost with the connection.
 func (w *world) post(method, path string, header http.Header, body []byte) (*http.Response, problem) {
-	w.t.Helper()
-	const attempts = 10
-	for attempt := 1; ; attempt++ {
-		response, p, err := w.postOnce(method, path, header, body)
-		if err == nil {
-			return response, p
-		}
-		if len(body) <= 1<<20 || attempt == attempts {
-			w.t.Fatalf("%s %s: %v", method, path, err)
-		}
-	}
-}
-
-func (w *world) postOnce(method, path string, header http.Header, body []byte) (*http.Response, problem, error) {
 	w.t.Helper()
 	request, err := http.NewRequestWithContext(w.t.Context(), method, w.URL()+path, strings.NewReader(string(body)))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	request.Header = header
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	if len(body) > 1<<20 {
+		request.Header = header.Clone()
+		request.Header.Set("Expect", "100-continue")
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: system.Patience()}}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, problem{}, err
+		w.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	var p problem
 	if err := json.NewDecoder(response.Body).Decode(&p); err != nil {
 		w.t.Fatalf("%s %s: answered %d with a body that is not JSON: %v", method, path, response.StatusCode, err)
 	}
-	return response, p, nil
+	return response, p
 }
 
 // problem is what the answers of the endpoints have in common.
