@@ -64,6 +64,9 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (l
 		if err := tx.Link(ctx, user, customer, source, given, nil); err != nil {
 			return err
 		}
+		if err := a.wakeLosers(ctx, tx, customerID, claimant, again.others); err != nil {
+			return err
+		}
 		if user.Deleting() {
 			if err := tx.CheckoutsDue(ctx, user, customerID); err != nil {
 				return err
@@ -88,6 +91,30 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (l
 	return linked, err
 }
 
+// wakeLosers has everybody looked at who may have been told to wait for a customer that is somebody
+// else's now, by what was known then or by its address: they are to be given another.
+func (a *Subscriptions) wakeLosers(ctx context.Context, tx *store.Tx, customerID, owner string, named []string) error {
+	if a.Policy.LinkByEmail {
+		by, err := tx.UserByCustomerEmail(ctx, customerID)
+		if err != nil {
+			return err
+		}
+		if by.ClerkUserID != "" && !by.Tombstone {
+			named = append(named, by.ClerkUserID)
+		}
+	}
+	var losers []account.Entity
+	for _, id := range named {
+		if id != owner {
+			losers = append(losers, account.UserEntity(id))
+		}
+	}
+	if len(losers) == 0 {
+		return nil
+	}
+	return tx.PokeRoutinely(ctx, account.JobSync, losers...)
+}
+
 // known is what is stored of whose a customer is: within a transaction, or without one.
 type known interface {
 	EvidenceOn(ctx context.Context, customerID string, shown ...account.Claim) (account.Evidence, error)
@@ -100,6 +127,8 @@ type claimed struct {
 	// again has to be looked at within that time before it is anybody's by its address.
 	again  []account.Entity
 	within time.Duration
+	// others are the users whom the evidence names, the owner too.
+	others []string
 }
 
 // claimant answers whose a customer is by the evidence, else by its address.
@@ -118,11 +147,11 @@ func (a *Subscriptions) claimant(ctx context.Context, stored known, customerID s
 	owner := account.Claimant(evidence)
 	named := owner.Conflict || owner.ClerkUserID != ""
 	if named && !owner.Missing || !a.Policy.LinkByEmail {
-		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source}, nil
+		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source, others: account.NamedUsers(evidence.Claims)}, nil
 	}
 	by, err := stored.UserByCustomerEmail(ctx, customerID)
 	if err != nil || by.ClerkUserID == "" {
-		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source}, err
+		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source, others: account.NamedUsers(evidence.Claims)}, err
 	}
 	after := a.Policy.LinkByEmailAfter
 	if unsettled := evidence.Unsettled(after, by.Tombstone); len(unsettled) > 0 {
@@ -135,5 +164,5 @@ func (a *Subscriptions) claimant(ctx context.Context, stored known, customerID s
 	if by.Seen < after && !(inBulk && by.Made >= after) {
 		return claimed{again: []account.Entity{account.CustomerEntity(customerID)}, within: after - by.Seen}, nil
 	}
-	return claimed{clerkUserID: by.ClerkUserID, source: "verified email"}, nil
+	return claimed{clerkUserID: by.ClerkUserID, source: "verified email", others: account.NamedUsers(evidence.Claims)}, nil
 }

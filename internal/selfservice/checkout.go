@@ -77,7 +77,7 @@ func (d *Desk) Checkout(ctx context.Context, r CheckoutRequest) (opened Checkout
 		isNew := false
 		if op == nil {
 			op, isNew, err = d.begin(ctx, r.Caller, r.Key, store.NewOperation{
-				Action: store.ActionCheckout, ClerkUserID: user.ClerkUserID, Entity: account.CustomerEntity(*user.StripeCustomerID),
+				Action: store.ActionCheckout, ClerkUserID: user.ClerkUserID, Entity: account.CustomerEntity(user.CustomerID()),
 			}, r.PriceID, strconv.FormatInt(r.Quantity, 10), r.SuccessURL, r.CancelURL)
 			if err != nil {
 				return none, nil, err
@@ -126,7 +126,7 @@ var errNotAdopted = errors.New("a customer that is named for the user is not lin
 // where that takes longer than they wait, the operation that does it is answered.
 func (d *Desk) payer(ctx context.Context, caller Caller) (*store.User, *store.Operation, error) {
 	user, pending, err := d.user(ctx, caller, "")
-	if err != nil || user == nil || user.StripeCustomerID != nil {
+	if err != nil || user == nil || user.CustomerID() != "" {
 		return user, pending, err
 	}
 	pending, err = d.sync(ctx, caller, Key{}, user.ClerkUserID, user)
@@ -136,7 +136,7 @@ func (d *Desk) payer(ctx context.Context, caller Caller) (*store.User, *store.Op
 	if user, pending, err = d.user(ctx, caller, ""); err != nil || user == nil {
 		return nil, pending, err
 	}
-	if user.StripeCustomerID == nil {
+	if user.CustomerID() == "" {
 		return nil, nil, refuse(Unavailable, "not_accepted", "There is no customer yet; try again.")
 	}
 	return user, nil, nil
@@ -174,7 +174,7 @@ func (d *Desk) gone(ctx context.Context, user *store.User, refused error) (bool,
 	if failure.Of(refused) != failure.Permanent {
 		return false, nil
 	}
-	customerID := *user.StripeCustomerID
+	customerID := user.CustomerID()
 	number, err := d.Store.NextRead(ctx)
 	if err != nil {
 		return false, unavailable(err)
@@ -207,14 +207,14 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 		if err != nil || user == nil {
 			return "", pending, err
 		}
-		if user.StripeCustomerID == nil {
+		if user.CustomerID() == "" {
 			return "", nil, refuse(Conflict, "no_customer", "There is nothing to manage yet.")
 		}
 		toAdopt, err := d.Store.ToAdopt(ctx, user)
 		if err != nil {
 			return "", nil, unavailable(err)
 		}
-		if slices.Contains(toAdopt, *user.StripeCustomerID) {
+		if slices.Contains(toAdopt, user.CustomerID()) {
 			// The portal shows what the customer has: it has to be theirs first.
 			if pending, err := d.sync(ctx, caller, Key{}, user.ClerkUserID, user); err != nil || !pending.Status.Settled() {
 				return "", pending, err
@@ -223,12 +223,12 @@ func (d *Desk) Portal(ctx context.Context, caller Caller, key Key, returnURL str
 		}
 		if op == nil {
 			if op, _, err = d.begin(ctx, caller, key, store.NewOperation{
-				Action: store.ActionPortal, ClerkUserID: user.ClerkUserID, Entity: account.CustomerEntity(*user.StripeCustomerID),
+				Action: store.ActionPortal, ClerkUserID: user.ClerkUserID, Entity: account.CustomerEntity(user.CustomerID()),
 			}, returnURL); err != nil {
 				return "", nil, err
 			}
 		}
-		address, err = d.Stripe.OpenPortal(ctx, *user.StripeCustomerID, returnURL, "portal:"+op.ID+":"+*user.StripeCustomerID)
+		address, err = d.Stripe.OpenPortal(ctx, user.CustomerID(), returnURL, "portal:"+op.ID+":"+user.CustomerID())
 		if err == nil {
 			// Their deletion may have been asked for meanwhile. What is done in the portal all the same the
 			// deletion policy finds; but nobody is shown the way there.

@@ -100,7 +100,7 @@ func (o *opening) again(ctx context.Context, user *store.User) (*store.User, err
 		return nil, unavailable(err)
 	case user == nil || user.Deleting():
 		return nil, userNotFound()
-	case user.StripeCustomerID == nil:
+	case user.CustomerID() == "":
 		return nil, errCustomerGone
 	default:
 		return user, nil
@@ -176,7 +176,7 @@ func (o *opening) open(ctx context.Context, user *store.User) (session account.C
 	if err := o.clear(ctx, user, session.ID); err != nil || session.ID != "" {
 		return session, false, err
 	}
-	customerID := *user.StripeCustomerID
+	customerID := user.CustomerID()
 	session, err = d.Stripe.OpenCheckout(ctx, account.NewCheckout{
 		ClerkUserID: user.ClerkUserID, CustomerID: customerID, PriceID: o.price.ID, ProductID: o.price.ProductID, Quantity: o.request.Quantity,
 		SuccessURL: o.request.SuccessURL, CancelURL: o.request.CancelURL, Request: o.op.ID, IdempotencyKey: o.op.ID + ":checkout:" + customerID,
@@ -200,7 +200,7 @@ func (o *opening) open(ctx context.Context, user *store.User) (session account.C
 // earlier finds the session that an earlier request of the operation has opened, in whatever state;
 // none has no id.
 func (o *opening) earlier(ctx context.Context, user *store.User) (session account.CheckoutSession, err error) {
-	sessions, err := o.desk.Stripe.CheckoutSessionsSince(ctx, *user.StripeCustomerID, o.op.CreatedAt.Add(-clocksDiffer))
+	sessions, err := o.desk.Stripe.CheckoutSessionsSince(ctx, user.CustomerID(), o.op.CreatedAt.Add(-clocksDiffer))
 	if err != nil && !failure.IsNotFound(err) {
 		return session, upstream(err)
 	}
@@ -248,7 +248,7 @@ func (o *opening) clear(ctx context.Context, user *store.User, own string) error
 			failed = append(failed, failure.New(failure.Transient, "stripe", "list subscriptions", "items_not_listed", nil))
 		}
 		held = append(held, subscriptions...)
-		if c.ID == *user.StripeCustomerID {
+		if c.ID == user.CustomerID() {
 			o.otherCurrency = slices.ContainsFunc(subscriptions, func(s account.Subscription) bool {
 				return live(s) && slices.ContainsFunc(s.Items, func(i account.Item) bool { return i.Currency != o.price.Currency })
 			})

@@ -52,6 +52,15 @@ const userColumns = `id, clerk_user_id, first_name, last_name, user_name, email,
 // stored for them, and nothing is sold to them.
 func (u *User) Deleting() bool { return u.DeletionRequestedAt != nil || u.DeletionSeq != nil }
 
+// CustomerID is the customer that the user's row names as theirs, "" for none. The product may have
+// written there what is no customer's id.
+func (u *User) CustomerID() string {
+	if id := deref(u.StripeCustomerID); account.ValidCustomerID(id) {
+		return id
+	}
+	return ""
+}
+
 // PublishDue tells whether Clerk may not hold the stored projection yet.
 func (u *User) PublishDue() bool { return u.versionsDiffer() || u.RepairSeq != 0 }
 

@@ -78,9 +78,14 @@ func (c *Client) listed(ctx context.Context, op string, s *stripe.Subscription, 
 }
 
 // Subscription reads one subscription with its latest invoice. Where Stripe leaves out items, and
-// does not answer for them, all else is answered beside the error, Unread.
+// does not answer for them, all else is answered beside the error, Unread. An id that cannot be one
+// of Stripe's is not asked for: Stripe does not have it. Products make such ids for what they give
+// away.
 func (c *Client) Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error) {
 	const op = "read subscription"
+	if subscriptionID != "" && !wellFormed("sub_", subscriptionID) {
+		return account.Subscription{}, failure.NotFound(provider, op)
+	}
 	return c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {
 		params := &stripe.SubscriptionParams{}
 		params.Context = ctx

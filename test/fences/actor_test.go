@@ -51,6 +51,7 @@ func (l *lab) actor(o policies) *actor {
 	stripe := stripechanges.New(stripeapi.New(stripeapi.Options{Key: l.Sandbox.StripeSecretKey, BaseURL: l.Sandbox.StripeURL(), Transport: p}), db)
 	clerk := clerkapi.New(clerkapi.Options{Key: l.Sandbox.ClerkSecretKey, BaseURL: l.Sandbox.ClerkURL(), Transport: p})
 	l.t.Cleanup(func() {
+		p.sawReplaced(l.t)
 		db.Close()
 		base.CloseIdleConnections()
 	})

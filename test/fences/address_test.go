@@ -321,3 +321,35 @@ func TestAReturnOfWhoIsLinkedByTheirAddress(t *testing.T) {
 		}
 	}
 }
+
+// Bob signs up while a customer with his address waits for what says more, which then names ada. He
+// is given a customer of his own.
+func TestWhoLosesACustomerByItsAddressIsGivenAnother(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, awaiting())
+	ada, _ := l.signUp("ada")
+	bought := l.buy(stripesim.CheckoutSpec{Email: "bob@example.com", ClientReferenceID: ada, Metadata: byServer(ada)})
+	l.must(l.Sandbox.Stripe.Settled(t.Context()))
+	held := l.Sandbox.StripeWebhooks.TakeHeld()
+	deliver := func(created bool) {
+		for _, m := range held {
+			e, err := stripeevent.Parse(string(m.Body))
+			l.must(err)
+			if (e.Type == "customer.created") == created {
+				l.Sandbox.StripeWebhooks.Send(m)
+			}
+		}
+		l.settle()
+	}
+	deliver(true)
+	bob := l.Sandbox.Clerk.AddUser(person("bob", "bob@example.com", true))
+	l.settle()
+	deliver(false)
+	l.ownedBy(ada, bought.CustomerID)
+	l.aMinuteLater()
+	l.settle()
+	if l.customerOf(bob) == "" {
+		t.Error("bob has no customer")
+	}
+	l.agree(bob)
+}

@@ -653,3 +653,74 @@ func TestWhatTheProductHasWronglyNotedOfASubscriptionGivesWay(t *testing.T) {
 		l.wants("incomplete", status, subscription)
 	})
 }
+
+// A product has rows of its own beside those of Stripe's subscriptions, for what it gives away or has
+// sold once, with ids of its own making. Such a row holds up nothing: neither a checkout nor an event,
+// a sync or the erasure of its user.
+func TestARowOfTheProductsOwnHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"lifetime_1", "sub_lifetime1", "pi_3Nabcdefghij"} {
+		t.Run(id, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			l.bound()
+			user, customer, subscription := l.subscribed("ada")
+			buyer, buyersCustomer := l.signUp("bob")
+			own := func(user, id, customer string) {
+				l.exec(`INSERT INTO subscriptions (user_id, stripe_subscription_id, stripe_customer_id, status, updated_at)
+					SELECT id, $2, $3, 'active', now() - interval '40 days' FROM person_user WHERE clerk_user_id = $1`, user, id, customer)
+			}
+			own(buyer, id+"b", buyersCustomer)
+			if opened, _, err := l.requests(l.work).Checkout(t.Context(), l.checkoutOf(buyer, "k")); err != nil {
+				t.Errorf("a checkout is answered %v (%+v)", err, opened)
+			}
+			own(user, id, customer)
+			l.must(l.Sandbox.Stripe.SetQuantity(subscription, 3))
+			l.take()
+			op := l.asksSync(user)
+			l.settle()
+			l.must(l.work.lookAtUser(t.Context(), user))
+			l.must(l.work.publish(t.Context(), user, false))
+			l.wants("3", `SELECT quantity FROM subscriptions WHERE stripe_subscription_id = $1`, subscription)
+			l.wants("0", `SELECT count(*) FROM webhook_events WHERE status <> 'completed' AND entity = $1`, "customer/"+customer)
+			if is := l.stands(op); is != store.OperationDone {
+				t.Errorf("the sync is told as %s", is)
+			}
+			l.must(l.Sandbox.Clerk.DeleteUser(user))
+			l.settle()
+			l.later(missingConfirmedAfter + time.Minute)
+			l.must(l.work.lookAtCustomer(t.Context(), customer))
+			l.erasing(user)
+			l.erased(user)
+			if l.runsOn(subscription) {
+				t.Error("what an erased user has runs on")
+			}
+		})
+	}
+}
+
+// A product that was there before us writes an empty text, or a word of its own, where a user has no
+// customer. Whoever of them wants to buy is given one, as those with nothing are, and there is no
+// portal for them.
+func TestWhoeverHasNoCustomersIDIsGivenACustomer(t *testing.T) {
+	t.Parallel()
+	for name, column := range map[string]any{"nothing": nil, "empty": "", "a word": "none"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			user := l.unheardOf()
+			l.exec(`INSERT INTO person_user (clerk_user_id, stripe_customer_id) VALUES ($1, $2)`, user, column)
+			if _, _, err := portal(l, user); refused(t, err) != "no_customer" {
+				t.Errorf("the portal answers %v", err)
+			}
+			desk := l.requests(l.work)
+			if opened, pending, err := desk.Checkout(t.Context(), l.checkoutOf(user, "k")); err != nil || pending == nil {
+				t.Fatalf("the checkout is answered %v %+v, and nobody looks after the user", err, opened)
+			}
+			l.settle()
+			if opened, pending, err := desk.Checkout(t.Context(), l.checkoutOf(user, "k")); err != nil || pending != nil || opened.SessionID == "" {
+				t.Errorf("the checkout is answered %v %+v %+v", err, opened, pending)
+			}
+		})
+	}
+}

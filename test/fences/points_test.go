@@ -24,8 +24,12 @@ type points struct {
 	armed   []*stop
 	late    []*lateRequest
 	lost    []string
-	answers []rewrite
-	asked   []string
+	answers []*rewrite
+	// replaced are the matches of all answers that were replaced so far, and given is set once somebody
+	// has got one of them.
+	replaced []string
+	given    bool
+	asked    []string
 	// tracing is set while it is noted what follows each moment: changes counts the moments that
 	// change what others may see, and acts tells of each whether it does, or draws a number, which
 	// others may draw before or after.
@@ -236,9 +240,18 @@ type rewrite struct {
 // answer replaces the answers to all requests that contain match, until the function that it
 // answers is called.
 func (p *points) answer(match string, status int, body string) (restore func()) {
+	return p.replace(&rewrite{match: match, status: status, body: body})
+}
+
+// refuse is [points.answer] for requests that are not let through.
+func (p *points) refuse(match string, status int, body string) (restore func()) {
+	return p.replace(&rewrite{match: match, status: status, body: body, unsent: true})
+}
+
+func (p *points) replace(r *rewrite) (restore func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.answers = append(p.answers, rewrite{match: match, status: status, body: body})
+	p.answers, p.replaced = append(p.answers, r), append(p.replaced, r.match)
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -246,15 +259,14 @@ func (p *points) answer(match string, status int, body string) (restore func()) 
 	}
 }
 
-// refuse is [points.answer] for requests that are not let through.
-func (p *points) refuse(match string, status int, body string) (restore func()) {
+// sawReplaced fails a test in which answers were replaced and nobody asked for any of them: it has not
+// tested what it says.
+func (p *points) sawReplaced(t testing.TB) {
+	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.answers = append(p.answers, rewrite{match: match, status: status, body: body, unsent: true})
-	return func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.answers = nil
+	if len(p.replaced) > 0 && !p.given {
+		t.Errorf("nobody asked for what was replaced: %q", p.replaced)
 	}
 }
 
@@ -286,7 +298,7 @@ func (p *points) RoundTrip(request *http.Request) (*http.Response, error) {
 		late.sent <- detached
 		return nil, errGaveUp{}
 	}
-	if r, ok := p.replaced(point + "?" + request.URL.RawQuery); ok && r.unsent {
+	if r, ok := p.replacing(point + "?" + request.URL.RawQuery); ok && r.unsent {
 		return &http.Response{StatusCode: r.status, Status: strconv.Itoa(r.status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: request,
 			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(r.body)), ContentLength: int64(len(r.body))}, nil
 	}
@@ -299,7 +311,7 @@ func (p *points) RoundTrip(request *http.Request) (*http.Response, error) {
 		_ = response.Body.Close()
 		return nil, errGaveUp{}
 	}
-	if r, ok := p.replaced(point + "?" + request.URL.RawQuery); ok {
+	if r, ok := p.replacing(point + "?" + request.URL.RawQuery); ok {
 		_, _ = io.Copy(io.Discard, response.Body)
 		_ = response.Body.Close()
 		response.StatusCode, response.Status = r.status, strconv.Itoa(r.status)
@@ -325,12 +337,13 @@ func (p *points) takeLate(point string) *lateRequest {
 	return nil
 }
 
-func (p *points) replaced(point string) (rewrite, bool) {
+func (p *points) replacing(point string) (rewrite, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range p.answers {
 		if strings.Contains(point, r.match) {
-			return r, true
+			p.given = true
+			return *r, true
 		}
 	}
 	return rewrite{}, false
