@@ -371,14 +371,15 @@ func outlived(ctx context.Context, tx *store.Tx, stored []store.Subscription, sh
 // before, and whether the read is known to be behind one of them.
 func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown, number reads, taken takenEvents, how trust) (stored []store.Subscription, behind bool, err error) {
 	tx, user, eventIDs := c.tx, c.user, taken.ids()
-	if stored, err = tx.SubscriptionsOfCustomer(ctx, seen.customer.ID); err != nil {
-		return nil, false, err
-	}
-	var prices []string
+	var prices, ids, former []string
 	for _, s := range seen.subscriptions {
+		ids = append(ids, s.ID)
 		for _, item := range s.Items {
 			prices = append(prices, item.PriceID)
 		}
+	}
+	if stored, err = tx.SubscriptionsShown(ctx, seen.customer.ID, ids); err != nil {
+		return nil, false, err
 	}
 	plans, err := tx.PlansOf(ctx, prices)
 	if err != nil {
@@ -416,7 +417,14 @@ func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown,
 		if err := notePrices(ctx, tx, s, plans); err != nil {
 			return nil, false, err
 		}
-		if slices.ContainsFunc(stored, func(row store.Subscription) bool { return row.StripeID == s.ID && row.Missing }) {
+		i := slices.IndexFunc(stored, func(row store.Subscription) bool { return row.StripeID == s.ID })
+		if i < 0 {
+			continue
+		}
+		if stored[i].UserID != user.ID {
+			former = append(former, stored[i].UserID)
+		}
+		if stored[i].Missing {
 			if err := tx.ResolveDrift(ctx, account.CustomerEntity(seen.customer.ID), account.DriftSubscriptionMissing, s.ID); err != nil {
 				return nil, false, err
 			}
@@ -433,8 +441,10 @@ func (a *Subscriptions) commitRows(ctx context.Context, c committed, seen shown,
 			return nil, false, err
 		}
 	}
-	_, err = tx.Reproject(ctx, user, a.Policy.Access, c.now, eventIDs)
-	return stored, behind, err
+	if _, err = tx.Reproject(ctx, user, a.Policy.Access, c.now, eventIDs); err != nil {
+		return nil, false, err
+	}
+	return stored, behind, tx.ReprojectFormer(ctx, former, a.Policy.Access, c.now, eventIDs)
 }
 
 // notePrices makes a subscription whose prices are all unknown loud, and has the products of

@@ -307,9 +307,14 @@ func (c Comparison) Subscriptions(ctx context.Context, shown []account.Subscript
 			// Whether it differs is not known: whoever looks at the customer by itself finds out.
 			found = append(found, Difference{Entity: entity, Class: account.DriftStaleSubscription, Subject: s.ID, Detail: map[string]any{"fields": []string{"unread"}}})
 		case has:
-			if fields, err := staleFields(before, s, plans, owner.UserIsDeleting); err != nil {
+			fields, err := staleFields(before, s, plans, owner.UserIsDeleting)
+			if err != nil {
 				return nil, err
-			} else if len(fields) > 0 {
+			}
+			if linked && *owner.UserID != before.UserID {
+				fields = append(fields, "user_id")
+			}
+			if len(fields) > 0 {
 				found = append(found, Difference{Entity: entity, Class: account.DriftStaleSubscription, Subject: s.ID,
 					Detail: map[string]any{"fields": fields, "stripe": string(s.Status), "postgres": before.Status}})
 			}

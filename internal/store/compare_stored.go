@@ -134,6 +134,9 @@ func (c Comparison) ofUser(h holding, seen map[string]map[string]bool) (found []
 		}
 		note(account.DriftDuplicateCustomer, id, map[string]any{"customers": ids})
 	}
+	if subject := misprojected(h); subject != "" {
+		note(account.DriftStaleMetadata, subject, map[string]any{"version": h.user.ProjectionVersion, "published": h.user.PublishedVersion})
+	}
 	running := map[string][]string{}
 	for _, s := range h.subscriptions {
 		switch s.Status {
@@ -150,6 +153,26 @@ func (c Comparison) ofUser(h holding, seen map[string]map[string]bool) (found []
 		}
 	}
 	return found
+}
+
+// misprojected answers a subscription about which a user's stored projection is wrong, whatever the
+// policy and the time: it gives access by one that is not theirs, or none beside one that does; ""
+// where there is none. What was never told to Clerk cannot be wrong.
+func misprojected(h holding) (subscriptionID string) {
+	projection, err := h.user.Projection()
+	if err != nil || h.user.ProjectionVersion == 0 {
+		return "" // one that cannot be decoded is not what Clerk holds either
+	}
+	if theirs := func(s account.Held) bool { return s.ID == projection.SubscriptionID }; projection.SubscriptionActive && !slices.ContainsFunc(h.subscriptions, theirs) {
+		return projection.SubscriptionID
+	}
+	for _, s := range h.subscriptions {
+		grants := s.Status == account.StatusActive || s.Status == account.StatusTrialing
+		if grants && !s.CollectionPaused && !projection.SubscriptionActive {
+			return s.ID
+		}
+	}
+	return ""
 }
 
 // ofCustomers says what is wrong with a user's customers.
@@ -194,13 +217,9 @@ func (c Comparison) holdings(ctx context.Context, users []*User) ([]holding, err
 		h := &holdings[index[deref(each.UserID)]]
 		h.customers = append(h.customers, each)
 	}
-	type row struct {
-		UserID string `db:"user_id"`
-		Subscription
-	}
-	rows, _ = c.store.pool.Query(ctx, `SELECT user_id, `+subscriptionColumns+` FROM subscriptions
+	rows, _ = c.store.pool.Query(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions
 		WHERE user_id = ANY($1) AND status NOT IN ('canceled', 'incomplete_expired')`, ids)
-	subscriptions, err := pgx.CollectRows(rows, pgx.RowToStructByName[row])
+	subscriptions, err := pgx.CollectRows(rows, pgx.RowToStructByName[Subscription])
 	if err != nil {
 		return nil, classify("read subscriptions", err)
 	}

@@ -593,7 +593,7 @@ func inTransactions(t *testing.T, w *world, read int64) {
 		if _, err := tx.ToldSince(ctx, "customer/cus_7", time.Now().Add(-time.Minute)); err != nil {
 			return err
 		}
-		stored, err := tx.SubscriptionsOfCustomer(ctx, "cus_7")
+		stored, err := tx.SubscriptionsShown(ctx, "cus_7", []string{"sub_7", "sub_8"})
 		if err != nil {
 			return err
 		}

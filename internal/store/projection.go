@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
@@ -76,6 +77,37 @@ func (t *Tx) Reproject(ctx context.Context, u *User, policy account.AccessPolicy
 	u.ProjectionJSON, u.StripeCustomerID = raw, nullString(primary)
 	return true, t.Audit(ctx, Entry{Action: "projection.changed", User: u, Entity: account.UserEntity(u.ClerkUserID), Subject: u.ClerkUserID,
 		Before: asMap(before), After: asMap(after), EventIDs: eventIDs})
+}
+
+// ReprojectFormer computes anew the projections of the users who have lost subscriptions in this
+// transaction, since their rows have turned out to be somebody else's, and has what that changes
+// published. What was never told to Clerk is left to the user's own first look.
+//
+// Their rows are locked behind that of the owner, and in the order of our ids. Where that meets a
+// transaction that has locked them the other way round, one of the two starts anew: see
+// [Store.Update].
+func (t *Tx) ReprojectFormer(ctx context.Context, userIDs []string, policy account.AccessPolicy, now time.Time, eventIDs []string) error {
+	slices.Sort(userIDs)
+	for _, id := range slices.Compact(userIDs) {
+		former, err := t.LockUserByID(ctx, id)
+		if err != nil {
+			return err
+		}
+		if former == nil || former.ProjectionVersion == 0 {
+			continue
+		}
+		changed, err := t.Reproject(ctx, former, policy, now, eventIDs)
+		if err != nil {
+			return err
+		}
+		if !changed || !former.PublishDue() {
+			continue
+		}
+		if err := t.Poke(ctx, account.JobSync, account.UserEntity(former.ClerkUserID)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sweepAfter is how long whatever is due is left to the poke that it caused, before the sweep

@@ -18,6 +18,7 @@ import (
 // Subscription is a row of subscriptions.
 type Subscription struct {
 	StripeID             string     `db:"stripe_subscription_id"`
+	UserID               string     `db:"user_id"`
 	CustomerID           string     `db:"stripe_customer_id"`
 	PlanID               *int32     `db:"plan_id"`
 	PlanName             *string    `db:"plan_name"`
@@ -67,7 +68,7 @@ type Subscription struct {
 	UpdatedAt *time.Time `db:"updated_at"`
 }
 
-const subscriptionColumns = `stripe_subscription_id, coalesce(stripe_customer_id, '') AS stripe_customer_id, plan_id,
+const subscriptionColumns = `stripe_subscription_id, user_id, coalesce(stripe_customer_id, '') AS stripe_customer_id, plan_id,
 	(SELECT plan_name FROM plans WHERE plans.id = plan_id) AS plan_name, status, subscription_type,
 	current_period_start, current_period_end, coalesce(cancel_at_period_end, false) AS cancel_at_period_end, cancel_at, canceled_at, ended_at,
 	trial_start, trial_end, metadata, stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency,
@@ -148,21 +149,28 @@ func (s *Store) SubscriptionsOfCustomer(ctx context.Context, customerID string) 
 	return subscriptionsWhere(ctx, s.pool, `stripe_customer_id = $1`, customerID)
 }
 
+// SubscriptionsShown lists a customer's stored subscriptions, and those among some ids that are
+// stored as another customer's, or as nobody's: Stripe has shown them to be this one's.
+func (t *Tx) SubscriptionsShown(ctx context.Context, customerID string, ids []string) ([]Subscription, error) {
+	return subscriptionsWhere(ctx, t.tx, `stripe_customer_id = $1 OR stripe_subscription_id = ANY($2)`, customerID, ids)
+}
+
 // SubscriptionsOfUser lists a user's stored subscriptions over all their customers.
 func (t *Tx) SubscriptionsOfUser(ctx context.Context, u *User) ([]Subscription, error) {
 	return subscriptionsWhere(ctx, t.tx, `user_id = $1`, u.ID)
 }
 
-func subscriptionsWhere(ctx context.Context, q querier, where, value string) ([]Subscription, error) {
-	rows, _ := q.Query(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE `+where+` ORDER BY stripe_subscription_id`, value)
+func subscriptionsWhere(ctx context.Context, q querier, where string, values ...any) ([]Subscription, error) {
+	rows, _ := q.Query(ctx, `SELECT `+subscriptionColumns+` FROM subscriptions WHERE `+where+` ORDER BY stripe_subscription_id`, values...)
 	subscriptions, err := pgx.CollectRows(rows, pgx.RowToStructByName[Subscription])
 	return subscriptions, classify("list subscriptions", err)
 }
 
 // SetSubscription stores what a read of Stripe showed of a subscription. Where that differs
-// from the stored row it writes the row, a line of history and a line of audit, and answers
-// true. plans is the catalogue's word on the prices of its items; a subscription whose prices
-// are all unknown keeps the plan it had.
+// from the stored row, or that is another user's, it writes the row, a line of history and a line of
+// audit, and answers true. The other user is to be reprojected: see [Tx.ReprojectFormer]. plans is
+// the catalogue's word on the prices of its items; a subscription whose prices are all unknown keeps
+// the plan it had.
 func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription, seen account.Subscription, plans map[string]Plan, read int64, eventIDs []string) (changed bool, err error) {
 	before, known := find(stored, seen.ID)
 	after, err := rowOf(seen, before, plans, u.Deleting())
@@ -176,7 +184,8 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 	if err != nil {
 		return false, fmt.Errorf("encoding a subscription's items: %w", err)
 	}
-	if known && sameRow(before, after) {
+	moves := known && before.UserID != u.ID
+	if known && !moves && sameRow(before, after) {
 		if before.Items != nil && deref(before.ItemID) == deref(after.ItemID) && deref(before.PastDueInvoice) == deref(after.PastDueInvoice) {
 			return false, nil
 		}
@@ -228,6 +237,9 @@ func (t *Tx) SetSubscription(ctx context.Context, u *User, stored []Subscription
 	}
 	entry := Entry{Action: "subscription.changed", User: u, Entity: account.CustomerEntity(after.CustomerID), Subject: after.StripeID, EventIDs: eventIDs}
 	entry.Before, entry.After = difference(before, after, known)
+	if moves {
+		entry.Before["user_id"], entry.After["user_id"] = before.UserID, u.ID
+	}
 	return true, t.Audit(ctx, entry)
 }
 
