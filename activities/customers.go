@@ -21,6 +21,9 @@ type Customers struct {
 	// LinkByEmail is [SubscriptionPolicy.LinkByEmail]: a customer that is about to be linked by
 	// its email is reason enough not to make another.
 	LinkByEmail bool
+	// MissingConfirmedAfter and Livemode are those of [SubscriptionPolicy].
+	MissingConfirmedAfter time.Duration
+	Livemode              bool
 	// Compensated is told what came of each undo; it may be nil.
 	Compensated func(step, outcome string)
 }
@@ -65,6 +68,11 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	}
 	if user.Deleting() {
 		return CustomerResult{Deleting: true, Undo: result.Undo}, nil
+	}
+	if user.Unplaced {
+		if err := a.place(ctx, user); err != nil {
+			return result, err
+		}
 	}
 	// Whoever is about to be theirs is looked for before those that are: one that is linked
 	// in between is found as theirs then, and not missed by both looks.
@@ -611,7 +619,8 @@ func (a *Customers) noteUndone(ctx context.Context, tx *store.Tx, customerID str
 // does not have a customer, or a session that it has listed, does not say that nothing is open: it
 // is kept that the customer's have to be listed again once it is there, as where the product alone
 // has asked for the deletion and something could not be expired. Beside them, a customer is removed
-// that was made for the user and not heard of.
+// that was made for the user and not heard of, and customers are found of which the product has
+// noted nothing but a subscription: what they bill is to be stopped.
 //
 // Idempotent: a session that is not open any more is left alone.
 func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
@@ -661,6 +670,9 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 	}
 	if err := a.undoUnheard(ctx, in.ClerkUserID); !failure.IsNotFound(err) {
 		failed = append(failed, err)
+	}
+	if user.Unplaced {
+		failed = append(failed, a.place(ctx, user))
 	}
 	if err := failure.Join(failed...); err != nil || left == "" {
 		return err

@@ -85,7 +85,7 @@ func (a *Subscriptions) readAs(ctx context.Context, customerID string, read stor
 	// listed, nor that something is gone.
 	seen.listed = wanted && (!unknown || seen.customer.Deleted) && seen.unread == nil
 	if len(seen.gone) > 0 && seen.unread == nil {
-		seen.vouched, err = a.vouch(ctx)
+		seen.vouched, err = vouch(ctx, a.Stripe, a.Store, a.Policy.Livemode)
 	}
 	return seen, err
 }
@@ -115,8 +115,8 @@ func (a *Subscriptions) readLeftOutSchedules(ctx context.Context, customerID str
 }
 
 // vouch asks the account who it is. An account that may not be read vouches for nothing.
-func (a *Subscriptions) vouch(ctx context.Context) (bool, error) {
-	id, err := a.Stripe.Account(ctx)
+func vouch(ctx context.Context, stripe Stripe, st *store.Store, livemode bool) (bool, error) {
+	id, err := stripe.Account(ctx)
 	switch failure.Of(err) {
 	case "":
 	case failure.Operator, failure.Permanent:
@@ -124,11 +124,11 @@ func (a *Subscriptions) vouch(ctx context.Context) (bool, error) {
 	case failure.Transient, failure.Throttled:
 		return false, err
 	}
-	stored, err := a.Store.Identity(ctx)
+	stored, err := st.Identity(ctx)
 	if err != nil {
 		return false, err
 	}
-	return stored.StripeAccountID == id && stored.StripeLivemode != nil && *stored.StripeLivemode == a.Policy.Livemode, nil
+	return stored.StripeAccountID == id && stored.StripeLivemode != nil && *stored.StripeLivemode == livemode, nil
 }
 
 // commitDeleting stores what a read showed of a customer whose user is being deleted, or is, and

@@ -20,6 +20,8 @@ type shown struct {
 	// missing are stored subscriptions that Stripe answers 404 for.
 	missing         []string
 	customerMissing bool
+	// elsewhere are stored subscriptions that are another customer's, by that customer.
+	elsewhere map[string][]string
 	// invoices are open ones of subscriptions that owe, where none was known; told is when they were
 	// read.
 	invoices []account.Payment
@@ -189,6 +191,11 @@ func readLeftOut(ctx context.Context, st *store.Store, stripe Stripe, customerID
 			seen.keep(s.StripeID, err)
 		case subscription.CustomerID == customerID:
 			seen.subscriptions = append(seen.subscriptions, subscription)
+		default:
+			if seen.elsewhere == nil {
+				seen.elsewhere = map[string][]string{}
+			}
+			seen.elsewhere[subscription.CustomerID] = append(seen.elsewhere[subscription.CustomerID], s.StripeID)
 		}
 	}
 	return nil

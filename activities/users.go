@@ -51,7 +51,7 @@ type UserResult struct {
 	// Deleting is set once the user's deletion was asked for.
 	Deleting bool `json:"deleting,omitempty"`
 	// CustomerDue is set when the user has no customer yet, or one that was not given their
-	// latest name or email.
+	// latest name or email, or a subscription of which it is not known whose customer it is.
 	CustomerDue bool `json:"customerDue,omitempty"`
 	// Onboarded tells whether the user has a customer.
 	Onboarded bool `json:"onboarded,omitempty"`
@@ -63,8 +63,9 @@ type UserResult struct {
 	// write that came late, or somebody's replacing update. Such a publish may not skip.
 	PublishForced bool `json:"publishForced,omitempty"`
 	// CheckoutsDue is set for a user who is being deleted, or is, where a checkout that was being
-	// opened meanwhile may have been left open, or one on a customer that came to them later; and for
-	// one whose deletion the product has asked for, and nobody else.
+	// opened meanwhile may have been left open, or one on a customer that came to them later, or where
+	// Stripe has to tell which customer's a subscription is; and for one whose deletion the product has
+	// asked for, and nobody else.
 	CheckoutsDue bool `json:"checkoutsDue,omitempty"`
 	// Awaited is set where there is something to publish that somebody waits for.
 	Awaited bool `json:"awaited,omitempty"`
@@ -238,7 +239,7 @@ func (a *Users) commit(ctx context.Context, in UserInput, number int64, before *
 		if err := tx.ResolveDrift(ctx, account.UserEntity(in.ClerkUserID), account.DriftUserMissing, ""); err != nil {
 			return err
 		}
-		result.CustomerDue = !result.Onboarded && !leave || slices.ContainsFunc(customers, func(c store.Customer) bool {
+		result.CustomerDue = (!result.Onboarded || row.Unplaced) && !leave || slices.ContainsFunc(customers, func(c store.Customer) bool {
 			return c.Exists() && c.ProfileVersion < row.ProfileVersion
 		})
 		if err := a.judge(ctx, tx, row, before, user.CustomerHint, held, &result); err != nil {
@@ -477,7 +478,7 @@ func (a *Users) commitDeleted(ctx context.Context, in UserInput, number int64, b
 	if err != nil {
 		return result, err
 	}
-	result.CheckoutsDue = left != "" || due
+	result.CheckoutsDue = left != "" || due || before.Unplaced && before.ErasedAt == nil
 	var verified []string
 	err = a.Store.Update(ctx, "record a deleted user", cause(ctx), func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.Reading(ctx, number, before.HighestNumber()); err != nil {
@@ -526,6 +527,7 @@ type EraseResult struct {
 
 // OpenCustomer is a customer of a user who is being deleted whom something may still bill.
 type OpenCustomer struct {
+	// CustomerID is "" for subscriptions whose customer is not known yet.
 	CustomerID string `json:"customerId"`
 	// Unread is set while the customer, or its schedules, were not read since the deletion was asked
 	// for.
@@ -593,13 +595,18 @@ func (a *Users) EraseUser(ctx context.Context, in UserInput) (result EraseResult
 		}
 		if len(open) == 0 {
 			result.Erased = true
+			if err := tx.ResolveDrift(ctx, account.UserEntity(in.ClerkUserID), account.DriftSubscriptionMissing, ""); err != nil {
+				return err
+			}
 			return tx.Erase(ctx, user)
 		}
 		customers := openCustomers(open)
 		result.Unsettled, result.Open = len(customers), customers[:min(len(customers), openShown)]
-		entities := make([]account.Entity, len(customers))
-		for i, c := range customers {
-			entities[i] = account.CustomerEntity(c.CustomerID)
+		var entities []account.Entity
+		for _, c := range customers {
+			if c.CustomerID != "" { // else the user's own run looks for it, whenever it tries again
+				entities = append(entities, account.CustomerEntity(c.CustomerID))
+			}
 		}
 		if err := tx.EraseLater(ctx, user, eraseRetry); err != nil {
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -65,7 +66,7 @@ func (s *session) unsettled(open []account.Unsettled) error {
 	table := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "CUSTOMER\tMAY STILL BILL\tWHY") // written by Flush
 	for _, u := range open {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\n", u.CustomerID, u.Subject, u.Reason.Means())
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\n", cmp.Or(u.CustomerID, "unknown"), u.Subject, u.Reason.Means())
 	}
 	return table.Flush()
 }

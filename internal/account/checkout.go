@@ -3,10 +3,13 @@ package account
 import "regexp"
 
 var (
-	subscriptionID = regexp.MustCompile(`^sub_[A-Za-z0-9_]{1,128}$`)
+	subscriptionID = regexp.MustCompile(SubscriptionIDPattern)
 	sessionID      = regexp.MustCompile(`^cs_[A-Za-z0-9_]{1,200}$`)
 	priceID        = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
 )
+
+// SubscriptionIDPattern is the form of a Stripe subscription id, for what matches texts itself.
+const SubscriptionIDPattern = `^sub_[A-Za-z0-9_]{1,128}$`
 
 // ValidSubscriptionID tells whether id has the form of a Stripe subscription id.
 func ValidSubscriptionID(id string) bool { return subscriptionID.MatchString(id) }

@@ -77,6 +77,7 @@ func latest(a, b time.Time) time.Time {
 
 // Unsettled is one reason why a user who is being deleted may still be billed.
 type Unsettled struct {
+	// CustomerID is "" for a subscription that the product has noted without its customer.
 	CustomerID string `json:"customerId"`
 	// Subject is the object that it is about: the customer, a subscription or a schedule.
 	Subject string          `json:"subject"`

@@ -223,7 +223,8 @@ func (w *Worker) workers(onFatal func(error)) []worker.Worker {
 		main.RegisterActivity(activity)
 	}
 
-	customers := &activities.Customers{Store: r.store, Stripe: w.providers.stripe, Access: access, LinkByEmail: c.LinkByEmail, Compensated: r.metrics.Compensated}
+	customers := &activities.Customers{Store: r.store, Stripe: w.providers.stripe, Access: access, LinkByEmail: c.LinkByEmail,
+		MissingConfirmedAfter: c.MissingConfirmedAfter, Livemode: c.StripeLivemode(), Compensated: r.metrics.Compensated}
 	projections := &activities.Projections{Store: r.store, Clerk: w.providers.clerk}
 	subscriptions := &activities.Subscriptions{Store: r.store, Stripe: w.providers.stripe, Prompt: &activities.PromptPublisher{Projections: projections}, Observe: w.observe, Policy: activities.SubscriptionPolicy{
 		Access: access, Deletion: c.OnUserDeleted, LinkByEmail: c.LinkByEmail, LinkByEmailAfter: c.LinkByEmailAfter, MissingConfirmedAfter: c.MissingConfirmedAfter, Livemode: c.StripeLivemode(), BoundaryDelay: c.BoundaryDelay, RereadDelay: c.RereadDelay,

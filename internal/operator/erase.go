@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -39,7 +40,7 @@ func (c *Console) EraseAnyway(ctx context.Context, clerkUserID, caller string, s
 		}
 		for _, u := range open {
 			if !slices.Contains(shown, u) {
-				return mistaken("%s of %s has come to it since; look again", u.Subject, u.CustomerID)
+				return mistaken("%s of %s has come to it since; look again", u.Subject, cmp.Or(u.CustomerID, "an unknown customer"))
 			}
 		}
 		return tx.EraseAnyway(ctx, user, open)

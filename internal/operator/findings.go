@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func (v Inspection) compare() []string {
 		found = append(found, p.compare(v)...)
 	}
 	for _, u := range v.Unsettled {
-		say("%s of %s may still bill this deleted user: %s.", u.Subject, u.CustomerID, u.Reason.Means())
+		say("%s of %s may still bill this deleted user: %s.", u.Subject, cmp.Or(u.CustomerID, "an unknown customer"), u.Reason.Means())
 	}
 	for _, e := range v.Events {
 		if e.Status == store.EventFailing || e.Status == store.EventWaiting {

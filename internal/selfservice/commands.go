@@ -33,6 +33,11 @@ func (d *Desk) Command(ctx context.Context, r CommandRequest) (*store.Operation,
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	if owner == userID && customerID == "" {
+		if customerID, err = d.placed(ctx, userID, r.SubscriptionID); err != nil {
+			return nil, err
+		}
+	}
 	if owner != userID || customerID == "" {
 		return nil, subscriptionNotFound()
 	}
@@ -43,6 +48,20 @@ func (d *Desk) Command(ctx context.Context, r CommandRequest) (*store.Operation,
 		return op, err
 	}
 	return d.drive(ctx, op)
+}
+
+// placed answers whose customer's a subscription is of which the product has not noted that, "" where
+// Stripe does not have it.
+func (d *Desk) placed(ctx context.Context, userID, subscriptionID string) (string, error) {
+	user, err := d.Store.UserByClerkID(ctx, userID)
+	if err != nil || user == nil {
+		return "", unavailable(err)
+	}
+	if err := d.place(ctx, user); err != nil {
+		return "", err
+	}
+	customerID, _, err := d.Store.OwnerOf(ctx, subscriptionID)
+	return customerID, unavailable(err)
 }
 
 // updateMargin is how long a workflow's answer may be under way after its own patience is over.

@@ -112,6 +112,9 @@ func (o *opening) again(ctx context.Context, user *store.User) (*store.User, err
 // customer has, and is the user's by all that is known, is a reason to refuse at once.
 func (o *opening) adopted(ctx context.Context, user *store.User) error {
 	d := o.desk
+	if err := d.place(ctx, user); err != nil {
+		return err
+	}
 	ids, err := d.Store.ToAdopt(ctx, user)
 	if err != nil {
 		return unavailable(err)
@@ -147,6 +150,32 @@ func (o *opening) adopted(ctx context.Context, user *store.User) error {
 	default:
 		return nil
 	}
+}
+
+// place asks Stripe which customers' those subscriptions are that the product has noted of a user
+// without them: what the user has may be a reason to refuse something. What Stripe does not have is
+// none.
+func (d *Desk) place(ctx context.Context, user *store.User) error {
+	if !user.Unplaced {
+		return nil
+	}
+	ids, err := d.Store.UnplacedSubscriptions(ctx, user)
+	if err != nil {
+		return unavailable(err)
+	}
+	for _, id := range ids {
+		subscription, err := d.Stripe.Subscription(ctx, id)
+		switch {
+		case failure.IsNotFound(err):
+			continue
+		case err != nil && !subscription.Unread:
+			return upstream(err)
+		}
+		if err := d.Store.Place(ctx, subscription.CustomerID, id, store.Cause{}); err != nil {
+			return unavailable(err)
+		}
+	}
+	return nil
 }
 
 // open answers the operation's own session, as it is now, or opens it. asked tells that Stripe was

@@ -185,13 +185,16 @@ func (c Comparison) ofCustomers(h holding, seen map[string]map[string]bool) (fou
 	unwatched := map[string]bool{}
 	for _, s := range h.subscriptions {
 		entity := account.CustomerEntity(s.CustomerID)
+		if s.CustomerID == "" {
+			entity = account.UserEntity(h.user.ClerkUserID) // whose own look finds its customer
+		}
 		if !seen[SeenSubscription][s.ID] {
 			found = append(found, Difference{Entity: entity, Class: account.DriftSubscriptionMissing, Subject: s.ID, Detail: map[string]any{"postgres": string(s.Status)}})
 		}
 		if h.user.Deleting() && c.deletion.Stop(s.Subscription) != account.StopNothing {
 			found = append(found, Difference{Entity: entity, Class: account.DriftDeletedUserBilled, Subject: s.ID, Detail: map[string]any{"postgres": string(s.Status)}})
 		}
-		if !seen[SeenWatched][s.CustomerID] && !unwatched[s.CustomerID] {
+		if s.CustomerID != "" && !seen[SeenWatched][s.CustomerID] && !unwatched[s.CustomerID] {
 			unwatched[s.CustomerID] = true
 			found = append(found, Difference{Entity: entity, Class: account.DriftUnwatched, Subject: s.CustomerID})
 		}

@@ -205,11 +205,11 @@ func heldAlready(ctx context.Context, tx pgx.Tx, events []NewEvent) (map[int]boo
 			ids = append(ids, e.Shows.ID)
 		}
 	}
-	rows, _ := tx.Query(ctx, `SELECT `+userColumns+` FROM person_user u WHERE clerk_user_id = ANY($1) AND deletion_requested_at IS NULL
-		AND EXISTS (SELECT FROM stripe_customers c WHERE c.user_id = u.id AND NOT deleted_in_stripe)
-		AND NOT EXISTS (SELECT FROM stripe_customers c WHERE c.user_id = u.id AND NOT deleted_in_stripe AND c.profile_version < u.profile_version)
-		AND NOT EXISTS (SELECT FROM drift d WHERE d.entity = 'user/' || u.clerk_user_id AND d.resolved_at IS NULL)
-		FOR KEY SHARE OF u SKIP LOCKED`, ids)
+	rows, _ := tx.Query(ctx, `SELECT `+userColumns+` FROM person_user WHERE clerk_user_id = ANY($1) AND deletion_requested_at IS NULL
+		AND EXISTS (SELECT FROM stripe_customers c WHERE c.user_id = person_user.id AND NOT deleted_in_stripe)
+		AND NOT EXISTS (SELECT FROM stripe_customers c WHERE c.user_id = person_user.id AND NOT deleted_in_stripe AND c.profile_version < person_user.profile_version)
+		AND NOT EXISTS (SELECT FROM drift d WHERE d.entity = 'user/' || person_user.clerk_user_id AND d.resolved_at IS NULL)
+		FOR KEY SHARE OF person_user SKIP LOCKED`, ids)
 	users, err := pgx.CollectRows(rows, pgx.RowToStructByName[User])
 	if err != nil {
 		return nil, classify("read users that deliveries show", err)

@@ -181,6 +181,8 @@ func everything(t *testing.T, w *world) {
 		func() error { _, err := w.UnlinkedClaimed(ctx, "user_7"); return err },
 		func() error { _, err := w.ToLink(ctx, "user_7"); return err },
 		func() error { _, err := w.ToAdopt(ctx, mustUser(t, w, "user_7")); return err },
+		func() error { _, err := w.UnplacedSubscriptions(ctx, mustUser(t, w, "user_7")); return err },
+		func() error { return w.Place(ctx, "cus_7", "sub_7", store.Cause{}) },
 		func() error {
 			noted := *mustUser(t, w, "user_7")
 			noted.StripeCustomerID = new("cus_noted")

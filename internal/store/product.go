@@ -105,3 +105,51 @@ func (t *Tx) ResolveConflict(ctx context.Context, owner *User, customerID string
 		AND NOT EXISTS (SELECT FROM person_user WHERE stripe_customer_id = $3 AND id <> $4)`,
 		string(account.CustomerEntity(customerID)), string(account.DriftConflictingClaims), customerID, owner.ID)
 }
+
+// namedCustomer is the customer that a row of subscriptions names, "" where it names none: the
+// product need not have noted it, or may have put something else there.
+const namedCustomer = `CASE WHEN stripe_customer_id ~ '` + account.CustomerIDPattern + `' THEN stripe_customer_id ELSE '' END`
+
+// unplaced is the condition on a row s of subscriptions that it names no customer, and that Stripe
+// may tell which one it is: it was not asked yet, or did not have the subscription, which may show
+// later and grants something meanwhile.
+const unplaced = `(s.stripe_customer_id ~ '` + account.CustomerIDPattern + `') IS NOT TRUE
+	AND (s.missing_since IS NULL OR s.status NOT IN ('canceled', 'incomplete_expired') AND s.stripe_subscription_id ~ '` + account.SubscriptionIDPattern + `')`
+
+// UnplacedSubscriptions lists the subscriptions that the product has noted of a user without their
+// customer, or with what is none, and of which Stripe may tell it. By the customer everything else
+// goes: whose it is, who reads it and what stops it.
+func (s *Store) UnplacedSubscriptions(ctx context.Context, u *User) ([]string, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT s.stripe_subscription_id FROM subscriptions s WHERE s.user_id = $1 AND `+unplaced+` ORDER BY 1`, u.ID)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, classify("list subscriptions without a customer", err)
+}
+
+// Place notes which customer's some subscriptions are, as Stripe has just shown it, in those rows
+// that name none or another: a subscription's customer never changes, so that Stripe is right in
+// any case. With that the row is evidence of whose the customer is, as if the product had written
+// it. Nothing else of the row is touched.
+func (t *Tx) Place(ctx context.Context, customerID string, subscriptions ...string) error {
+	return t.tx.Later(ctx, "note a subscription's customer", `WITH wrong AS MATERIALIZED (SELECT s.id, s.stripe_customer_id AS was, u.id AS user_id, u.clerk_user_id
+			FROM subscriptions s JOIN person_user u ON u.id = s.user_id
+			WHERE s.stripe_subscription_id = ANY($2) AND s.stripe_customer_id IS DISTINCT FROM $1 ORDER BY s.stripe_subscription_id FOR UPDATE OF s),
+		placed AS (UPDATE subscriptions s SET stripe_customer_id = $1, missing_since = NULL FROM wrong w WHERE s.id = w.id
+			RETURNING s.stripe_subscription_id AS id, w.was, w.user_id, w.clerk_user_id),
+		found AS (DELETE FROM missing_objects m USING placed p WHERE m.stripe_id = p.id),
+		resolved AS (UPDATE drift d SET resolved_at = now() FROM placed p WHERE d.entity IN ('user/' || p.clerk_user_id, 'customer/' || p.was)
+			AND d.class = $3 AND d.subject = p.id AND d.resolved_at IS NULL)
+		INSERT INTO audit_log (action, user_id, clerk_user_id, entity, subject, before, after, event_ids, caller, operation_id, workflow_id, run_id)
+		SELECT 'subscription.placed', p.user_id, p.clerk_user_id, 'customer/' || $1, p.id, jsonb_build_object('stripe_customer_id', p.was), jsonb_build_object('stripe_customer_id', $1::text),
+			'{}', nullif($4, ''), nullif($5, ''), nullif($6, ''), nullif($7, '') FROM placed p`,
+		customerID, subscriptions, string(account.DriftSubscriptionMissing), t.why.Caller, t.why.OperationID, t.why.WorkflowID, t.why.RunID)
+}
+
+// Place is [Tx.Place] in a transaction of its own, which has the customer looked at.
+func (s *Store) Place(ctx context.Context, customerID, subscriptionID string, why Cause) error {
+	return s.Update(ctx, "note a subscription's customer", why, func(ctx context.Context, tx *Tx) error {
+		if err := tx.Place(ctx, customerID, subscriptionID); err != nil {
+			return err
+		}
+		return tx.Poke(ctx, account.JobSync, account.CustomerEntity(customerID))
+	})
+}

@@ -86,6 +86,7 @@ func (s *Store) NextReadOf(ctx context.Context, customerID string) (r ReadOf, er
 
 // Sighting is one read of what Stripe has of a customer whose user is being deleted.
 type Sighting struct {
+	// CustomerID is "" for subscriptions that the product has noted without their customer.
 	CustomerID string
 	// Found and Missing are ids of customers, subscriptions and schedules.
 	Found, Missing []string
@@ -104,6 +105,10 @@ func (t *Tx) RecordSighting(ctx context.Context, u *User, s Sighting) error {
 		ID        string
 		Confirmed bool
 	}
+	entity := account.CustomerEntity(s.CustomerID)
+	if s.CustomerID == "" {
+		entity = account.UserEntity(u.ClerkUserID)
+	}
 	again, err := pgx.CollectRows(rows, pgx.RowToStructByPos[object])
 	if err != nil {
 		return classify("note what was found again", err)
@@ -112,7 +117,7 @@ func (t *Tx) RecordSighting(ctx context.Context, u *User, s Sighting) error {
 		if !o.Confirmed {
 			continue
 		}
-		if err := t.Audit(ctx, Entry{Action: "missing.found_again", User: u, Entity: account.CustomerEntity(s.CustomerID), Subject: o.ID}); err != nil {
+		if err := t.Audit(ctx, Entry{Action: "missing.found_again", User: u, Entity: entity, Subject: o.ID}); err != nil {
 			return err
 		}
 	}
@@ -132,7 +137,7 @@ func (t *Tx) RecordSighting(ctx context.Context, u *User, s Sighting) error {
 		return classify("confirm what is missing", err)
 	}
 	for _, o := range done {
-		if err := t.Audit(ctx, Entry{Action: "missing.confirmed", User: u, Entity: account.CustomerEntity(s.CustomerID), Subject: o.ID,
+		if err := t.Audit(ctx, Entry{Action: "missing.confirmed", User: u, Entity: entity, Subject: o.ID,
 			After: map[string]any{"missing_since": o.Since.UTC().Format(time.RFC3339)}}); err != nil {
 			return err
 		}
@@ -177,7 +182,8 @@ func (s *Store) unsettled(ctx context.Context, q querier, u *User, policy accoun
 		return nil, classify("list schedules that have not begun", err)
 	}
 	missing := map[string]bool{} // whether it is confirmed
-	rows, _ = q.Query(ctx, `SELECT m.stripe_id, m.confirmed_at IS NOT NULL FROM missing_objects m JOIN stripe_customers c USING (stripe_customer_id) WHERE c.user_id = $1`, u.ID)
+	rows, _ = q.Query(ctx, `SELECT m.stripe_id, m.confirmed_at IS NOT NULL FROM missing_objects m JOIN stripe_customers c USING (stripe_customer_id) WHERE c.user_id = $1
+		UNION ALL `+missingUnplaced("m.stripe_id, m.confirmed_at IS NOT NULL"), u.ID)
 	var id string
 	var confirmed bool
 	if _, err := pgx.ForEachRow(rows, []any{&id, &confirmed}, func() error { missing[id] = confirmed; return nil }); err != nil {
@@ -231,8 +237,12 @@ func (s *Store) unsettled(ctx context.Context, q querier, u *User, policy accoun
 		}
 	}
 	for _, s := range subscriptions {
-		if policy.Stop(s.Held().Subscription) != account.StopNothing {
+		switch unplaced := s.CustomerID == "" && policy != account.DeleteKeep; {
+		case unplaced && !account.ValidSubscriptionID(s.StripeID): // which bills nobody at Stripe
+		case policy.Stop(s.Held().Subscription) != account.StopNothing:
 			note(s.CustomerID, s.StripeID, account.UnsettledSubscription)
+		case unplaced && !s.Missing: // it is as the product has noted it, and nobody has asked Stripe
+			note(s.CustomerID, s.StripeID, account.UnsettledNotRead)
 		}
 	}
 	for _, s := range schedules {
@@ -252,10 +262,16 @@ func (s *Store) unsettled(ctx context.Context, q querier, u *User, policy accoun
 	return found, nil
 }
 
+// missingUnplaced selects what is missing of those subscriptions of the user $1 whose rows do not
+// say which customer's they are.
+func missingUnplaced(columns string) string {
+	return `SELECT ` + columns + ` FROM subscriptions s JOIN missing_objects m ON m.stripe_id = s.stripe_subscription_id WHERE s.user_id = $1 AND m.stripe_customer_id = ''`
+}
+
 // confirmedMissing lists what of a user's customers is confirmed to be missing at Stripe.
 func (t *Tx) confirmedMissing(ctx context.Context, u *User) ([]string, error) {
 	rows, _ := t.tx.Query(ctx, `SELECT m.stripe_id FROM missing_objects m JOIN stripe_customers c USING (stripe_customer_id)
-		WHERE c.user_id = $1 AND m.confirmed_at IS NOT NULL ORDER BY 1`, u.ID)
+		WHERE c.user_id = $1 AND m.confirmed_at IS NOT NULL UNION ALL `+missingUnplaced("m.stripe_id")+` AND m.confirmed_at IS NOT NULL ORDER BY 1`, u.ID)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return ids, classify("list what is missing", err)
 }

@@ -17,8 +17,9 @@ import (
 
 // Subscription is a row of subscriptions.
 type Subscription struct {
-	StripeID             string     `db:"stripe_subscription_id"`
-	UserID               string     `db:"user_id"`
+	StripeID string `db:"stripe_subscription_id"`
+	UserID   string `db:"user_id"`
+	// CustomerID is "" where the row, which is the product's own then, does not name a customer.
 	CustomerID           string     `db:"stripe_customer_id"`
 	PlanID               *int32     `db:"plan_id"`
 	PlanName             *string    `db:"plan_name"`
@@ -68,7 +69,7 @@ type Subscription struct {
 	UpdatedAt *time.Time `db:"updated_at"`
 }
 
-const subscriptionColumns = `stripe_subscription_id, user_id, coalesce(stripe_customer_id, '') AS stripe_customer_id, plan_id,
+const subscriptionColumns = `stripe_subscription_id, user_id, ` + namedCustomer + ` AS stripe_customer_id, plan_id,
 	(SELECT plan_name FROM plans WHERE plans.id = plan_id) AS plan_name, status, subscription_type,
 	current_period_start, current_period_end, coalesce(cancel_at_period_end, false) AS cancel_at_period_end, cancel_at, canceled_at, ended_at,
 	trial_start, trial_end, metadata, stripe_price_id, stripe_product_id, price_known, quantity, unit_amount, currency,
@@ -561,13 +562,16 @@ func nullString(s string) *string {
 	return &s
 }
 
-// OwnerOf answers whose a stored subscription is: its customer and its user's Clerk id, or two
-// empty strings where we do not know it.
+// OwnerOf answers whose a stored subscription is: its customer, "" where the row does not name one,
+// and its user's Clerk id, or two empty strings where we do not know it.
 func (s *Store) OwnerOf(ctx context.Context, subscriptionID string) (customerID, clerkUserID string, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT coalesce(s.stripe_customer_id, ''), u.clerk_user_id FROM subscriptions s JOIN person_user u ON u.id = s.user_id
 		WHERE s.stripe_subscription_id = $1`, subscriptionID).Scan(&customerID, &clerkUserID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", "", nil
+	}
+	if !account.ValidCustomerID(customerID) {
+		customerID = ""
 	}
 	return customerID, clerkUserID, classify("look for a subscription's owner", err)
 }

@@ -41,12 +41,16 @@ type User struct {
 	// what was published last, 0 where none has since something was written there.
 	RepairSeq    int64   `db:"repair_seq"`
 	PublishError *string `db:"publish_error"`
+	// Unplaced is set where a row of their subscriptions does not say which customer's it is, and
+	// Stripe may know it: see [Store.UnplacedSubscriptions].
+	Unplaced bool `db:"unplaced"`
 }
 
 const userColumns = `id, clerk_user_id, first_name, last_name, user_name, email, email_verified, stripe_customer_id,
 	deletion_requested_at, deletion_seq, erased_at,
 	deletion_seq IS NULL AND (deletion_requested_at IS NOT NULL OR deleted_at IS NOT NULL) AS noted, read_seq, profile_version,
-	projection, projection_version, published_version, coalesce(repair_seq, 0) AS repair_seq, publish_error`
+	projection, projection_version, published_version, coalesce(repair_seq, 0) AS repair_seq, publish_error,
+	coalesce((SELECT true FROM subscriptions s WHERE s.user_id = person_user.id AND ` + unplaced + ` LIMIT 1), false) AS unplaced`
 
 // Deleting tells whether the user's deletion was asked for. From then on no personal data is
 // stored for them, and nothing is sold to them.

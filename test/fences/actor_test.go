@@ -59,7 +59,7 @@ func (l *lab) actor(o policies) *actor {
 		points:    p,
 		stripe:    stripe,
 		users:     &activities.Users{Store: db, Clerk: clerk, Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, RereadDelay: time.Millisecond, MissingConfirmedAfter: missingConfirmedAfter},
-		customers: &activities.Customers{Store: db, Stripe: stripe, Access: access(), LinkByEmail: o.linkByEmail},
+		customers: &activities.Customers{Store: db, Stripe: stripe, Access: access(), LinkByEmail: o.linkByEmail, MissingConfirmedAfter: missingConfirmedAfter},
 		subscriptions: &activities.Subscriptions{Store: db, Stripe: stripe, Policy: activities.SubscriptionPolicy{
 			Access: access(), Deletion: o.deletion, LinkByEmail: o.linkByEmail, LinkByEmailAfter: o.linkByEmailAfter, BoundaryDelay: time.Second, RereadDelay: time.Millisecond,
 			MissingConfirmedAfter: missingConfirmedAfter,
