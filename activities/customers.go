@@ -127,7 +127,7 @@ func (a *Customers) EnsureStripeCustomer(ctx context.Context, in UserInput) (res
 	if slices.ContainsFunc(customers, store.Customer.Exists) {
 		return a.EnsureStripeCustomer(ctx, in)
 	}
-	return a.create(ctx, user)
+	return a.create(ctx, user, customers)
 }
 
 // named asks Stripe for customers that name the user, or whose subscriptions do, and has those that
@@ -202,6 +202,22 @@ func (a *Customers) free(ctx context.Context, clerkUserID string, c account.Cust
 	}
 	known, err := a.Store.EvidenceOn(ctx, c.ID, account.ReadClaims(c, subscriptions)...)
 	return err == nil && account.Claimant(known).ClerkUserID == clerkUserID, err
+}
+
+// gone tells whether Stripe does not have a customer, as it has just answered. It is a transient
+// failure within a minute of Stripe's word that it has it: nobody is given another for that.
+func (a *Customers) gone(ctx context.Context, customerID string, shown account.Customer, read error) (bool, error) {
+	switch {
+	case read == nil:
+		return shown.Deleted, nil
+	case !failure.IsNotFound(read):
+		return false, read
+	}
+	told, err := a.Store.ToldLately(ctx, customerID, freshFor)
+	if err == nil && told {
+		err = failure.NotShownYet("stripe", "read customer")
+	}
+	return err == nil, err
 }
 
 // foundAgain looks once more for a user's customers that were missing from Stripe, before another
@@ -287,11 +303,8 @@ func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (
 	if err != nil || customerID == "" {
 		return "", false, err
 	}
-	customer, err := a.Stripe.Customer(ctx, customerID)
-	if failure.IsNotFound(err) || err == nil && customer.Deleted {
-		return "", false, nil
-	}
-	if err != nil {
+	customer, read := a.Stripe.Customer(ctx, customerID)
+	if gone, err := a.gone(ctx, customerID, customer, read); err != nil || gone {
 		return "", false, err
 	}
 	owner, err := a.Store.OwnerOfCustomer(ctx, customerID)
@@ -317,10 +330,11 @@ func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (
 }
 
 // create creates a customer, or links the one that an earlier attempt has made and not heard of.
+// Those that the user has had, and that Stripe did not have twice, are not waited for.
 //
 // Once Stripe has been asked, an attempt that is cancelled sees it through: what was made has to be
 // linked, or named to be undone.
-func (a *Customers) create(ctx context.Context, user *store.User) (CustomerResult, error) {
+func (a *Customers) create(ctx context.Context, user *store.User, had []store.Customer) (CustomerResult, error) {
 	if err := ctx.Err(); err != nil {
 		return CustomerResult{}, err
 	}
@@ -334,6 +348,11 @@ func (a *Customers) create(ctx context.Context, user *store.User) (CustomerResul
 	profile := user.Profile()
 	key := creation(user.ClerkUserID)
 	made := account.NewCustomer{ClerkUserID: user.ClerkUserID, Email: profile.Email, Name: profile.FullName(), Request: key, IdempotencyKey: key}
+	for _, c := range had {
+		if c.MissingSince != nil {
+			made.Missing = append(made.Missing, c.ID)
+		}
+	}
 	customer, before, err := a.Stripe.CreateCustomer(ctx, made)
 	if failure.Of(err) == failure.Permanent && profile.Email != "" {
 		// Stripe refuses some addresses that Clerk takes. A customer without one is better
@@ -462,14 +481,15 @@ func (a *Customers) noteGone(ctx context.Context, user *store.User, customerID s
 	if err != nil {
 		return err
 	}
-	shown, err := a.Stripe.Customer(ctx, customerID)
+	shown, read := a.Stripe.Customer(ctx, customerID)
+	gone, err := a.gone(ctx, customerID, shown, read)
 	switch {
-	case err != nil && !failure.IsNotFound(err):
+	case err != nil:
 		return err
-	case err == nil && !shown.Deleted:
+	case !gone:
 		return failure.New(failure.Transient, "stripe", "read customer", "there_after_all", nil)
 	default:
-		return a.Store.NoteGone(ctx, user.ClerkUserID, customerID, number, err == nil, a.Access)
+		return a.Store.NoteGone(ctx, user.ClerkUserID, customerID, number, read == nil, a.Access)
 	}
 }
 
@@ -579,7 +599,11 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 			}
 			return tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftOrphanCustomer, in.CustomerID)
 		}
-		if err := a.Stripe.DeleteCustomer(ctx, in.CustomerID, operationKey(ctx, "undo", in.CustomerID)); err != nil && !failure.IsNotFound(err) {
+		err = a.Stripe.DeleteCustomer(ctx, in.CustomerID, operationKey(ctx, "undo", in.CustomerID))
+		if failure.IsNotFound(err) { // what it has was listed just now
+			err = failure.NotShownYet("stripe", "delete customer")
+		}
+		if err != nil {
 			return err
 		}
 		result.Outcome = "deleted"
@@ -597,13 +621,14 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 // noteUndone notes what has become of a customer that was to be undone and of which Stripe has
 // nothing to list: an earlier attempt has deleted it, or Stripe does not have it at all.
 func (a *Customers) noteUndone(ctx context.Context, tx *store.Tx, customerID string) error {
-	shown, err := a.Stripe.Customer(ctx, customerID)
+	shown, read := a.Stripe.Customer(ctx, customerID)
+	gone, err := a.gone(ctx, customerID, shown, read)
 	switch {
-	case failure.IsNotFound(err):
-		return tx.MadeInVain(ctx, customerID, "")
 	case err != nil:
 		return err
-	case !shown.Deleted:
+	case read != nil:
+		return tx.MadeInVain(ctx, customerID, "")
+	case !gone:
 		return failure.New(failure.Transient, "stripe", "read customer", "there_after_all", nil)
 	default:
 		return tx.SetDeleted(ctx, customerID)
@@ -645,9 +670,11 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 	var closed, again []string
 	// What their own requests have opened just now the lists may not show yet.
 	for _, id := range opened {
-		if err := a.Stripe.ExpireCheckoutSession(ctx, id, "expire:"+id); !failure.IsNotFound(err) {
-			failed = append(failed, err)
+		err := a.Stripe.ExpireCheckoutSession(ctx, id, "expire:"+id)
+		if failure.IsNotFound(err) {
+			err = failure.NotShownYet("stripe", "expire checkout session")
 		}
+		failed = append(failed, err)
 	}
 	for _, c := range customers {
 		switch err := a.expireCheckouts(ctx, c); {

@@ -1,5 +1,7 @@
 package account
 
+import "time"
+
 import "regexp"
 
 var (
@@ -36,6 +38,7 @@ type CheckoutSession struct {
 	ID         string
 	Status     CheckoutStatus
 	CustomerID string // "" until a customer is known
+	Created    time.Time
 	// SubscriptionID is what was bought, "" until the session is complete, and where it sells none.
 	SubscriptionID    string
 	ClientReferenceID string

@@ -207,4 +207,7 @@ type NewCustomer struct {
 	// IdempotencyKey makes creating again under the same key answer the same customer, for
 	// about a day.
 	IdempotencyKey string
+	// Missing are customers that were made under the key before, as far as is known, and that Stripe has
+	// been found not to have any more.
+	Missing []string
 }

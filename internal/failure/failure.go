@@ -70,6 +70,12 @@ func NotFound(provider, op string) *Error {
 	return New(Permanent, provider, op, codeMissing, nil)
 }
 
+// NotShownYet is the transient failure of what the provider says it does not have, though it has
+// said a moment before that it has it: the copy that answers is behind.
+func NotShownYet(provider, op string) *Error {
+	return New(Transient, provider, op, "not_shown_yet", nil)
+}
+
 // Error names provider, operation, code, class, status and request, never a provider's text.
 func (e *Error) Error() string {
 	var b strings.Builder

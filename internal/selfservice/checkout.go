@@ -186,6 +186,15 @@ func (d *Desk) gone(ctx context.Context, user *store.User, refused error) (bool,
 	if err == nil && !customer.Deleted {
 		return false, nil
 	}
+	if err != nil {
+		told, err := d.Store.ToldLately(ctx, customerID, boughtJustNow)
+		switch {
+		case err != nil:
+			return false, unavailable(err)
+		case told:
+			return false, upstream(failure.NotShownYet("stripe", "read customer"))
+		}
+	}
 	if err := d.Store.NoteGone(ctx, user.ClerkUserID, customerID, number, err == nil, d.Access); err != nil {
 		return false, unavailable(err)
 	}

@@ -185,6 +185,9 @@ func (o *opening) open(ctx context.Context, user *store.User) (session account.C
 	if o.op.SessionID != "" {
 		session, err = d.Stripe.CheckoutSession(ctx, o.op.SessionID)
 		if failure.IsNotFound(err) {
+			if err := o.openedJustNow(ctx, user); err != nil {
+				return session, false, err
+			}
 			return account.CheckoutSession{ID: o.op.SessionID, Status: account.CheckoutExpired}, false, nil
 		}
 		if err != nil || session.Status != account.CheckoutOpen {
@@ -224,6 +227,19 @@ func (o *opening) open(ctx context.Context, user *store.User) (session account.C
 	default:
 		return session, true, upstream(err)
 	}
+}
+
+// openedJustNow answers why the operation's own session, which Stripe says that it does not have, is
+// not given up: it was opened within the last minute, and may not show yet.
+func (o *opening) openedJustNow(ctx context.Context, user *store.User) error {
+	opened, err := o.desk.Store.OpenedCheckouts(ctx, user.ClerkUserID, boughtJustNow)
+	if err != nil {
+		return unavailable(err)
+	}
+	if slices.Contains(opened, o.op.SessionID) {
+		return upstream(failure.NotShownYet("stripe", "read checkout session"))
+	}
+	return nil
 }
 
 // earlier finds the session that an earlier request of the operation has opened, in whatever state;
@@ -444,7 +460,8 @@ func (o *opening) closeOthers(ctx context.Context, user *store.User, customers [
 		}
 		s, err := d.Stripe.CheckoutSession(ctx, id)
 		switch {
-		case failure.IsNotFound(err):
+		case failure.IsNotFound(err): // and it may be paid all the same
+			failed = append(failed, failure.NotShownYet("stripe", "read checkout session"))
 		case err != nil:
 			failed = append(failed, err)
 		case s.Status == account.CheckoutOpen:
@@ -468,10 +485,11 @@ func (o *opening) closeExcluded(ctx context.Context, s account.CheckoutSession) 
 			return err
 		}
 	}
-	if err := o.desk.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID); !failure.IsNotFound(err) {
-		return err
+	err := o.desk.Stripe.ExpireCheckoutSession(ctx, s.ID, "expire:"+s.ID)
+	if failure.IsNotFound(err) { // Stripe has shown it to be open
+		return failure.NotShownYet("stripe", "expire checkout session")
 	}
-	return nil
+	return err
 }
 
 // obstacle answers why nothing may be bought beside what a user has, "" where it may: what they
@@ -548,7 +566,7 @@ func (o *opening) closeForDeleted(ctx context.Context, user *store.User, session
 	if session.ID == "" {
 		return false, userNotFound() // what came of it is not known
 	}
-	if err := d.Stripe.ExpireCheckoutSession(ctx, session.ID, "expire:"+session.ID); err != nil && !failure.IsNotFound(err) {
+	if err := d.Stripe.ExpireCheckoutSession(ctx, session.ID, "expire:"+session.ID); err != nil { // though it be that Stripe does not show it yet
 		d.Logger.WarnContext(ctx, "a checkout of a user who is being deleted was not closed; the sweep has it closed", "operation", "checkout",
 			"session_id", session.ID, "error_class", string(failure.Of(err)), "error", err.Error())
 		return false, userNotFound()

@@ -283,6 +283,17 @@ func (s *Store) Hint(ctx context.Context, u *User) (customerID string, err error
 	return customerID, classify("look for a hint", err)
 }
 
+// ToldLately tells whether Stripe has said within so long that it has a customer: it was made then,
+// as a read or its creation has shown, or, in vain, as was noted then, or an event about it has come.
+// That a read does not find it says nothing.
+func (s *Store) ToldLately(ctx context.Context, customerID string, within time.Duration) (told bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM stripe_customers WHERE stripe_customer_id = $1 AND NOT deleted_in_stripe
+			AND CASE WHEN made_in_vain_for IS NOT NULL THEN first_seen_at WHEN read_seq > 0 THEN stripe_created_at END > now() - $3::interval)
+		OR EXISTS (SELECT FROM webhook_events WHERE entity = $2 AND source = 'stripe' AND type <> 'customer.deleted' AND received_at > now() - $3::interval)`,
+		customerID, string(account.CustomerEntity(customerID)), within).Scan(&told)
+	return told, classify("look when a customer was told of", err)
+}
+
 // OwnerOfCustomer answers the Clerk id of the user who owns a customer, "" where nobody does.
 func (s *Store) OwnerOfCustomer(ctx context.Context, customerID string) (clerkUserID string, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT u.clerk_user_id FROM stripe_customers c JOIN person_user u ON u.id = c.user_id WHERE c.stripe_customer_id = $1`, customerID).

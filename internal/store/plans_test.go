@@ -192,6 +192,7 @@ func everything(t *testing.T, w *world) {
 		func() error { _, err := w.UnlinkedByEmail(ctx, "u50@example.com"); return err },
 		func() error { _, err := w.UserByCustomerEmail(ctx, "cus_7"); return err },
 		func() error { _, err := w.SubscriptionsOfCustomer(ctx, "cus_7"); return err },
+		func() error { _, err := w.ToldLately(ctx, "cus_7", time.Minute); return err },
 		func() error { _, err := w.CustomerOfCharge(ctx, "ch_7"); return err },
 		func() error { _, err := w.CustomersOf(ctx, mustUser(t, w, "user_7")); return err },
 		func() error { _, err := w.Published(ctx, "user_7", 2, 0, store.Cause{}); return err },

@@ -110,7 +110,7 @@ func (c *Client) oneSession(
 
 func toSession(s *stripe.CheckoutSession) account.CheckoutSession {
 	session := account.CheckoutSession{
-		ID: s.ID, Status: account.CheckoutStatus(s.Status), ClientReferenceID: s.ClientReferenceID, Metadata: s.Metadata, URL: s.URL,
+		ID: s.ID, Status: account.CheckoutStatus(s.Status), ClientReferenceID: s.ClientReferenceID, Metadata: s.Metadata, URL: s.URL, Created: unix(s.Created),
 	}
 	if s.Customer != nil {
 		session.CustomerID = s.Customer.ID

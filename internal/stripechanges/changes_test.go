@@ -107,6 +107,7 @@ type world struct {
 	mu    sync.Mutex
 	asked []string
 	lose  string // the next answer to a request that begins so is lost
+	hide  string // what a request that begins so asks for is not found
 
 	customer, subscription, price, schedule, session string
 }
@@ -138,7 +139,14 @@ func (w *world) serve(out http.ResponseWriter, r *http.Request) {
 	if lost {
 		w.lose = ""
 	}
+	hidden := w.hide != "" && strings.HasPrefix(request, w.hide)
 	w.mu.Unlock()
+	if hidden {
+		out.Header().Set("Content-Type", "application/json")
+		out.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(out, `{"error":{"type":"invalid_request_error","code":"resource_missing","message":"No such object"}}`)
+		return
+	}
 	if lost {
 		w.sim.ServeHTTP(httptest.NewRecorder(), r)
 		out.WriteHeader(http.StatusBadGateway) // of something in between
@@ -443,6 +451,54 @@ func TestAnAnswerOfNoUseIsReplaced(t *testing.T) {
 	reopened, err := w.stripe.OpenCheckout(t.Context(), w.newCheckout())
 	if err != nil || reopened.ID == opened.ID || reopened.Status != account.CheckoutOpen {
 		t.Errorf("after it has expired: %+v, %v", reopened, err)
+	}
+}
+
+// What Stripe's stored answer says that it has just made, and a read does not show, may not show yet:
+// nothing is made in its place. Once it is older, or where its time is not ours, it is gone.
+func TestWhatWasMadeJustNowIsNotGoneForANotFound(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		read string
+		make func(w *world) (id string, err error)
+	}{
+		"a customer": {"GET /v1/customers/", func(w *world) (string, error) {
+			made, _, err := w.stripe.CreateCustomer(w.t.Context(), w.newCustomer("Ada"))
+			return made.ID, err
+		}},
+		"a checkout": {"GET /v1/checkout/sessions/", func(w *world) (string, error) {
+			opened, err := w.stripe.OpenCheckout(w.t.Context(), w.newCheckout())
+			return opened.ID, err
+		}},
+	} {
+		for when, at := range map[string]time.Duration{"later": 10 * time.Minute, "in another time": -24 * time.Hour} {
+			t.Run(name+" "+when, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				made, err := c.make(w)
+				w.must(err)
+				hide := func(prefix string) {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					w.hide = prefix
+				}
+				for range 2 {
+					hide(c.read)
+					if id, err := c.make(w); failure.Of(err) != failure.Transient || failure.CodeOf(err) != "not_shown_yet" {
+						t.Errorf("not shown: answered %s, %v", id, err)
+					}
+					hide("")
+					if id, err := c.make(w); err != nil || id != made {
+						t.Errorf("shown: answered %s, %v, want %s", id, err, made)
+					}
+				}
+				hide(c.read)
+				w.stripe.At(func() time.Time { return time.Now().Add(at) })
+				if id, err := c.make(w); err != nil || id == made {
+					t.Errorf("%s: answered %s, %v", when, id, err)
+				}
+			})
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ package stripechanges
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,15 +25,30 @@ import (
 type Client struct {
 	*stripeapi.Client
 	ledger Ledger
+	now    func() time.Time
 }
 
 // New makes a client of another.
 func New(stripe *stripeapi.Client, ledger Ledger) *Client {
-	return &Client{Client: stripe, ledger: ledger}
+	return &Client{Client: stripe, ledger: ledger, now: time.Now}
 }
 
 // clocksDiffer is how far Stripe's clock may be behind the database's.
 const clocksDiffer = 5 * time.Minute
+
+// freshFor is how long a copy of Stripe's that answers a read may be behind.
+const freshFor = time.Minute
+
+// notFound judges that Stripe answers 404 for what its own stored answer says that it has made. One
+// of the copies that answer may not have it yet: while it is young that is a transient failure, and
+// nothing else is made in its place. Later it is believed. What shows a time that is not ours, such
+// as that of a test clock, is believed to be gone at once.
+func (c *Client) notFound(op string, created time.Time) error {
+	if c.now().Sub(created).Abs() < freshFor+clocksDiffer {
+		return failure.NotShownYet("stripe", op)
+	}
+	return nil
+}
 
 // CreateCustomer creates a customer, or answers the one that an earlier attempt has made, as it is
 // now. before tells that it was made before this call: something may have been bought on it since.
@@ -54,7 +70,10 @@ func (c *Client) CreateCustomer(ctx context.Context, n account.NewCustomer) (cus
 		still: func(ctx context.Context, stored account.Customer) (account.Customer, bool, error) {
 			now, err := c.Customer(ctx, stored.ID)
 			if failure.IsNotFound(err) {
-				return now, false, nil
+				if slices.Contains(n.Missing, stored.ID) {
+					return now, false, nil
+				}
+				return now, false, c.notFound("create customer", stored.Created)
 			}
 			return now, err == nil && !now.Deleted && !now.NamesAnother(n.ClerkUserID), err
 		},
@@ -238,7 +257,7 @@ func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (accou
 		still: func(ctx context.Context, stored account.CheckoutSession) (account.CheckoutSession, bool, error) {
 			now, err := c.CheckoutSession(ctx, stored.ID)
 			if failure.IsNotFound(err) {
-				return now, false, nil
+				return now, false, c.notFound("open checkout", stored.Created)
 			}
 			return now, err == nil && now.Status != account.CheckoutExpired, err
 		},
