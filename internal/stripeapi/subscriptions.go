@@ -83,7 +83,7 @@ func (c *Client) listed(ctx context.Context, op string, s *stripe.Subscription, 
 // away.
 func (c *Client) Subscription(ctx context.Context, subscriptionID string) (account.Subscription, error) {
 	const op = "read subscription"
-	if subscriptionID != "" && !wellFormed("sub_", subscriptionID) {
+	if !wellFormed("sub_", subscriptionID) {
 		return account.Subscription{}, failure.NotFound(provider, op)
 	}
 	return c.oneSubscription(ctx, op, subscriptionID, func(ctx context.Context) (*stripe.Subscription, error) {

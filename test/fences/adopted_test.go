@@ -659,7 +659,7 @@ func TestWhatTheProductHasWronglyNotedOfASubscriptionGivesWay(t *testing.T) {
 // a sync or the erasure of its user.
 func TestARowOfTheProductsOwnHoldsUpNothing(t *testing.T) {
 	t.Parallel()
-	for _, id := range []string{"lifetime_1", "sub_lifetime1", "pi_3Nabcdefghij"} {
+	for _, id := range []string{"lifetime_1", "sub_lifetime1", "pi_3Nabcdefghij", ""} {
 		t.Run(id, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t, policies{})

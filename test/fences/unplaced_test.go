@@ -145,7 +145,7 @@ func TestNobodyIsErasedWhoseNotedSubscriptionCannotBeRead(t *testing.T) {
 // up no erasure: at once where its id cannot be Stripe's, else once Stripe has said so twice.
 func TestANotedSubscriptionThatStripeDoesNotHave(t *testing.T) {
 	t.Parallel()
-	for _, id := range []string{"lifetime_1", "sub_lifetime1"} {
+	for _, id := range []string{"lifetime_1", "sub_lifetime1", ""} {
 		t.Run(id, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t, policies{})
