@@ -599,11 +599,7 @@ func (a *Customers) UndoStripeCustomer(ctx context.Context, in UndoInput) (resul
 			}
 			return tx.NoteDrift(ctx, account.CustomerEntity(in.CustomerID), account.DriftOrphanCustomer, in.CustomerID)
 		}
-		err = a.Stripe.DeleteCustomer(ctx, in.CustomerID, operationKey(ctx, "undo", in.CustomerID))
-		if failure.IsNotFound(err) { // what it has was listed just now
-			err = failure.NotShownYet("stripe", "delete customer")
-		}
-		if err != nil {
+		if err := a.Stripe.DeleteCustomer(ctx, in.CustomerID, operationKey(ctx, "undo", in.CustomerID)); err != nil {
 			return err
 		}
 		result.Outcome = "deleted"

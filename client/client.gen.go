@@ -851,7 +851,8 @@ type Operation struct {
 	SettledAt *time.Time `json:"settledAt,omitempty"`
 
 	// Status `pending`, or how it ended: `done` in all three systems; `refused` because the state does not allow it;
-	// `failed` because a provider refuses it; `undone` because it could not be done everywhere, and put back; `superseded`
+	// `failed` because a provider refuses it, or, with the reason `interrupted`, because the request that was to open
+	// it has ended: ask again under the same key; `undone` because it could not be done everywhere, and put back; `superseded`
 	// because somebody else changed the same thing since; `expired` before anything was done.
 	Status         OperationStatus `json:"status"`
 	SubscriptionId *string         `json:"subscriptionId,omitempty"`
@@ -862,7 +863,8 @@ type Operation struct {
 type OperationAction string
 
 // OperationStatus `pending`, or how it ended: `done` in all three systems; `refused` because the state does not allow it;
-// `failed` because a provider refuses it; `undone` because it could not be done everywhere, and put back; `superseded`
+// `failed` because a provider refuses it, or, with the reason `interrupted`, because the request that was to open
+// it has ended: ask again under the same key; `undone` because it could not be done everywhere, and put back; `superseded`
 // because somebody else changed the same thing since; `expired` before anything was done.
 type OperationStatus string
 

@@ -578,9 +578,17 @@ func (t *Tx) endWaits(ctx context.Context, entity account.Entity, read int64, re
 		string(entity), read, reason, returnsFor)
 }
 
+// Interrupted is why an operation failed that was to open something, if the request which was to open
+// it has ended before that was known: nobody else does it. Who asks again under its key goes on with
+// it.
+const Interrupted = "interrupted"
+
+// openedWithin is longer than a request takes to open something.
+const openedWithin = 2 * time.Minute
+
 // sweepOperations ends those that only wait for something to be read that was, where nobody has
-// asked since, pokes the workflows of operations that have not ended long after they were asked
-// for, and gives up on those that nobody began in time.
+// asked since, and those that a request has left, pokes the workflows of operations that have not
+// ended long after they were asked for, and gives up on those that nobody began in time.
 func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.Entity]account.Job) error {
 	if err := t.store.settleSeen(ctx, t.tx, `o.id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()
 			ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, limit); err != nil {
@@ -590,7 +598,9 @@ func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.En
 		WHERE id = ANY(ARRAY(SELECT id FROM operations WHERE status IN ('accepted', 'acting', 'recorded') AND retry_at <= now()
 			ORDER BY retry_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 		RETURNING entity, action, status, expires_at <= now() AS expired, id, ARRAY(SELECT 'customer/' || c.stripe_customer_id FROM stripe_customers c
-			JOIN person_user u ON u.id = c.user_id WHERE action = 'sync' AND u.clerk_user_id = operations.clerk_user_id AND NOT c.deleted_in_stripe) AS customers`, limit)
+			JOIN person_user u ON u.id = c.user_id WHERE action = 'sync' AND u.clerk_user_id = operations.clerk_user_id AND NOT c.deleted_in_stripe) AS customers,
+		action IN ('checkout', 'portal') AND created_at < now() - $2::interval AND NOT EXISTS (SELECT FROM checkout_leases l
+			JOIN person_user u ON u.id = l.user_id WHERE u.clerk_user_id = operations.clerk_user_id AND l.until > now()) AS alone`, limit, openedWithin)
 	due, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
 		Entity  account.Entity
 		Action  Action
@@ -599,6 +609,8 @@ func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.En
 		ID      string
 		// Customers are those that a sync is of, beside the user.
 		Customers []account.Entity
+		// Alone is set where it is opened by the request itself, which has ended.
+		Alone bool
 	}])
 	if err != nil {
 		return classify("sweep operations", err)
@@ -606,6 +618,12 @@ func (t *Tx) sweepOperations(ctx context.Context, limit int, jobs map[account.En
 	for _, d := range due {
 		if d.Expired && d.Status == OperationAccepted {
 			if err := t.SettleOperation(ctx, &Operation{ID: d.ID}, OperationExpired, "not begun in time"); err != nil {
+				return err
+			}
+			continue
+		}
+		if d.Alone {
+			if err := t.SettleOperation(ctx, &Operation{ID: d.ID}, OperationFailed, Interrupted); err != nil {
 				return err
 			}
 			continue

@@ -280,6 +280,42 @@ func TestSweepOfOperations(t *testing.T) {
 	}
 }
 
+// What a request was to open, and has left, ends: whoever asks what became of it is told. A request
+// that has the user's lease may still open it.
+func TestSweepEndsWhatARequestHasLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	user := mustUser(t, w, w.user(1))
+	opening := func(action store.Action) string {
+		t.Helper()
+		n := asked("")
+		n.Action, n.ClerkUserID, n.Entity = action, user.ClerkUserID, "customer/cus_1"
+		op, _ := w.begin(n)
+		w.exec(`UPDATE operations SET retry_at = now() WHERE id = $1`, op.ID)
+		return op.ID
+	}
+	checkout, portal, young := opening(store.ActionCheckout), opening(store.ActionPortal), opening(store.ActionCheckout)
+	w.exec(`UPDATE operations SET created_at = created_at - interval '3 minutes' WHERE id <> $1`, young)
+	if taken, err := w.LeaseCheckout(t.Context(), user.ID, checkout, time.Minute); err != nil || !taken {
+		t.Fatal(taken, err)
+	}
+	is := func(want map[string]string) {
+		t.Helper()
+		w.exec(`UPDATE operations SET retry_at = now() WHERE status = 'accepted'`)
+		if _, err := w.Sweep(t.Context(), 10); err != nil {
+			t.Fatal(err)
+		}
+		for id, status := range want {
+			if got := w.statusOf(id); got != status {
+				t.Errorf("operation is %q, want %q", got, status)
+			}
+		}
+	}
+	is(map[string]string{checkout: "accepted", portal: "accepted", young: "accepted"})
+	must(t, w.ReleaseCheckout(t.Context(), user.ID, checkout))
+	is(map[string]string{checkout: "failed", portal: "failed", young: "accepted"})
+}
+
 // Two checkouts of one user are not opened at once; a lease ends by itself.
 func TestCheckoutLease(t *testing.T) {
 	t.Parallel()

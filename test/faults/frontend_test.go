@@ -16,6 +16,7 @@ import (
 
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/clerksim"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 )
 
 // frontEnd asks the API on behalf of people, as the product's pages do: with an Idempotency-Key,
@@ -121,6 +122,9 @@ func (f *frontEnd) order(ctx context.Context, c *command, path, body string) (an
 		case err != nil: // the connection broke, or the balancer has nobody: ask again
 		case a.status == http.StatusAccepted:
 			ended, err := f.follow(ctx, c, a)
+			if err == nil && ended.Reason == store.Interrupted {
+				continue // the same key goes on with it
+			}
 			if err != nil || c.kind != "checkout" || ended.Status != "done" {
 				return ended, err
 			}

@@ -1,6 +1,7 @@
 package fences_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/sandbox/stripesim"
 	"github.com/nepfy/clerk-stripe-sync/internal/selfservice"
+	"github.com/nepfy/clerk-stripe-sync/internal/store"
 	"github.com/nepfy/clerk-stripe-sync/internal/stripeapi"
 )
 
@@ -153,6 +155,43 @@ func TestWhoComesBackFromPayingIsNotToldThatTheyHaveNotPaid(t *testing.T) {
 			if code := refused(t, <-ended); code != want {
 				t.Errorf("they are told %q, want %q", code, want)
 			}
+		})
+	}
+}
+
+// A request that opens a checkout is left by its process, or by the database. Whoever asks what became
+// of it is told that it failed, in the end, and the same key opens it all the same.
+func TestWhatAProcessHasLeftUnopenedEndsAndIsOpenedUnderItsKey(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"ask POST /v1/checkout/sessions", "answered POST /v1/checkout/sessions"} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, policies{})
+			user, _ := l.signUp("ada")
+			a := l.actor(policies{})
+			ctx, dies := context.WithCancel(t.Context())
+			at := a.arm(t, point, 0)
+			done := begin(func() error {
+				_, _, _ = l.requests(a).Checkout(ctx, l.checkoutOf(user, "k1"))
+				return nil
+			})
+			reach(t, at, done)
+			op := l.text(`SELECT id FROM operations WHERE action = 'checkout'`)
+			l.exec(`UPDATE operations SET created_at = created_at - interval '3 minutes', retry_at = now()`)
+			l.exec(`DELETE FROM checkout_leases`) // it is over
+			_, err := l.Store.Sweep(t.Context(), 100)
+			l.must(err)
+			if is := l.stands(op); is != store.OperationFailed {
+				t.Errorf("whoever asks is told that it is %s", is)
+			}
+			opened, _, err := l.requests(l.work).Checkout(t.Context(), l.checkoutOf(user, "k1"))
+			l.must(err)
+			if is := l.stateOf(opened.SessionID); is != account.CheckoutOpen || opened.OperationID != op || l.stands(op) != store.OperationDone {
+				t.Errorf("it is %s, of operation %s, which is %s", is, opened.OperationID, l.stands(op))
+			}
+			dies()
+			at.release()
+			wait(t, done)
 		})
 	}
 }
