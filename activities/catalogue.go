@@ -161,7 +161,7 @@ func (a *Catalogue) RecordProduct(ctx context.Context, in ProductInput) (result 
 // Stripe's copies shows the same.
 func (a *Catalogue) told(ctx context.Context, tx *store.Tx, product account.Product, due []store.Due, now time.Time) (done, newer []store.Due, err error) {
 	entity := account.ProductEntity(product.ID)
-	before, err := tx.ToldSince(ctx, entity, now.Add(-freshFor))
+	before, err := tx.ToldSince(ctx, entity, now.Add(-account.ReadsBehind))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -311,7 +311,7 @@ func (a *Commands) lost(ctx context.Context, c committed, s *step) error {
 			return err
 		}
 		if slices.ContainsFunc(rows, func(row store.Subscription) bool {
-			return row.StripeID == s.op.SubscriptionID && !account.Status(row.Status).Terminal() && row.UpdatedAt != nil && c.now.Sub(*row.UpdatedAt) < freshFor
+			return row.StripeID == s.op.SubscriptionID && !account.Status(row.Status).Terminal() && row.UpdatedAt != nil && c.now.Sub(*row.UpdatedAt) < account.ReadsBehind
 		}) {
 			return a.late()
 		}

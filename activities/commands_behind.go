@@ -34,7 +34,7 @@ func (s *step) outdated(c committed) (standing account.Subscription, behind bool
 		}
 	}
 	if i := slices.IndexFunc(c.rows, func(row store.Subscription) bool { return row.StripeID == s.op.SubscriptionID }); i >= 0 && !told {
-		if row := c.rows[i]; row.UpdatedAt != nil && c.now.Sub(*row.UpdatedAt) < freshFor {
+		if row := c.rows[i]; row.UpdatedAt != nil && c.now.Sub(*row.UpdatedAt) < account.ReadsBehind {
 			held := row.Held()
 			standing.CancelAtPeriodEnd, standing.CancelAt = held.CancelAtPeriodEnd, held.CancelAt
 		}

@@ -204,8 +204,9 @@ func (a *Customers) free(ctx context.Context, clerkUserID string, c account.Cust
 	return err == nil && account.Claimant(known).ClerkUserID == clerkUserID, err
 }
 
-// gone tells whether Stripe does not have a customer, as it has just answered. It is a transient
-// failure within a minute of Stripe's word that it has it: nobody is given another for that.
+// gone judges Stripe's answer about a customer: whether Stripe does not have it. Where Stripe has told
+// of it within [account.ReadsBehind], a 404 is a transient failure: the copy that answered may be
+// behind, and nobody is given another customer for that.
 func (a *Customers) gone(ctx context.Context, customerID string, shown account.Customer, read error) (bool, error) {
 	switch {
 	case read == nil:
@@ -213,7 +214,7 @@ func (a *Customers) gone(ctx context.Context, customerID string, shown account.C
 	case !failure.IsNotFound(read):
 		return false, read
 	}
-	told, err := a.Store.ToldLately(ctx, customerID, freshFor)
+	told, err := a.Store.ToldLately(ctx, customerID, account.ReadsBehind)
 	if err == nil && told {
 		err = failure.NotShownYet("stripe", "read customer")
 	}
@@ -329,8 +330,8 @@ func (a *Customers) hinted(ctx context.Context, user *store.User, inBulk bool) (
 	return customerID, true, a.Store.AddClaim(ctx, claim)
 }
 
-// create creates a customer, or links the one that an earlier attempt has made and not heard of.
-// Those that the user has had, and that Stripe did not have twice, are not waited for.
+// create creates a customer, or links the one that an earlier attempt has made and not heard of. had
+// are the user's customers so far: those that Stripe was found not to have are not waited for.
 //
 // Once Stripe has been asked, an attempt that is cancelled sees it through: what was made has to be
 // linked, or named to be undone.
@@ -372,9 +373,6 @@ func (a *Customers) create(ctx context.Context, user *store.User, had []store.Cu
 // creation is the key of the one creation of a user's customer.
 func creation(clerkUserID string) string { return "customer:create:" + clerkUserID }
 
-// clocksDiffer is how far Stripe's clock may be behind the database's.
-const clocksDiffer = 5 * time.Minute
-
 // undoUnheard removes a customer that was made for a user who is being deleted and of which nobody
 // has heard, since whoever asked for it has died: it has their name and email, and is nobody's. One
 // that was linked meanwhile is looked after like any of theirs.
@@ -384,7 +382,7 @@ func (a *Customers) undoUnheard(ctx context.Context, clerkUserID string) error {
 	if err != nil || !asked {
 		return err
 	}
-	made, found, err := a.Stripe.CustomersSince(ctx, since.Add(-clocksDiffer), func(c account.Customer) bool {
+	made, found, err := a.Stripe.CustomersSince(ctx, since.Add(-account.ClocksDiffer), func(c account.Customer) bool {
 		return !c.Deleted && c.Metadata[account.MetadataRequest] == key && !c.NamesAnother(clerkUserID)
 	})
 	if err != nil || !found {
@@ -658,7 +656,7 @@ func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
 	if err != nil {
 		return err
 	}
-	opened, err := a.Store.OpenedCheckouts(ctx, in.ClerkUserID, freshFor)
+	opened, err := a.Store.OpenedCheckouts(ctx, in.ClerkUserID, account.ReadsBehind)
 	if err != nil {
 		return err
 	}

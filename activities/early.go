@@ -12,7 +12,7 @@ import (
 // the last minute that it does not show.
 func parted(due []store.Due, now time.Time, shows func(store.Due) bool) (done, early []store.Due) {
 	for _, d := range due {
-		if now.Sub(d.ReceivedAt) < freshFor && !shows(d) {
+		if now.Sub(d.ReceivedAt) < account.ReadsBehind && !shows(d) {
 			early = append(early, d)
 		} else {
 			done = append(done, d)
@@ -29,7 +29,7 @@ func readAgain(ctx context.Context, tx *store.Tx, entity account.Entity, told []
 	if len(told) == 0 {
 		return nil
 	}
-	youngest := freshFor
+	youngest := account.ReadsBehind
 	for _, d := range told {
 		youngest = min(youngest, now.Sub(d.ReceivedAt))
 	}

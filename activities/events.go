@@ -24,14 +24,13 @@ type takenEvents struct {
 	events []stripeevent.Event
 }
 
-// Stripe does not promise that a read sees an event at once. An event this young that the read does
-// not show yet is worth reading again for, this many times, each after
-// [SubscriptionPolicy.RereadDelay].
+// Stripe does not promise that a read sees an event at once. An event younger than
+// [account.ReadsBehind] that the read does not show yet is worth reading again for, this many times,
+// each after [SubscriptionPolicy.RereadDelay].
 const (
-	freshFor   = time.Minute
 	maxRereads = 3
-	// What goes on to show what cannot be is read again ever more slowly, the delay being doubled so
-	// often.
+	// A customer that goes on to show what cannot be is read again ever more slowly: the delay is
+	// doubled this many times at most.
 	maxSlower = 8
 )
 
@@ -91,7 +90,7 @@ func (a *Subscriptions) take(ctx context.Context, tx *store.Tx, in RecordInput, 
 		age := now.Sub(d.ReceivedAt)
 		// The rereads may have been made for an event that came before this one.
 		again := in.Reread < maxRereads || age < maxRereads*a.Policy.RereadDelay
-		if again && age < freshFor && !shows.event(events[i], i) {
+		if again && age < account.ReadsBehind && !shows.event(events[i], i) {
 			taken.early = append(taken.early, d)
 			taken.told = append(taken.told, events[i].Changed()...)
 			continue

@@ -91,8 +91,9 @@ func (a *Subscriptions) link(ctx context.Context, in RecordInput, seen shown) (l
 	return linked, err
 }
 
-// wakeLosers has everybody looked at who may have been told to wait for a customer that is somebody
-// else's now, by what was known then or by its address: they are to be given another.
+// wakeLosers has those users looked at who may wait for a customer that is now somebody else's: those
+// whom the evidence names beside its owner, and whoever has verified its address. They are given
+// another.
 func (a *Subscriptions) wakeLosers(ctx context.Context, tx *store.Tx, customerID, owner string, named []string) error {
 	if a.Policy.LinkByEmail {
 		by, err := tx.UserByCustomerEmail(ctx, customerID)
@@ -144,14 +145,14 @@ func (a *Subscriptions) claimant(ctx context.Context, stored known, customerID s
 	if err != nil {
 		return claimed{}, err
 	}
-	owner := account.Claimant(evidence)
+	owner, others := account.Claimant(evidence), account.NamedUsers(evidence.Claims)
 	named := owner.Conflict || owner.ClerkUserID != ""
 	if named && !owner.Missing || !a.Policy.LinkByEmail {
-		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source, others: account.NamedUsers(evidence.Claims)}, nil
+		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source, others: others}, nil
 	}
 	by, err := stored.UserByCustomerEmail(ctx, customerID)
 	if err != nil || by.ClerkUserID == "" {
-		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source, others: account.NamedUsers(evidence.Claims)}, err
+		return claimed{clerkUserID: owner.ClerkUserID, source: owner.Source, others: others}, err
 	}
 	after := a.Policy.LinkByEmailAfter
 	if unsettled := evidence.Unsettled(after, by.Tombstone); len(unsettled) > 0 {
@@ -164,5 +165,5 @@ func (a *Subscriptions) claimant(ctx context.Context, stored known, customerID s
 	if by.Seen < after && !(inBulk && by.Made >= after) {
 		return claimed{again: []account.Entity{account.CustomerEntity(customerID)}, within: after - by.Seen}, nil
 	}
-	return claimed{clerkUserID: by.ClerkUserID, source: "verified email", others: account.NamedUsers(evidence.Claims)}, nil
+	return claimed{clerkUserID: by.ClerkUserID, source: "verified email", others: others}, nil
 }

@@ -383,7 +383,7 @@ func (a *Subscriptions) trustOf(in RecordInput, c committed, why store.Cause, co
 	case command && why.OperationID != "":
 		return trust{}
 	}
-	recent := freshFor
+	recent := account.ReadsBehind
 	if in.Reread >= maxRereads {
 		recent = maxRereads * a.Policy.RereadDelay // the rereads may have been made for something before
 	}

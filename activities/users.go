@@ -280,7 +280,7 @@ func (a *Users) told(ctx context.Context, tx *store.Tx, row *store.User, user ac
 	entity := account.UserEntity(row.ClerkUserID)
 	done, newer = parted(due, now, shows)
 	if len(newer) == 0 && row.ReadSeq > 0 && !row.Holds(user) {
-		before, err := tx.ToldSince(ctx, entity, now.Add(-freshFor))
+		before, err := tx.ToldSince(ctx, entity, now.Add(-account.ReadsBehind))
 		if err != nil {
 			return nil, nil, err
 		}

@@ -1,8 +1,9 @@
 package account
 
-import "time"
-
-import "regexp"
+import (
+	"regexp"
+	"time"
+)
 
 var (
 	subscriptionID = regexp.MustCompile(SubscriptionIDPattern)
@@ -37,8 +38,8 @@ const (
 type CheckoutSession struct {
 	ID         string
 	Status     CheckoutStatus
-	CustomerID string // "" until a customer is known
-	Created    time.Time
+	CustomerID string    // "" until a customer is known
+	Created    time.Time // when it was opened, by Stripe's clock
 	// SubscriptionID is what was bought, "" until the session is complete, and where it sells none.
 	SubscriptionID    string
 	ClientReferenceID string

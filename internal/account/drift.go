@@ -30,8 +30,8 @@ const (
 	DriftMissingUser Drift = "missing_user"
 	// DriftStaleUser: our copy of a user's name or email is not Clerk's.
 	DriftStaleUser Drift = "stale_user"
-	// DriftStaleMetadata: what Clerk's metadata hold of a user's subscription is not our projection, or
-	// that is not of the user's subscriptions.
+	// DriftStaleMetadata: what Clerk's metadata hold of a user's subscription differs from our
+	// projection, or the projection from the user's stored subscriptions.
 	DriftStaleMetadata Drift = "stale_metadata"
 	// DriftUserWithoutCustomer: a user has no customer at Stripe.
 	DriftUserWithoutCustomer Drift = "user_without_customer"
@@ -92,7 +92,7 @@ func driftKinds() []driftKind {
 	return []driftKind{
 		{DriftMissingUser, "Clerk has a user whom we do not know", "onboards the user", RepairAlone},
 		{DriftStaleUser, "our copy of a user is not Clerk's", "reads the user from Clerk", RepairAlone},
-		{DriftStaleMetadata, "Clerk's metadata are not our projection, or that is not of the user's subscriptions",
+		{DriftStaleMetadata, "Clerk's metadata differ from our projection, or the projection from the user's subscriptions",
 			"computes the projection anew, and writes it to Clerk", RepairAlone},
 		{DriftUserWithoutCustomer, "a user has no customer at Stripe", "makes one, or links the one that names the user", RepairAlone},
 		{DriftMissingCustomer, "a customer at Stripe names a user and we do not know it", "reads the customer and links it", RepairAlone},

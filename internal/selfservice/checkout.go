@@ -187,7 +187,7 @@ func (d *Desk) gone(ctx context.Context, user *store.User, refused error) (bool,
 		return false, nil
 	}
 	if err != nil {
-		told, err := d.Store.ToldLately(ctx, customerID, boughtJustNow)
+		told, err := d.Store.ToldLately(ctx, customerID, account.ReadsBehind)
 		switch {
 		case err != nil:
 			return false, unavailable(err)

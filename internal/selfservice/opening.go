@@ -232,7 +232,7 @@ func (o *opening) open(ctx context.Context, user *store.User) (session account.C
 // openedJustNow answers why the operation's own session, which Stripe says that it does not have, is
 // not given up: it was opened within the last minute, and may not show yet.
 func (o *opening) openedJustNow(ctx context.Context, user *store.User) error {
-	opened, err := o.desk.Store.OpenedCheckouts(ctx, user.ClerkUserID, boughtJustNow)
+	opened, err := o.desk.Store.OpenedCheckouts(ctx, user.ClerkUserID, account.ReadsBehind)
 	if err != nil {
 		return unavailable(err)
 	}
@@ -245,7 +245,7 @@ func (o *opening) openedJustNow(ctx context.Context, user *store.User) error {
 // earlier finds the session that an earlier request of the operation has opened, in whatever state;
 // none has no id.
 func (o *opening) earlier(ctx context.Context, user *store.User) (session account.CheckoutSession, err error) {
-	sessions, err := o.desk.Stripe.CheckoutSessionsSince(ctx, user.CustomerID(), o.op.CreatedAt.Add(-clocksDiffer))
+	sessions, err := o.desk.Stripe.CheckoutSessionsSince(ctx, user.CustomerID(), o.op.CreatedAt.Add(-account.ClocksDiffer))
 	if err != nil && !failure.IsNotFound(err) {
 		return session, upstream(err)
 	}
@@ -256,9 +256,6 @@ func (o *opening) earlier(ctx context.Context, user *store.User) (session accoun
 	}
 	return session, nil
 }
-
-// clocksDiffer is how far Stripe's clock may be behind the database's.
-const clocksDiffer = 5 * time.Minute
 
 // clear makes sure that what is about to be opened is the only way to buy the product, or one that
 // may not be held beside it: Stripe, not our copy, says what the customers have, also of what its
@@ -358,7 +355,7 @@ func (o *opening) known(ctx context.Context, user *store.User, customers []store
 	for i, c := range customers {
 		entities[i] = account.CustomerEntity(c.ID)
 	}
-	since := time.Now().Add(-boughtJustNow)
+	since := time.Now().Add(-account.ReadsBehind)
 	for _, row := range rows {
 		of[row.CustomerID] = append(of[row.CustomerID], known{id: row.StripeID, row: &row, justNow: row.UpdatedAt != nil && row.UpdatedAt.After(since)})
 	}
@@ -385,15 +382,11 @@ func (o *opening) known(ctx context.Context, user *store.User, customers []store
 	return of, nil
 }
 
-// boughtJustNow is for how long what tells of a subscription is newer than a list that does not
-// show it.
-const boughtJustNow = time.Minute
-
 // asKnown answers all that a customer has, of what a list has shown: the list may be a moment
 // behind. What we know of and it leaves out is read by its id, and so is what it shows to wait for
-// its first payment while something has told that it was bought. What it shows as it cannot be any
-// more, by what a read has shown before, is as our row says. What Stripe does not have nobody has, unless our row of
-// this very minute says that it does.
+// its first payment while something has told that it was bought. Where it shows what cannot be any
+// more, since a read has shown otherwise before, our row counts. What Stripe does not have nobody
+// has, unless our row of this very minute says that it does.
 func (o *opening) asKnown(ctx context.Context, of []known, listed []account.Subscription) ([]account.Subscription, error) {
 	var failed []error
 	for _, k := range of {
@@ -452,7 +445,7 @@ func (o *opening) closeOthers(ctx context.Context, user *store.User, customers [
 			}
 		}
 	}
-	opened, err := d.Store.OpenedCheckouts(ctx, user.ClerkUserID, boughtJustNow)
+	opened, err := d.Store.OpenedCheckouts(ctx, user.ClerkUserID, account.ReadsBehind)
 	failed = append(failed, err)
 	for _, id := range opened {
 		if slices.Contains(listed, id) {
@@ -460,7 +453,7 @@ func (o *opening) closeOthers(ctx context.Context, user *store.User, customers [
 		}
 		s, err := d.Stripe.CheckoutSession(ctx, id)
 		switch {
-		case failure.IsNotFound(err): // and it may be paid all the same
+		case failure.IsNotFound(err): // it was opened a moment ago, and may be paid all the same
 			failed = append(failed, failure.NotShownYet("stripe", "read checkout session"))
 		case err != nil:
 			failed = append(failed, err)
@@ -566,7 +559,8 @@ func (o *opening) closeForDeleted(ctx context.Context, user *store.User, session
 	if session.ID == "" {
 		return false, userNotFound() // what came of it is not known
 	}
-	if err := d.Stripe.ExpireCheckoutSession(ctx, session.ID, "expire:"+session.ID); err != nil { // though it be that Stripe does not show it yet
+	// A 404 says nothing: the session was opened a moment ago, and may not show yet.
+	if err := d.Stripe.ExpireCheckoutSession(ctx, session.ID, "expire:"+session.ID); err != nil {
 		d.Logger.WarnContext(ctx, "a checkout of a user who is being deleted was not closed; the sweep has it closed", "operation", "checkout",
 			"session_id", session.ID, "error_class", string(failure.Of(err)), "error", err.Error())
 		return false, userNotFound()

@@ -283,9 +283,9 @@ func (s *Store) Hint(ctx context.Context, u *User) (customerID string, err error
 	return customerID, classify("look for a hint", err)
 }
 
-// ToldLately tells whether Stripe has said within so long that it has a customer: it was made then,
-// as a read or its creation has shown, or, in vain, as was noted then, or an event about it has come.
-// That a read does not find it says nothing.
+// ToldLately tells whether Stripe has said within so long that it has a customer: a read or its
+// creation has shown that it was made then, it was noted then that it was made in vain, or an event
+// about it has come. A read that does not find it may be behind that.
 func (s *Store) ToldLately(ctx context.Context, customerID string, within time.Duration) (told bool, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM stripe_customers WHERE stripe_customer_id = $1 AND NOT deleted_in_stripe
 			AND CASE WHEN made_in_vain_for IS NOT NULL THEN first_seen_at WHEN read_seq > 0 THEN stripe_created_at END > now() - $3::interval)

@@ -33,18 +33,12 @@ func New(stripe *stripeapi.Client, ledger Ledger) *Client {
 	return &Client{Client: stripe, ledger: ledger, now: time.Now}
 }
 
-// clocksDiffer is how far Stripe's clock may be behind the database's.
-const clocksDiffer = 5 * time.Minute
-
-// freshFor is how long a copy of Stripe's that answers a read may be behind.
-const freshFor = time.Minute
-
-// notFound judges that Stripe answers 404 for what its own stored answer says that it has made. One
-// of the copies that answer may not have it yet: while it is young that is a transient failure, and
-// nothing else is made in its place. Later it is believed. What shows a time that is not ours, such
-// as that of a test clock, is believed to be gone at once.
+// notFound judges a 404 about an object that Stripe's own stored answer says it has made. While the
+// object is young that is a transient failure, and nothing is made in its place: the copy that
+// answered may not have it yet. Later the 404 is believed. So it is at once where the object's time
+// is not ours, as on a test clock.
 func (c *Client) notFound(op string, created time.Time) error {
-	if c.now().Sub(created).Abs() < freshFor+clocksDiffer {
+	if c.now().Sub(created).Abs() < account.ReadsBehind+account.ClocksDiffer {
 		return failure.NotShownYet("stripe", op)
 	}
 	return nil
@@ -63,7 +57,7 @@ func (c *Client) CreateCustomer(ctx context.Context, n account.NewCustomer) (cus
 			return c.Client.CreateCustomer(ctx, n)
 		},
 		find: func(ctx context.Context, since time.Time) (account.Customer, bool, error) {
-			return c.CustomersSince(ctx, since.Add(-clocksDiffer), func(made account.Customer) bool {
+			return c.CustomersSince(ctx, since.Add(-account.ClocksDiffer), func(made account.Customer) bool {
 				return !made.Deleted && made.Metadata[account.MetadataRequest] == n.Request && !made.NamesAnother(n.ClerkUserID)
 			})
 		},
@@ -240,7 +234,7 @@ func (c *Client) OpenCheckout(ctx context.Context, n account.NewCheckout) (accou
 			return c.Client.OpenCheckout(ctx, n)
 		},
 		find: func(ctx context.Context, since time.Time) (account.CheckoutSession, bool, error) {
-			sessions, err := c.CheckoutSessionsSince(ctx, n.CustomerID, since.Add(-clocksDiffer))
+			sessions, err := c.CheckoutSessionsSince(ctx, n.CustomerID, since.Add(-account.ClocksDiffer))
 			if err != nil {
 				return account.CheckoutSession{}, false, err
 			}

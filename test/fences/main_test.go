@@ -2,6 +2,7 @@ package fences_test
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"runtime"
 	"strconv"
@@ -19,14 +20,14 @@ var servers = system.NewServers()
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if err := runAtOnce(2 * runtime.GOMAXPROCS(0)); err != nil {
-		println(err.Error())
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
 	goleak.VerifyTestMain(servers.Around(m), system.Leftover())
 }
 
-// runAtOnce has so many tests run at once unless the command line says how many. These tests wait for
-// a database as often as they do anything: as many as there are processors leave half of them idle.
+// runAtOnce sets how many tests run at once, unless the command line says it. These tests wait for
+// their database for about half of their time, so that one for each processor leaves processors idle.
 func runAtOnce(tests int) error {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
