@@ -2,6 +2,8 @@ package activities
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/nepfy/clerk-stripe-sync/internal/account"
 	"github.com/nepfy/clerk-stripe-sync/internal/failure"
@@ -75,4 +77,32 @@ func (a *Customers) place(ctx context.Context, user *store.User) error {
 		return tx.RecordSighting(ctx, row, sighting)
 	})
 	return failure.Join(append(failed, err)...)
+}
+
+// place notes which customer's those stored subscriptions are whose rows do not say it, or say
+// otherwise. Of a customer that a user owns all that is shown is stored behind it anyway.
+func place(ctx context.Context, c committed, customerID string, seen shown) error {
+	if len(seen.subscriptions) > 0 && (c.user == nil || c.user.Unplaced) {
+		ids := make([]string, len(seen.subscriptions))
+		for i, s := range seen.subscriptions {
+			ids[i] = s.ID
+		}
+		if err := c.tx.Place(ctx, customerID, ids...); err != nil {
+			return err
+		}
+	}
+	return placeAll(ctx, c.tx, seen.elsewhere)
+}
+
+// placeAll notes which customers' subscriptions are, and has the customers looked at.
+func placeAll(ctx context.Context, tx *store.Tx, found map[string][]string) error {
+	for _, customerID := range slices.Sorted(maps.Keys(found)) {
+		if err := tx.Place(ctx, customerID, found[customerID]...); err != nil {
+			return err
+		}
+		if err := tx.Poke(ctx, account.JobSync, account.CustomerEntity(customerID)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -2,7 +2,6 @@ package activities
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -318,34 +317,6 @@ func (a *Subscriptions) commit(ctx context.Context, in RecordInput, number int64
 		taken.observe(a.Observe, result)
 	}
 	return result, linked, err
-}
-
-// place notes which customer's those stored subscriptions are whose rows do not say it, or say
-// otherwise. Of a customer that a user owns all that is shown is stored behind it anyway.
-func place(ctx context.Context, c committed, customerID string, seen shown) error {
-	if len(seen.subscriptions) > 0 && (c.user == nil || c.user.Unplaced) {
-		ids := make([]string, len(seen.subscriptions))
-		for i, s := range seen.subscriptions {
-			ids[i] = s.ID
-		}
-		if err := c.tx.Place(ctx, customerID, ids...); err != nil {
-			return err
-		}
-	}
-	return placeAll(ctx, c.tx, seen.elsewhere)
-}
-
-// placeAll notes which customers' subscriptions are, and has the customers looked at.
-func placeAll(ctx context.Context, tx *store.Tx, found map[string][]string) error {
-	for _, customerID := range slices.Sorted(maps.Keys(found)) {
-		if err := tx.Place(ctx, customerID, found[customerID]...); err != nil {
-			return err
-		}
-		if err := tx.Poke(ctx, account.JobSync, account.CustomerEntity(customerID)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func last(ctx context.Context, then func(context.Context, committed) error, c committed) error {
