@@ -14,12 +14,13 @@ import (
 // covered by the deletion policy in each later sync.
 //
 // Each session is expired whatever becomes of the others, and those first that the user's own
-// requests have opened within the last minute: Stripe's list may not show them yet. That Stripe
-// does not have a customer, or a session that it has listed, does not say that nothing is open: it
-// is kept that the customer's have to be listed again once it is there, as where the product alone
-// has asked for the deletion and something could not be expired. Beside them, a customer is removed
-// that was made for the user and not heard of, and customers are found of which the product has
-// noted nothing but a subscription: what they bill is to be stopped.
+// requests have opened within the last minute: Stripe's list may not show them yet. A 404 for a
+// customer, or for a session that was listed, does not prove that nothing is open: it is noted that
+// the customer's sessions have to be listed again. So it is where only the product has asked for the
+// deletion and a session could not be expired.
+//
+// It also removes a customer that was made for the user and not heard of, and finds the customers of
+// subscriptions that the product has noted without one, so that what they bill is stopped.
 //
 // Idempotent: a session that is not open any more is left alone.
 func (a *Customers) ExpireCheckouts(ctx context.Context, in UserInput) error {
